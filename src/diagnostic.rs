@@ -1,0 +1,82 @@
+//! What is wrong with a user's text: a value, which `report` turns into words.
+
+use crate::source::Span;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The pillar cannot be used as it is.
+    Error,
+    /// It can be used, and somebody will regret it.
+    Warning,
+    /// Worth knowing.
+    Note,
+}
+
+impl Severity {
+    /// The word printed before the message.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        }
+    }
+}
+
+/// A place in a source with what is to be said there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// The place.
+    pub span: Span,
+    /// What stands beside the carets; may be empty.
+    pub text: String,
+}
+
+/// One finding: a rule, a sentence, the places it speaks of, and what to do about it.
+///
+/// A message never quotes the value of a secret: whoever makes one knows which values those are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// The rule's name, as `runsmith rule` knows it.
+    pub rule: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong, in one sentence without a full stop.
+    pub message: String,
+    /// Where; the first one is the place it is about, the others explain.
+    pub labels: Vec<Label>,
+    /// What to do.
+    pub help: Vec<String>,
+}
+
+impl Diagnostic {
+    /// An error found by `rule`.
+    pub fn error(rule: &'static str, message: impl Into<String>) -> Self {
+        Self { rule, severity: Severity::Error, message: message.into(), labels: vec![], help: vec![] }
+    }
+
+    /// A warning found by `rule`.
+    pub fn warning(rule: &'static str, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(rule, message) }
+    }
+
+    /// Adds a place; the first one added is the place the finding is about.
+    #[must_use]
+    pub fn at(mut self, span: Span, text: impl Into<String>) -> Self {
+        self.labels.push(Label { span, text: text.into() });
+        self
+    }
+
+    /// Adds a sentence on what to do.
+    #[must_use]
+    pub fn help(mut self, text: impl Into<String>) -> Self {
+        self.help.push(text.into());
+        self
+    }
+
+    /// The place it is about, if it has one.
+    pub fn span(&self) -> Option<Span> {
+        self.labels.first().map(|label| label.span)
+    }
+}

@@ -1,0 +1,166 @@
+//! A named text, and places in it.
+//!
+//! A [`Span`] is a range of bytes of one source; people see lines and columns, counted from one
+//! and in characters, which [`Source::position`] works out when somebody asks.
+
+use std::sync::OnceLock;
+
+/// Which of the [`Sources`] a span points into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceId(pub u32);
+
+/// A range of bytes in one source: `start` is included, `end` is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Span {
+    /// The text it points into.
+    pub source: SourceId,
+    /// First byte.
+    pub start: u32,
+    /// One past the last byte.
+    pub end: u32,
+}
+
+impl Span {
+    /// The bytes from `start` up to `end` of `source`.
+    pub fn new(source: SourceId, start: usize, end: usize) -> Self {
+        // A source is at most MAX_BYTES long, so the narrowing never loses anything.
+        Self { source, start: start as u32, end: end as u32 }
+    }
+
+    /// The bytes as a range that indexes the source's text.
+    pub fn range(self) -> std::ops::Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// Line and column, both counted from one; the column in characters, a byte order mark not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// Line, the first is 1.
+    pub line: usize,
+    /// Column in characters, the first is 1.
+    pub column: usize,
+}
+
+/// The longest text that is read, in bytes. A pillar of 10,000 services has 4 MB; what is longer
+/// is a mistake or an attack, and is refused before it costs memory.
+pub const MAX_BYTES: usize = 32 << 20;
+
+/// A text and the name people know it by.
+#[derive(Debug)]
+pub struct Source {
+    name: String,
+    text: String,
+    line_starts: OnceLock<Vec<u32>>,
+}
+
+impl Source {
+    /// `name` is what findings print before line and column: a path as it was given, or `-`.
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { name: name.into(), text: text.into(), line_starts: OnceLock::new() }
+    }
+
+    /// What people call it: the path as it was given, or `-`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The whole text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The text under a span; nothing if the span lies outside.
+    pub fn slice(&self, span: Span) -> &str {
+        self.text.get(span.range()).unwrap_or("")
+    }
+
+    /// Line and column of a byte offset. An offset past the end is the end.
+    pub fn position(&self, offset: u32) -> Position {
+        let starts = self.line_starts.get_or_init(|| line_starts(&self.text));
+        let line = starts.partition_point(|&start| start <= offset).saturating_sub(1);
+        let start = starts.get(line).copied().unwrap_or(0) as usize;
+        let mut end = (offset as usize).min(self.text.len());
+        while !self.text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let before = self.text.get(start..end).unwrap_or("");
+        let before = if line == 0 { before.strip_prefix('\u{feff}').unwrap_or(before) } else { before };
+        Position { line: line + 1, column: before.chars().count() + 1 }
+    }
+}
+
+/// Lines end at LF, CRLF or a lone CR, as YAML has it.
+fn line_starts(text: &str) -> Vec<u32> {
+    let bytes = text.as_bytes();
+    let mut starts = vec![0];
+    for (at, byte) in bytes.iter().enumerate() {
+        let ends = *byte == b'\n' || (*byte == b'\r' && bytes.get(at + 1) != Some(&b'\n'));
+        if ends {
+            starts.push(at as u32 + 1);
+        }
+    }
+    starts
+}
+
+/// Every text of one run, so that a [`Span`] can be small.
+#[derive(Debug, Default)]
+pub struct Sources(Vec<Source>);
+
+impl Sources {
+    /// No text yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Keeps a source and says by which number spans name it.
+    pub fn add(&mut self, source: Source) -> SourceId {
+        self.0.push(source);
+        SourceId(self.0.len() as u32 - 1)
+    }
+
+    /// The source a span points into.
+    pub fn get(&self, id: SourceId) -> &Source {
+        &self.0[id.0 as usize]
+    }
+
+    /// `file:line:column` of where a span starts.
+    pub fn place(&self, span: Span) -> String {
+        let source = self.get(span.source);
+        let at = source.position(span.start);
+        format!("{}:{}:{}", source.name(), at.line, at.column)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str, offset: u32) -> (usize, usize) {
+        let position = Source::new("x", text).position(offset);
+        (position.line, position.column)
+    }
+
+    #[test]
+    fn counts_characters_not_bytes() {
+        assert_eq!(at("äö: x\nb: ü!", 6), (1, 5));
+        assert_eq!(at("äö: x\nb: ü!", 13), (2, 5));
+    }
+
+    #[test]
+    fn knows_every_line_ending() {
+        assert_eq!(at("a\r\nb\rc\nd", 3), (2, 1));
+        assert_eq!(at("a\r\nb\rc\nd", 5), (3, 1));
+        assert_eq!(at("a\r\nb\rc\nd", 7), (4, 1));
+    }
+
+    #[test]
+    fn a_byte_order_mark_has_no_column() {
+        assert_eq!(at("\u{feff}key: 1", 3), (1, 1));
+    }
+
+    #[test]
+    fn past_the_end_is_the_end() {
+        assert_eq!(at("ab", 99), (1, 3));
+    }
+}

@@ -1,0 +1,84 @@
+//! A tree of files as a value: what is wanted, or what a directory holds.
+
+/// What an entry is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file and its bytes.
+    File(Vec<u8>),
+    /// A directory.
+    Directory,
+    /// A symbolic link and where it points.
+    Link(String),
+}
+
+impl Kind {
+    /// The word for it: `file`, `directory` or `link`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Directory => "directory",
+            Self::Link(_) => "link",
+        }
+    }
+}
+
+/// One file, directory or link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Absolute and normal: begins with `/`, has no `.`, `..`, empty step or slash at the end.
+    pub path: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Permission bits, 0o7777 at most. A link's are not its own and are 0o777.
+    pub mode: u32,
+    /// The user who owns it, by name: a rendered tree never looks at a host's numbers.
+    pub owner: String,
+    /// The group, by name.
+    pub group: String,
+    /// Its content must not be shown to people.
+    pub secret: bool,
+}
+
+/// Entries in the order of their paths, each path once, parents before what is in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tree {
+    entries: Vec<Entry>,
+}
+
+/// Two entries that want the same path and differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clash {
+    /// The path both want.
+    pub path: String,
+}
+
+impl Tree {
+    /// Brings entries into order. Entries that are the same in everything (a directory that two
+    /// services share) become one; those that want one path and differ are all reported.
+    pub fn new(mut entries: Vec<Entry>) -> Result<Self, Vec<Clash>> {
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        let mut clashes: Vec<Clash> = vec![];
+        for pair in entries.windows(2) {
+            let [one, two] = pair else { continue };
+            if one.path == two.path && one != two && clashes.last().is_none_or(|clash| clash.path != one.path)
+            {
+                clashes.push(Clash { path: one.path.clone() });
+            }
+        }
+        if !clashes.is_empty() {
+            return Err(clashes);
+        }
+        entries.dedup_by(|a, b| a.path == b.path);
+        Ok(Self { entries })
+    }
+
+    /// Every entry, parents first.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The entry at a path.
+    pub fn get(&self, path: &str) -> Option<&Entry> {
+        self.entries.binary_search_by(|entry| entry.path.as_str().cmp(path)).ok().map(|at| &self.entries[at])
+    }
+}
