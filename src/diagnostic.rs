@@ -31,6 +31,8 @@ pub struct Label {
     pub span: Span,
     /// What stands beside the carets; may be empty.
     pub text: String,
+    /// What stands under the span is a secret, and is not shown.
+    pub hidden: bool,
 }
 
 /// One finding: a rule, a sentence, the places it speaks of, and what to do about it.
@@ -64,7 +66,16 @@ impl Diagnostic {
     /// Adds a place; the first one added is the place the finding is about.
     #[must_use]
     pub fn at(mut self, span: Span, text: impl Into<String>) -> Self {
-        self.labels.push(Label { span, text: text.into() });
+        self.labels.push(Label { span, text: text.into(), hidden: false });
+        self
+    }
+
+    /// The place added last holds a secret, which is not to be shown.
+    #[must_use]
+    pub fn hide(mut self) -> Self {
+        if let Some(label) = self.labels.last_mut() {
+            label.hidden = true;
+        }
         self
     }
 

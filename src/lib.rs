@@ -11,6 +11,8 @@
 pub mod diagnostic;
 pub mod exit;
 pub mod failure;
+pub mod model;
 pub mod pillar;
+pub mod schema;
 pub mod source;
 pub mod tree;

@@ -93,4 +93,40 @@ impl Node {
             _ => None,
         }
     }
+
+    /// The place of the value at `steps` (keys, or indexes of a list); the deepest one on the way that exists.
+    pub fn locate<'a>(&self, steps: impl IntoIterator<Item = &'a str>) -> Span {
+        let mut node = self;
+        for step in steps {
+            match node.child(step) {
+                Some(child) => node = child,
+                None => break,
+            }
+        }
+        node.span
+    }
+
+    /// The value at `steps`, if there is one.
+    pub fn find<'a>(&self, steps: impl IntoIterator<Item = &'a str>) -> Option<&Self> {
+        steps.into_iter().try_fold(self, |node, step| node.child(step))
+    }
+
+    /// The place of the key `key` of the map at `steps`.
+    pub fn key_span<'a>(&self, steps: impl IntoIterator<Item = &'a str>, key: &str) -> Span {
+        let map = self.find(steps).unwrap_or(self);
+        map.get(key).map_or(map.span, |pair| pair.key.span)
+    }
+
+    /// Whether there is a value at `steps`.
+    pub fn has(&self, steps: &[&str]) -> bool {
+        let mut node = self;
+        steps.iter().all(|step| node.child(step).map(|child| node = child).is_some())
+    }
+
+    fn child(&self, step: &str) -> Option<&Self> {
+        match &self.value {
+            Value::List(items) => step.parse::<usize>().ok().and_then(|index| items.get(index)),
+            _ => self.get(step).map(|pair| &pair.value),
+        }
+    }
 }

@@ -1,0 +1,46 @@
+//! Paths as a pillar may write them: absolute and normal, so that what is reviewed is what is used.
+
+/// The longest path that a system call takes, in bytes (PATH_MAX less the NUL).
+const PATH_MAX: usize = 4095;
+/// The longest step of a path, in bytes (NAME_MAX).
+const NAME_MAX: usize = 255;
+
+/// Accepts an absolute, normal path; the error says what is wrong with it.
+pub fn absolute(path: &str) -> Result<(), String> {
+    let Some(rest) = path.strip_prefix('/') else {
+        return Err(format!("expected an absolute path, one that begins with \"/\", not {path:?}"));
+    };
+    if rest.is_empty() {
+        return Err("\"/\" itself cannot be used".to_owned());
+    }
+    steps(rest)?;
+    if path.len() > PATH_MAX {
+        return Err(format!("the path has {} bytes, and the kernel takes {PATH_MAX}", path.len()));
+    }
+    Ok(())
+}
+
+/// Accepts an absolute path, or a relative one that stays below `root`; gives the absolute one.
+pub fn below(root: &str, path: &str) -> Result<String, String> {
+    if !path.starts_with('/') {
+        steps(path)?;
+        let joined = format!("{root}/{path}");
+        return absolute(&joined).map(|()| joined);
+    }
+    absolute(path).map(|()| path.to_owned())
+}
+
+fn steps(path: &str) -> Result<(), String> {
+    for step in path.split('/') {
+        match step {
+            "" => return Err(format!("the path has an empty step: write it without \"//\" and without \"/\" at the end, not {path:?}")),
+            "." | ".." => return Err(format!("the path has a {step:?} step: write the path it leads to")),
+            _ if step.contains('\0') => return Err("a path cannot hold a NUL character".to_owned()),
+            _ if step.len() > NAME_MAX => {
+                return Err(format!("a step of the path has {} bytes, and file systems take {NAME_MAX}", step.len()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

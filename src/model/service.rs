@@ -1,0 +1,250 @@
+//! One application's service, whole: every default filled in, nothing illegal held.
+//!
+//! It is what the native run script's body says, and what the templates see as `service`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::duration::Duration;
+use super::input::{LogKind, Ready, Resource, RunScript, Server, Strategy};
+
+/// One application's runit service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Its name.
+    pub application: String,
+    /// Which server it is.
+    pub server: Server,
+    /// The command with all its words, as it is executed.
+    pub command: Vec<String>,
+    /// What the server loads.
+    pub app: String,
+    /// Runs as this user,
+    pub user: String,
+    /// in this group,
+    pub group: String,
+    /// and these; none: those the user has on the host.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub groups: Option<Vec<String>>,
+    /// HOME.
+    pub home: String,
+    /// Its `bin` comes first in PATH.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub virtualenv: Option<String>,
+    /// Holds `current`, `releases` and `shared`.
+    pub root: String,
+    /// Where it listens.
+    pub bind: Vec<Socket>,
+    /// Variables anybody may see.
+    pub environment: BTreeMap<String, String>,
+    /// Names of the variables that are kept in the service directory's `env`.
+    pub secrets: Vec<String>,
+    /// Resource limits by name.
+    pub limits: BTreeMap<Resource, Limit>,
+    /// Octal.
+    pub umask: String,
+    /// As nice(1) counts.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub nice: Option<i8>,
+    /// As proc(5) has it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub oom_score_adj: Option<i16>,
+    /// Who executes the run script; it is one or the other file, so its body need not say it.
+    #[serde(skip)]
+    pub run_script: RunScript,
+    /// How generations are replaced.
+    pub handoff: Handoff,
+    /// What follows an unexpected death.
+    pub restart: Restart,
+    /// Where output goes.
+    pub log: Log,
+    /// The directories.
+    pub layout: Layout,
+    /// The service directory and its link.
+    pub service: Place,
+    /// The server's own settings, for its configuration file.
+    #[serde(skip)]
+    pub settings: BTreeMap<String, serde_json::Value>,
+    /// The values of `secrets`: for the files in `env`, and nowhere else.
+    #[serde(skip)]
+    pub secret_values: BTreeMap<String, String>,
+}
+
+/// A listening socket.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Socket {
+    /// `HOST:PORT`, `[V6]:PORT` or `unix:PATH`.
+    pub address: String,
+    /// Mode of a Unix socket's file, octal.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub mode: Option<String>,
+    /// Its owner.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub user: Option<String>,
+    /// Its group.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub group: Option<String>,
+    /// How many connections may wait.
+    pub backlog: u32,
+}
+
+impl Socket {
+    /// The path, if it is a Unix socket.
+    pub fn unix_path(&self) -> Option<&str> {
+        self.address.strip_prefix("unix:")
+    }
+}
+
+/// A resource limit; `unlimited` is written as such.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// What applies.
+    pub soft: LimitValue,
+    /// How far it may be raised.
+    pub hard: LimitValue,
+}
+
+pub use super::input::LimitValue;
+
+/// How generations are replaced.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Handoff {
+    /// By which way.
+    pub strategy: Strategy,
+    /// How long a new generation may take to get ready.
+    pub boot_timeout: Duration,
+    /// How long requests in flight may take.
+    pub drain_timeout: Duration,
+    /// What counts as ready.
+    pub ready: Ready,
+    /// A request to the new generation before the old one is told to stop.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub health_check: Option<HealthCheck>,
+}
+
+/// An HTTP health check.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HealthCheck {
+    /// Path and query.
+    pub path: String,
+    /// Host header.
+    pub host: String,
+    /// Healthy statuses.
+    pub status: Vec<u16>,
+    /// For one answer.
+    pub timeout: Duration,
+    /// Between two requests.
+    pub interval: Duration,
+    /// So many in a row.
+    pub successes: u32,
+}
+
+/// What follows an unexpected death.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restart {
+    /// A generation that lived so long is started again at once.
+    pub min_uptime: Duration,
+    /// The first wait.
+    pub backoff_initial: Duration,
+    /// The longest wait.
+    pub backoff_max: Duration,
+}
+
+/// Where output goes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// What kind.
+    pub kind: LogKind,
+    /// svlogd's directory.
+    pub directory: String,
+    /// Bytes at which svlogd rotates.
+    #[serde(skip)]
+    pub size: u32,
+    /// Old logs that svlogd keeps.
+    #[serde(skip)]
+    pub number: u32,
+    /// What svlogd feeds each rotated log through.
+    #[serde(skip)]
+    pub processor: Option<Vec<String>>,
+}
+
+/// The application's directories.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layout {
+    /// Releases.
+    pub releases: Directory,
+    /// PID files.
+    pub pids: Directory,
+    /// Logs.
+    pub logs: Directory,
+    /// Unix sockets.
+    pub sockets: Directory,
+    /// The rendered server configuration.
+    pub config: Directory,
+    /// What the run script remembers while it runs.
+    pub run: String,
+}
+
+/// A directory with mode and owner.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Directory {
+    /// Absolute.
+    pub path: String,
+    /// Octal.
+    pub mode: String,
+    /// Owner.
+    pub user: String,
+    /// Group.
+    pub group: String,
+}
+
+/// The service directory and its link.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// The service directory itself.
+    pub directory: String,
+    /// The link runsvdir sees.
+    pub link: String,
+    /// Whether there is that link.
+    pub enabled: bool,
+    /// Whether there is a `down` file.
+    pub down: bool,
+    /// How long `sv` should wait.
+    pub timeout: Duration,
+    /// runsmith's path in the first line.
+    pub runtime: String,
+}
+
+impl Service {
+    /// Whether two masters live side by side on inherited sockets, so that the server must neither
+    /// bind by itself nor keep a PID file.
+    pub fn inherits_sockets(&self) -> bool {
+        self.run_script == RunScript::Native && self.handoff.strategy == Strategy::Sockets
+    }
+
+    /// Whether a variable's name says that its value is a secret.
+    pub fn is_secret_name(name: &str) -> bool {
+        let name = name.to_ascii_uppercase();
+        ["PASSWORD", "PASSWD", "SECRET", "TOKEN", "KEY", "DSN"].iter().any(|word| name.contains(word))
+    }
+
+    /// The name of the server's configuration file, if it has one of ours.
+    pub fn config_name(&self) -> Option<&'static str> {
+        match self.server {
+            Server::Gunicorn => Some("gunicorn.py"),
+            Server::Unicorn => Some("unicorn.rb"),
+            Server::Any => None,
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! What the schema has against an application, each finding at its place and in plain words.
+
+use jsonschema::error::{TypeKind, ValidationErrorKind};
+use jsonschema::{ValidationError, Validator};
+use serde_json::Value as Json;
+
+use crate::diagnostic::Diagnostic;
+use crate::failure::Failure;
+use crate::model::settings::{GUNICORN, Table, UNICORN};
+use crate::pillar::{Node, Value};
+
+/// The compiled schema of one application.
+pub struct Checker {
+    validator: Validator,
+    schema: Json,
+}
+
+impl Checker {
+    /// Compiles the schema.
+    pub fn new() -> Result<Self, Failure> {
+        let schema = super::application();
+        let validator = jsonschema::validator_for(&schema)
+            .map_err(|error| Failure::Usage(format!("the schema cannot be compiled: {error}")))?;
+        Ok(Self { validator, schema })
+    }
+
+    /// Every finding about `json`, which `node` is the spanned form of.
+    pub fn check(&self, json: &Json, node: &Node) -> Vec<Diagnostic> {
+        let mut found = vec![];
+        for error in self.validator.iter_errors(json) {
+            self.explain(&error, node, &mut found);
+        }
+        found
+    }
+
+    fn explain(&self, error: &ValidationError<'_>, node: &Node, found: &mut Vec<Diagnostic>) {
+        let steps = steps(error);
+        match error.kind() {
+            ValidationErrorKind::AdditionalProperties { unexpected } => {
+                for key in unexpected {
+                    found.push(self.unknown_key(&steps, key, node));
+                }
+            }
+            ValidationErrorKind::PropertyNames { error: inner } => {
+                let key = inner.instance().as_str().unwrap_or_default().to_owned();
+                found.push(self.unknown_key(&steps, &key, node));
+            }
+            ValidationErrorKind::Required { property } => {
+                let key = property.as_str().unwrap_or_default();
+                found.push(
+                    Diagnostic::error("missing-key", format!("`{}` is missing", dotted(&steps, Some(key))))
+                        .at(node.locate(steps.iter().map(String::as_str)), "this map lacks it"),
+                );
+            }
+            ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
+                self.alternatives(error, context, node, found);
+            }
+            _ => found.push(wrong_value(error, &steps, &self.expectation(error), node)),
+        }
+    }
+
+    /// Of several alternatives, the one that got deepest is the one that was meant.
+    fn alternatives(
+        &self,
+        error: &ValidationError<'_>,
+        context: &[Vec<ValidationError<'static>>],
+        node: &Node,
+        found: &mut Vec<Diagnostic>,
+    ) {
+        let top = error.instance_path().as_str().len();
+        let depth = |errors: &Vec<ValidationError<'static>>| {
+            errors.iter().map(|inner| inner.instance_path().as_str().len()).max().unwrap_or(0)
+        };
+        let same_type = |errors: &&Vec<ValidationError<'static>>| {
+            !errors.iter().any(|inner| {
+                matches!(inner.kind(), ValidationErrorKind::Type { .. }) && inner.instance_path().as_str().len() == top
+            })
+        };
+        let branch = context.iter().filter(same_type).max_by_key(|errors| depth(errors));
+        match branch {
+            Some(errors) if !errors.is_empty() => errors.iter().for_each(|inner| self.explain(inner, node, found)),
+            _ => found.push(wrong_value(error, &steps(error), &self.expectation(error), node)),
+        }
+    }
+
+    fn unknown_key(&self, steps: &[String], key: &str, node: &Node) -> Diagnostic {
+        let span = node.key_span(steps.iter().map(String::as_str), key);
+        let name = dotted(steps, Some(key));
+        if matches!(steps.first().map(String::as_str), Some("environment" | "secrets")) {
+            return Diagnostic::error("variable-name", format!("{key:?} is not the name of an environment variable"))
+                .at(span, "expected letters, digits and underscores, not beginning with a digit");
+        }
+        let table: Option<&Table> = match steps {
+            [first] if first == "gunicorn" => Some(&GUNICORN),
+            [first] if first == "unicorn" => Some(&UNICORN),
+            _ => None,
+        };
+        if let Some(table) = table {
+            if let Some(reason) = table.get(key).and_then(|setting| setting.refusal()) {
+                return Diagnostic::error("setting", format!("`{name}` cannot be set here")).at(span, reason);
+            }
+            if let Some(removed) = table.removed.iter().find(|removed| removed.name == key && removed.value.is_none()) {
+                return Diagnostic::error(
+                    "setting",
+                    format!("`{name}` is gone since {} {}", table.server, removed.version),
+                )
+                .at(span, removed.instead.clone());
+            }
+        }
+        let known = self.known_keys(steps);
+        let what = table.map_or_else(
+            || "unknown key".to_owned(),
+            |table| format!("{} {} has no such setting", table.server, table.version),
+        );
+        let diagnostic = Diagnostic::error("unknown-key", format!("{what}: `{name}`"));
+        match nearest(key, &known) {
+            Some(near) => diagnostic.at(span, format!("did you mean `{near}`?")),
+            None if known.len() <= 20 && !known.is_empty() => {
+                diagnostic.at(span, "").help(format!("known here: {}", known.join(", ")))
+            }
+            None => diagnostic.at(span, ""),
+        }
+    }
+
+    /// The keys that the map at `steps` may have.
+    fn known_keys(&self, steps: &[String]) -> Vec<String> {
+        let mut schemas = vec![&self.schema];
+        for step in steps {
+            schemas = schemas.iter().flat_map(|schema| self.children(schema, step)).collect();
+        }
+        let mut known: Vec<String> = vec![];
+        for schema in schemas.iter().flat_map(|schema| self.branches(schema)) {
+            known.extend(schema["properties"].as_object().into_iter().flatten().map(|(key, _)| key.clone()));
+            let names = schema["propertyNames"]["enum"].as_array().into_iter().flatten();
+            known.extend(names.filter_map(|name| name.as_str().map(str::to_owned)));
+        }
+        known
+    }
+
+    /// A schema, what it refers to, and its alternatives.
+    fn branches<'a>(&'a self, schema: &'a Json) -> Vec<&'a Json> {
+        let mut all = vec![schema];
+        let mut at = 0;
+        while let Some(schema) = all.get(at).copied() {
+            let target = schema["$ref"].as_str().and_then(|name| self.schema.pointer(name.trim_start_matches('#')));
+            all.extend(target);
+            for keyword in ["anyOf", "oneOf", "allOf"] {
+                all.extend(schema[keyword].as_array().into_iter().flatten());
+            }
+            at += 1;
+        }
+        all
+    }
+
+    fn children<'a>(&'a self, schema: &'a Json, step: &str) -> Vec<&'a Json> {
+        self.branches(schema)
+            .into_iter()
+            .filter_map(|schema| {
+                let items = if step.parse::<usize>().is_ok() { schema.get("items") } else { None };
+                schema["properties"].get(step).or(items).or_else(|| schema.get("additionalProperties"))
+            })
+            .filter(|schema| schema.is_object())
+            .collect()
+    }
+
+    /// What the schema wants at the place of an error, in words.
+    fn expectation(&self, error: &ValidationError<'_>) -> String {
+        let mut schemas = vec![&self.schema];
+        let path = steps(error);
+        for step in &path {
+            schemas = schemas.iter().flat_map(|schema| self.children(schema, step)).collect();
+        }
+        let mut wanted: Vec<String> = vec![];
+        for schema in schemas.iter().flat_map(|schema| self.branches(schema)) {
+            for text in describe(schema) {
+                if !wanted.contains(&text) {
+                    wanted.push(text);
+                }
+            }
+        }
+        let example = schemas.iter().find_map(|schema| schema["examples"].get(0));
+        let example = example.map(|example| format!(", such as {example}")).unwrap_or_default();
+        match wanted.as_slice() {
+            [] => String::new(),
+            _ => format!("expected {}{example}", list(&wanted)),
+        }
+    }
+}
+
+fn wrong_value(error: &ValidationError<'_>, steps: &[String], expected: &str, node: &Node) -> Diagnostic {
+    let name = dotted(steps, None);
+    let place = node.find(steps.iter().map(String::as_str)).unwrap_or(node);
+    let secret = secret_place(steps);
+    let shown = if secret { "a value".to_owned() } else { show(&place.value) };
+    let (rule, message) = match error.kind() {
+        ValidationErrorKind::Type { kind } => {
+            let wanted = match kind {
+                TypeKind::Single(kind) => article(&kind.to_string()),
+                TypeKind::Multiple(kinds) => list(&kinds.iter().map(|kind| article(&kind.to_string())).collect::<Vec<_>>()),
+            };
+            let _ = wanted;
+            ("wrong-type", format!("`{name}` is {}", if secret { kind_of(&place.value).to_owned() } else { typed(&place.value) }))
+        }
+        ValidationErrorKind::Minimum { limit } => ("out-of-range", format!("`{name}` is {shown}, and the least is {limit}")),
+        ValidationErrorKind::Maximum { limit } => ("out-of-range", format!("`{name}` is {shown}, and the most is {limit}")),
+        ValidationErrorKind::Enum { .. } => ("not-allowed", format!("`{name}` cannot be {shown}")),
+        ValidationErrorKind::MinLength { .. } | ValidationErrorKind::MinItems { .. } => {
+            ("empty", format!("`{name}` is empty"))
+        }
+        ValidationErrorKind::AnyOf { .. } | ValidationErrorKind::OneOfNotValid { .. } => {
+            ("wrong-type", format!("`{name}` is {}", if secret { kind_of(&place.value).to_owned() } else { typed(&place.value) }))
+        }
+        _ => ("not-allowed", format!("`{name}` cannot be {shown}")),
+    };
+    let mut diagnostic = Diagnostic::error(rule, message).at(place.span, expected);
+    if secret {
+        diagnostic = diagnostic.hide();
+    }
+    if matches!(steps.first().map(String::as_str), Some("environment" | "secrets"))
+        && matches!(place.value, Value::Bool(_) | Value::Float(_))
+    {
+        diagnostic = diagnostic.help("quote it: Salt, Ansible and YAML 1.2 spell such a value differently");
+    }
+    if name.ends_with("umask") && matches!(place.value, Value::Int(_)) {
+        diagnostic = diagnostic.help("quote it: bare, `0022` is 22 to Salt and 18 to Ansible");
+    }
+    diagnostic
+}
+
+/// A value below `secrets`, or a variable whose name says so, is never shown.
+fn secret_place(steps: &[String]) -> bool {
+    match steps {
+        [first, ..] if first == "secrets" => true,
+        [first, name, ..] if first == "environment" => crate::model::Service::is_secret_name(name),
+        _ => false,
+    }
+}
+
+/// What one schema wants, in words.
+fn describe(schema: &Json) -> Vec<String> {
+    if let Some(options) = schema["enum"].as_array() {
+        return options.iter().filter(|option| !option.is_null()).map(ToString::to_string).collect();
+    }
+    let range = match (&schema["minimum"], &schema["maximum"]) {
+        (Json::Number(low), Json::Number(high)) => format!(" from {low} to {high}"),
+        (Json::Number(low), _) => format!(" of at least {low}"),
+        (_, Json::Number(high)) => format!(" of at most {high}"),
+        _ => String::new(),
+    };
+    let pattern = schema["pattern"].as_str().and_then(pattern_words).unwrap_or_default();
+    let types: Vec<&str> = match &schema["type"] {
+        Json::String(name) => vec![name],
+        Json::Array(names) => names.iter().filter_map(Json::as_str).collect(),
+        _ => vec![],
+    };
+    types
+        .iter()
+        .filter(|name| **name != "null")
+        .map(|name| match *name {
+            "integer" | "number" => format!("{}{range}", article(name)),
+            "string" => format!("{}{pattern}", article(name)),
+            "object" => match schema["properties"].as_object() {
+                Some(properties) if properties.len() <= 6 => {
+                    format!("a map with {}", properties.keys().map(String::as_str).collect::<Vec<_>>().join(", "))
+                }
+                _ => article(name),
+            },
+            _ => article(name),
+        })
+        .collect()
+}
+
+/// The patterns of the model, for people.
+fn pattern_words(pattern: &str) -> Option<String> {
+    let words = match pattern {
+        "^[a-z0-9][a-z0-9_.-]{0,63}$" => " of small letters, digits, `_`, `.` and `-`, at most 64",
+        "^[A-Za-z_][A-Za-z0-9_.-]{0,31}$" => " of letters, digits, `_`, `.` and `-`, at most 32",
+        "^0?[0-7]{3}$" | "^[0-7]?[0-7]{3}$" => " of three or four octal digits",
+        "^[0-9]{1,9}(ms|s|m|h)?$" => " of a number with a unit (ms, s, m, h)",
+        "^/[!-~]*$" => " that begins with `/` and has no blanks",
+        "^/[!-~]{1,110}$" => " that is an absolute path of at most 111 characters without blanks",
+        "\\S" => " that is not blank",
+        "^[!-~]+$" => " without blanks",
+        _ if pattern.contains("x1c") => " without blanks at its ends",
+        _ => return None,
+    };
+    Some(words.to_owned())
+}
+
+fn article(name: &str) -> String {
+    match name {
+        "string" => "a string",
+        "integer" => "a whole number",
+        "number" => "a number",
+        "boolean" => "true or false",
+        "object" => "a map",
+        "array" => "a list",
+        "null" => "nothing",
+        other => return other.to_owned(),
+    }
+    .to_owned()
+}
+
+fn list(items: &[String]) -> String {
+    match items {
+        [] => String::new(),
+        [one] => one.clone(),
+        [rest @ .., last] => format!("{} or {last}", rest.join(", ")),
+    }
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "a boolean",
+        Value::Int(_) => "a whole number",
+        Value::Float(_) => "a floating point number",
+        Value::Str(_) => "a string",
+        Value::Bytes(_) => "binary data",
+        Value::Timestamp(_) => "a date",
+        Value::Vault(_) => "an encrypted value",
+        Value::List(_) => "a list",
+        Value::Map(_) => "a map",
+    }
+}
+
+/// What a value is, with the value where it is short.
+fn typed(value: &Value) -> String {
+    match value {
+        Value::Null | Value::Bytes(_) | Value::Vault(_) | Value::List(_) | Value::Map(_) => kind_of(value).to_owned(),
+        Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Str(_) | Value::Timestamp(_) => {
+            format!("{} here, {}", kind_of(value), show(value))
+        }
+    }
+}
+
+fn show(value: &Value) -> String {
+    /// Longer values would bury the message; the excerpt shows them.
+    const LONGEST: usize = 60;
+    let text = match value {
+        Value::Bool(value) => value.to_string(),
+        Value::Int(crate::pillar::Int::Small(value)) => value.to_string(),
+        Value::Int(crate::pillar::Int::Big(value)) => value.clone(),
+        Value::Float(value) => format!("{value:?}"),
+        Value::Str(value) => format!("{value:?}"),
+        Value::Timestamp(value) => value.clone(),
+        Value::Null | Value::Bytes(_) | Value::Vault(_) | Value::List(_) | Value::Map(_) => kind_of(value).to_owned(),
+    };
+    if text.chars().count() > LONGEST { format!("{}…", text.chars().take(LONGEST).collect::<String>()) } else { text }
+}
+
+/// The instance path as steps.
+fn steps(error: &ValidationError<'_>) -> Vec<String> {
+    let path = error.instance_path().as_str();
+    path.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect()
+}
+
+fn dotted(steps: &[String], key: Option<&str>) -> String {
+    let all: Vec<&str> = steps.iter().map(String::as_str).chain(key).collect();
+    if all.is_empty() { "the application".to_owned() } else { all.join(".") }
+}
+
+/// The known key that was most likely meant.
+pub(crate) fn nearest(key: &str, known: &[String]) -> Option<String> {
+    let lower = key.to_lowercase().replace('-', "_");
+    known
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(&lower, name), name))
+        .filter(|(distance, name)| *distance <= 1 + name.len().min(key.len()) / 4)
+        .min()
+        .map(|(_, name)| name.clone())
+}

@@ -1,0 +1,188 @@
+//! The JSON Schema of a pillar, derived from [`model::input`](crate::model::input), and the findings
+//! it gives.
+
+mod findings;
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use crate::model::input::Application;
+
+pub use findings::Checker;
+
+/// Where the schema says it lives.
+pub const ID: &str = "https://runsmith.dev/schemas/pillar.schema.json";
+
+/// The whole JSON Schema (2020-12): for editors, and for `runsmith schema`.
+///
+/// A document is a flat application, `{defaults, applications}`, or either of them below the key
+/// `unicorn` of a larger pillar.
+pub fn document() -> Value {
+    let mut application = application();
+    let mut definitions = application.as_object_mut().and_then(|schema| schema.remove("$defs")).unwrap_or_default();
+    if let Some(application) = application.as_object_mut() {
+        application.remove("$schema");
+        application.remove("title");
+    }
+    if let Some(definitions) = definitions.as_object_mut() {
+        definitions.insert("Application".to_owned(), application);
+        definitions.insert(
+            "Applications".to_owned(),
+            json!({
+                "type": "object",
+                "properties": {
+                    "defaults": {
+                        "$ref": "#/$defs/Application",
+                        "description": "What every application of this pillar has unless it says otherwise: maps are merged key by key, everything else is replaced.",
+                        "default": {},
+                        "examples": [{"user": "deploy", "virtualenv_home": "/home/deploy"}]
+                    },
+                    "applications": {
+                        "type": "object",
+                        "description": "The applications by name.",
+                        "x-default": "none: it is required",
+                        "examples": [{"leaderboards": {"gunicorn": {"workers": 4}}}],
+                        "propertyNames": {"pattern": "^[a-z0-9][a-z0-9_.-]{0,63}$"},
+                        "additionalProperties": {"anyOf": [{"$ref": "#/$defs/Application"}, {"type": "null"}]}
+                    }
+                },
+                "required": ["applications"],
+                "additionalProperties": false
+            }),
+        );
+        definitions.insert(
+            "Pillar".to_owned(),
+            json!({
+                "if": {"required": ["applications"]},
+                "then": {"$ref": "#/$defs/Applications"},
+                "else": {"$ref": "#/$defs/Application", "required": ["user"]}
+            }),
+        );
+    }
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": ID,
+        "title": "runsmith pillar",
+        "description": "A few values per application, from which runsmith renders complete runit services.",
+        "if": {
+            "required": ["unicorn"],
+            "not": {"anyOf": [{"required": ["application"]}, {"required": ["unicorn_application"]}]}
+        },
+        "then": {
+            "properties": {
+                "unicorn": {
+                    "$ref": "#/$defs/Pillar",
+                    "description": "The pillar of runsmith within a larger one.",
+                    "x-default": "the document itself",
+                    "examples": [{"applications": {"leaderboards": {"user": "deploy", "virtualenv_home": "/home/deploy"}}}]
+                }
+            }
+        },
+        "else": {"$ref": "#/$defs/Pillar"},
+        "$defs": definitions
+    })
+}
+
+/// The schema of one application with its definitions.
+pub(crate) fn application() -> Value {
+    let generator = SchemaSettings::draft2020_12().into_generator();
+    let mut schema = Value::from(generator.into_root_schema_for::<Application>());
+    tidy(&mut schema);
+    schema
+}
+
+/// schemars writes documented enum variants as a `oneOf` of constants, which validators can only
+/// call "not valid under any of the given schemas"; as an `enum` they can say what is allowed.
+/// `$ref`s of settings and formats of numbers that no validator checks go as well.
+fn tidy(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            for keyword in ["oneOf", "anyOf"] {
+                if let Some(variants) = map.get(keyword).and_then(constants) {
+                    map.remove(keyword);
+                    map.insert("type".to_owned(), "string".into());
+                    map.extend(variants);
+                }
+            }
+            if map.get("format").and_then(Value::as_str).is_some_and(|format| format.contains("int") || format == "double") {
+                map.remove("format");
+            }
+            // `default: {}` of a struct is the same as its absence; what each key defaults to is said at the key.
+            map.values_mut().for_each(tidy);
+        }
+        Value::Array(items) => items.iter_mut().for_each(tidy),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn constants(variants: &Value) -> Option<Map<String, Value>> {
+    let variants = variants.as_array()?;
+    let names: Option<Vec<Value>> = variants.iter().map(|variant| variant.get("const").cloned()).collect();
+    let texts: Vec<Value> =
+        variants.iter().map(|variant| variant.get("description").cloned().unwrap_or_default()).collect();
+    let mut map = Map::new();
+    map.insert("enum".to_owned(), Value::Array(names?));
+    map.insert("enumDescriptions".to_owned(), Value::Array(texts));
+    Some(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every key says what it is, what it is by default, and shows an example.
+    #[test]
+    fn every_key_is_documented() {
+        let schema = document();
+        let mut poor = vec![];
+        walk(&schema, "", &mut poor);
+        assert_eq!(poor, Vec::<String>::new());
+    }
+
+    fn walk(schema: &Value, at: &str, poor: &mut Vec<String>) {
+        match schema {
+            Value::Object(map) => {
+                if let Some(Value::Object(properties)) = map.get("properties") {
+                    for (name, property) in properties {
+                        let has = |keyword: &str| property.get(keyword).is_some();
+                        let example = property.get("examples").and_then(|examples| examples.get(0));
+                        if !has("description") {
+                            poor.push(format!("{at}/{name}: description"));
+                        }
+                        if !has("default") && !has("x-default") {
+                            poor.push(format!("{at}/{name}: default"));
+                        }
+                        if example.is_none_or(Value::is_null) {
+                            poor.push(format!("{at}/{name}: example"));
+                        }
+                    }
+                }
+                for (name, value) in map {
+                    walk(value, &format!("{at}/{name}"), poor);
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| walk(item, at, poor)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_schema_is_a_schema() {
+        assert!(jsonschema::meta::is_valid(&document()));
+    }
+
+    #[test]
+    fn its_examples_and_defaults_are_valid() {
+        let validator = jsonschema::validator_for(&application()).unwrap();
+        let schema = application();
+        let properties = schema["properties"].as_object().unwrap();
+        for (name, property) in properties {
+            let examples = property["examples"].as_array().unwrap().iter();
+            for example in examples.chain(property.get("default")) {
+                let instance = json!({ name.as_str(): example });
+                let errors: Vec<_> = validator.iter_errors(&instance).map(|error| error.to_string()).collect();
+                assert_eq!(errors, Vec::<String>::new(), "{name}: {example}");
+            }
+        }
+    }
+}
