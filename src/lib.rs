@@ -13,6 +13,8 @@ pub mod exit;
 pub mod failure;
 pub mod model;
 pub mod pillar;
+pub mod plan;
 pub mod schema;
 pub mod source;
+pub mod template;
 pub mod tree;

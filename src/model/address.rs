@@ -28,7 +28,9 @@ impl Address {
         if text.starts_with('/') {
             return Err(format!("a Unix socket is written with its scheme: \"unix:{text}\""));
         }
-        if let Some(scheme) = ["tcp://", "http://", "https://", "fd://"].iter().find(|scheme| text.starts_with(**scheme)) {
+        if let Some(scheme) =
+            ["tcp://", "http://", "https://", "fd://"].iter().find(|scheme| text.starts_with(**scheme))
+        {
             return Err(format!("an address has no {scheme} before it; {EXPECTED}"));
         }
         if let Some(rest) = text.strip_prefix('[') {
@@ -41,7 +43,9 @@ impl Address {
             return Err("an IPv6 address stands in brackets: \"[::1]:8000\"".to_owned());
         }
         if host.is_empty() {
-            return Err(format!("the host is missing: for every address write \"0.0.0.0:{port}\" or \"[::]:{port}\""));
+            return Err(format!(
+                "the host is missing: for every address write \"0.0.0.0:{port}\" or \"[::]:{port}\""
+            ));
         }
         if !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
             || host.starts_with(['-', '.'])
@@ -69,12 +73,16 @@ const EXPECTED: &str = "expected HOST:PORT, [V6]:PORT or unix:PATH, such as \"12
 
 fn unix(path: &str) -> Result<Address, String> {
     if path.starts_with('@') || path.starts_with('\0') {
-        return Err("an abstract socket has no owner and no mode, so anybody may take its name; use a path".to_owned());
+        return Err("an abstract socket has no owner and no mode, so anybody may take its name; use a path"
+            .to_owned());
     }
     let path = path.strip_prefix("//").map_or(path, |rest| if rest.starts_with('/') { rest } else { path });
     super::paths::absolute(path)?;
     if path.len() > UNIX_PATH_MAX {
-        return Err(format!("the path has {} bytes, and the kernel takes {UNIX_PATH_MAX} for a Unix socket", path.len()));
+        return Err(format!(
+            "the path has {} bytes, and the kernel takes {UNIX_PATH_MAX} for a Unix socket",
+            path.len()
+        ));
     }
     Ok(Address::Unix(path.to_owned()))
 }
@@ -109,7 +117,9 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes() {
-        for text in ["127.0.0.1:8000", "localhost:80", "[::1]:443", "unix:/run/x.sock", "unix:/run/a b:c.sock"] {
+        for text in
+            ["127.0.0.1:8000", "localhost:80", "[::1]:443", "unix:/run/x.sock", "unix:/run/a b:c.sock"]
+        {
             assert_eq!(Address::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(Address::parse("unix:///run/x").unwrap().to_string(), "unix:/run/x");

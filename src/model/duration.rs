@@ -78,8 +78,13 @@ mod tests {
 
     #[test]
     fn reads_units() {
-        for (text, milliseconds) in [("30s", 30_000), ("2m", 120_000), ("500ms", 500), ("1h", 3_600_000), ("7", 7000)] {
-            assert_eq!(Duration::parse(&DurationInput::Text(text.into())).unwrap().milliseconds, milliseconds);
+        for (text, milliseconds) in
+            [("30s", 30_000), ("2m", 120_000), ("500ms", 500), ("1h", 3_600_000), ("7", 7000)]
+        {
+            assert_eq!(
+                Duration::parse(&DurationInput::Text(text.into())).unwrap().milliseconds,
+                milliseconds
+            );
         }
         assert_eq!(Duration::parse(&DurationInput::Seconds(0.25)).unwrap().milliseconds, 250);
         assert!(Duration::parse(&DurationInput::Text("25h".into())).unwrap_err().contains("day"));

@@ -33,11 +33,18 @@ pub fn below(root: &str, path: &str) -> Result<String, String> {
 fn steps(path: &str) -> Result<(), String> {
     for step in path.split('/') {
         match step {
-            "" => return Err(format!("the path has an empty step: write it without \"//\" and without \"/\" at the end, not {path:?}")),
+            "" => {
+                return Err(format!(
+                    "the path has an empty step: write it without \"//\" and without \"/\" at the end, not {path:?}"
+                ));
+            }
             "." | ".." => return Err(format!("the path has a {step:?} step: write the path it leads to")),
             _ if step.contains('\0') => return Err("a path cannot hold a NUL character".to_owned()),
             _ if step.len() > NAME_MAX => {
-                return Err(format!("a step of the path has {} bytes, and file systems take {NAME_MAX}", step.len()));
+                return Err(format!(
+                    "a step of the path has {} bytes, and file systems take {NAME_MAX}",
+                    step.len()
+                ));
             }
             _ => {}
         }

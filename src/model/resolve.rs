@@ -12,9 +12,7 @@ use super::input::{
     OneOrMany, OwnedDirectoryInput, Ready, Resource, RunScript, Server, SocketInput, Strategy, Text, Words,
 };
 use super::paths;
-use super::service::{
-    Directory, Handoff, HealthCheck, Layout, Limit, Log, Place, Restart, Service, Socket,
-};
+use super::service::{Directory, Handoff, HealthCheck, Layout, Limit, Log, Place, Restart, Service, Socket};
 use super::settings;
 use crate::diagnostic::Diagnostic;
 use crate::pillar::Node;
@@ -74,7 +72,8 @@ fn build(input: Application, context: Context<'_>, check: &mut Check<'_>) -> Ser
     let log = log(input.log, &layout.logs.path, check);
     let directory = check.path(&["service", "directory"], input.service.directory, || "/etc/sv".to_owned());
     let link = check.path(&["service", "link"], input.service.link, || "/etc/service".to_owned());
-    let waits = Duration { milliseconds: handoff.boot_timeout.milliseconds + handoff.drain_timeout.milliseconds };
+    let waits =
+        Duration { milliseconds: handoff.boot_timeout.milliseconds + handoff.drain_timeout.milliseconds };
     Service {
         command: command(words, server, &layout.config.path, &app),
         server,
@@ -92,13 +91,21 @@ fn build(input: Application, context: Context<'_>, check: &mut Check<'_>) -> Ser
         run_script,
         handoff,
         restart: Restart {
-            min_uptime: check.duration(&["restart", "min_uptime"], input.restart.min_uptime, Duration::seconds(10)),
+            min_uptime: check.duration(
+                &["restart", "min_uptime"],
+                input.restart.min_uptime,
+                Duration::seconds(10),
+            ),
             backoff_initial: check.duration(
                 &["restart", "backoff_initial"],
                 input.restart.backoff_initial,
                 Duration::seconds(1),
             ),
-            backoff_max: check.duration(&["restart", "backoff_max"], input.restart.backoff_max, Duration::seconds(60)),
+            backoff_max: check.duration(
+                &["restart", "backoff_max"],
+                input.restart.backoff_max,
+                Duration::seconds(60),
+            ),
         },
         log,
         service: Place {
@@ -156,7 +163,12 @@ impl Check<'_> {
 
 /// The words of a command. A string is split at blanks, as `chpst` and `env` would get them; what
 /// looks like shell quoting in it would not work, so it is refused.
-fn words(given: Option<Words>, check: &mut Check<'_>, key: &'static str, default: impl FnOnce() -> Vec<String>) -> Vec<String> {
+fn words(
+    given: Option<Words>,
+    check: &mut Check<'_>,
+    key: &'static str,
+    default: impl FnOnce() -> Vec<String>,
+) -> Vec<String> {
     match given {
         None => default(),
         Some(Words::List(words)) => words,
@@ -240,7 +252,11 @@ fn virtualenv(
         check.path(&[key], Some(path.clone()), String::new);
     }
     if path.contains(':') {
-        check.complain("path", &[key], format!("`{key}` has a \":\", which separates the directories of PATH"));
+        check.complain(
+            "path",
+            &[key],
+            format!("`{key}` has a \":\", which separates the directories of PATH"),
+        );
     }
     Some(path)
 }
@@ -297,7 +313,9 @@ fn health_check(input: HealthCheckInput, check: &mut Check<'_>) -> HealthCheck {
     HealthCheck {
         path: input.path,
         host: input.host.unwrap_or_else(|| "localhost".to_owned()),
-        status: input.status.map_or_else(|| vec![200], |status| status.into_vec().iter().map(|status| status.0).collect()),
+        status: input
+            .status
+            .map_or_else(|| vec![200], |status| status.into_vec().iter().map(|status| status.0).collect()),
         timeout: check.duration(&at("timeout"), input.timeout, Duration::seconds(5)),
         interval: check.duration(&at("interval"), input.interval, Duration::seconds(1)),
         successes: input.successes.unwrap_or(1),
@@ -311,7 +329,9 @@ fn sockets(input: OneOrMany<BindInput>, server: Server, check: &mut Check<'_>) -
         let index = index.to_string();
         let steps: &[&str] = if single { &["bind"] } else { &["bind", &index] };
         let socket = match bind {
-            BindInput::Address(address) => SocketInput { address, mode: None, user: None, group: None, backlog: None },
+            BindInput::Address(address) => {
+                SocketInput { address, mode: None, user: None, group: None, backlog: None }
+            }
             BindInput::Socket(socket) => *socket,
         };
         let address = match Address::parse(&socket.address) {
@@ -365,12 +385,20 @@ fn variables(
     }
     for (name, value) in secrets {
         if plain.contains_key(&name) || kept.contains_key(&name) {
-            check.complain("secret", &["secrets", &name], format!("`{name}` is in `environment` and in `secrets`"));
+            check.complain(
+                "secret",
+                &["secrets", &name],
+                format!("`{name}` is in `environment` and in `secrets`"),
+            );
         }
         kept.insert(name, text(value));
     }
     if run_script == RunScript::Shell {
-        let names: Vec<_> = kept.iter().filter(|(_, value)| value.ends_with([' ', '\t'])).map(|(name, _)| name.clone()).collect();
+        let names: Vec<_> = kept
+            .iter()
+            .filter(|(_, value)| value.ends_with([' ', '\t']))
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in names {
             let place = ["secrets", "environment"].into_iter().find(|key| check.node.has(&[key, &name]));
             check.complain(
@@ -397,7 +425,11 @@ fn limits(given: BTreeMap<Resource, LimitInput>, check: &mut Check<'_>) -> BTree
         };
         if number(limit.soft) > number(limit.hard) {
             let name = format!("{resource:?}").to_ascii_lowercase();
-            check.complain("limit", &["limits", &name], format!("`limits.{name}`: the soft limit is above the hard limit"));
+            check.complain(
+                "limit",
+                &["limits", &name],
+                format!("`limits.{name}`: the soft limit is above the hard limit"),
+            );
         }
         limits.insert(resource, limit);
     }
@@ -407,7 +439,11 @@ fn limits(given: BTreeMap<Resource, LimitInput>, check: &mut Check<'_>) -> BTree
 fn log(input: super::input::LogInput, logs: &str, check: &mut Check<'_>) -> Log {
     let processor = input.processor.map(|given| {
         if matches!(&given, Words::List(words) if words.iter().any(|word| word.contains('\n'))) {
-            check.complain("command", &["log", "processor"], "`log.processor`: svlogd's config has one line for it, so no word may hold a newline");
+            check.complain(
+                "command",
+                &["log", "processor"],
+                "`log.processor`: svlogd's config has one line for it, so no word may hold a newline",
+            );
         }
         match given {
             Words::Line(line) => line.split_whitespace().map(str::to_owned).collect(),
@@ -431,26 +467,27 @@ fn layout(
     group: &str,
     check: &mut Check<'_>,
 ) -> Layout {
-    let mut directory = |key: &'static str, given: &Option<DirectoryInput>, default: &str, owner: (&str, &str)| {
-        let given = match given {
-            None => OwnedDirectoryInput { path: None, mode: None, user: None, group: None },
-            Some(DirectoryInput::Path(path)) => {
-                OwnedDirectoryInput { path: Some(path.clone()), mode: None, user: None, group: None }
+    let mut directory =
+        |key: &'static str, given: &Option<DirectoryInput>, default: &str, owner: (&str, &str)| {
+            let given = match given {
+                None => OwnedDirectoryInput { path: None, mode: None, user: None, group: None },
+                Some(DirectoryInput::Path(path)) => {
+                    OwnedDirectoryInput { path: Some(path.clone()), mode: None, user: None, group: None }
+                }
+                Some(DirectoryInput::Directory(directory)) => directory.clone(),
+            };
+            let path = given.path.as_deref().unwrap_or(default);
+            let path = paths::below(root, path).unwrap_or_else(|reason| {
+                check.complain("path", &["layout", key], format!("`layout.{key}`: {reason}"));
+                format!("{root}/{default}")
+            });
+            Directory {
+                path,
+                mode: given.mode.map_or_else(|| "0755".to_owned(), |mode| format!("{mode:0>4}")),
+                user: given.user.unwrap_or_else(|| owner.0.to_owned()),
+                group: given.group.unwrap_or_else(|| owner.1.to_owned()),
             }
-            Some(DirectoryInput::Directory(directory)) => directory.clone(),
         };
-        let path = given.path.as_deref().unwrap_or(default);
-        let path = paths::below(root, path).unwrap_or_else(|reason| {
-            check.complain("path", &["layout", key], format!("`layout.{key}`: {reason}"));
-            format!("{root}/{default}")
-        });
-        Directory {
-            path,
-            mode: given.mode.map_or_else(|| "0755".to_owned(), |mode| format!("{mode:0>4}")),
-            user: given.user.unwrap_or_else(|| owner.0.to_owned()),
-            group: given.group.unwrap_or_else(|| owner.1.to_owned()),
-        }
-    };
     let own = (user, group);
     Layout {
         releases: directory("releases", &input.releases, "releases", own),
@@ -465,7 +502,11 @@ fn layout(
 /// The gist's choices where they are sound. `preload_app` is: with it a worker that is replaced
 /// after `current` has moved still runs its own generation's code. Its `max_requests` is not: all
 /// workers would be replaced at about the same time, under load. gevent needs a package.
-fn gunicorn_settings(given: BTreeMap<String, Json>, logs: &str, kind: Option<LogKind>) -> BTreeMap<String, Json> {
+fn gunicorn_settings(
+    given: BTreeMap<String, Json>,
+    logs: &str,
+    kind: Option<LogKind>,
+) -> BTreeMap<String, Json> {
     let mut settings = BTreeMap::from([
         ("preload_app".to_owned(), Json::from(true)),
         ("timeout".to_owned(), Json::from(120)),
@@ -490,9 +531,15 @@ fn gunicorn_settings(given: BTreeMap<String, Json>, logs: &str, kind: Option<Log
     settings
 }
 
-fn unicorn_settings(given: BTreeMap<String, Json>, logs: &str, kind: Option<LogKind>) -> BTreeMap<String, Json> {
-    let mut settings =
-        BTreeMap::from([("preload_app".to_owned(), Json::from(true)), ("timeout".to_owned(), Json::from(120))]);
+fn unicorn_settings(
+    given: BTreeMap<String, Json>,
+    logs: &str,
+    kind: Option<LogKind>,
+) -> BTreeMap<String, Json> {
+    let mut settings = BTreeMap::from([
+        ("preload_app".to_owned(), Json::from(true)),
+        ("timeout".to_owned(), Json::from(120)),
+    ]);
     if kind == Some(LogKind::Files) {
         settings.insert("stdout_path".to_owned(), Json::from(format!("{logs}/access.log")));
         settings.insert("stderr_path".to_owned(), Json::from(format!("{logs}/error.log")));

@@ -117,17 +117,26 @@ impl Setting {
     pub fn refusal(&self) -> Option<String> {
         match self.pillar {
             Pillar::Allowed => None,
-            Pillar::Hook => {
-                Some("it is code, and nothing from a pillar is run as code: put it into the application".to_owned())
+            Pillar::Hook => Some(
+                "it is code, and nothing from a pillar is run as code: put it into the application"
+                    .to_owned(),
+            ),
+            Pillar::Owned => {
+                self.owner.as_ref().map(|owner| format!("the pillar's own key for it is `{owner}`"))
             }
-            Pillar::Owned => self.owner.as_ref().map(|owner| format!("the pillar's own key for it is `{owner}`")),
             Pillar::Refused => self.reason.clone(),
         }
     }
 
     fn schema(&self) -> Map<String, Value> {
         let mut schema = Map::new();
-        let text = || if self.strips { json!({"type": "string", "pattern": STRIPPED}) } else { json!({"type": "string"}) };
+        let text = || {
+            if self.strips {
+                json!({"type": "string", "pattern": STRIPPED})
+            } else {
+                json!({"type": "string"})
+            }
+        };
         let name = match self.kind {
             Kind::Boolean => "boolean",
             Kind::Integer => "integer",
@@ -181,7 +190,8 @@ impl Table {
 
     fn schema(&self) -> Schema {
         let allowed = self.settings.iter().filter(|setting| setting.pillar == Pillar::Allowed);
-        let properties: Map<_, _> = allowed.map(|setting| (setting.name.clone(), setting.schema().into())).collect();
+        let properties: Map<_, _> =
+            allowed.map(|setting| (setting.name.clone(), setting.schema().into())).collect();
         let mut schema = Map::new();
         schema.insert("type".into(), "object".into());
         schema.insert("x-server-version".into(), self.version.clone().into());

@@ -1,6 +1,10 @@
 //! Text in, values that remember their span out.
 
+mod select;
+
 use crate::source::Span;
+
+pub use select::{Application, select};
 
 /// How a scalar was written; a quoted one is a string in every dialect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +108,11 @@ impl Node {
             }
         }
         node.span
+    }
+
+    /// A node at the same place that holds nothing.
+    fn hollow(&self) -> Self {
+        Self { span: self.span, via: self.via, style: self.style, value: Value::Null }
     }
 
     /// The value at `steps`, if there is one.

@@ -73,12 +73,15 @@ impl Checker {
         };
         let same_type = |errors: &&Vec<ValidationError<'static>>| {
             !errors.iter().any(|inner| {
-                matches!(inner.kind(), ValidationErrorKind::Type { .. }) && inner.instance_path().as_str().len() == top
+                matches!(inner.kind(), ValidationErrorKind::Type { .. })
+                    && inner.instance_path().as_str().len() == top
             })
         };
         let branch = context.iter().filter(same_type).max_by_key(|errors| depth(errors));
         match branch {
-            Some(errors) if !errors.is_empty() => errors.iter().for_each(|inner| self.explain(inner, node, found)),
+            Some(errors) if !errors.is_empty() => {
+                errors.iter().for_each(|inner| self.explain(inner, node, found))
+            }
             _ => found.push(wrong_value(error, &steps(error), &self.expectation(error), node)),
         }
     }
@@ -87,8 +90,11 @@ impl Checker {
         let span = node.key_span(steps.iter().map(String::as_str), key);
         let name = dotted(steps, Some(key));
         if matches!(steps.first().map(String::as_str), Some("environment" | "secrets")) {
-            return Diagnostic::error("variable-name", format!("{key:?} is not the name of an environment variable"))
-                .at(span, "expected letters, digits and underscores, not beginning with a digit");
+            return Diagnostic::error(
+                "variable-name",
+                format!("{key:?} is not the name of an environment variable"),
+            )
+            .at(span, "expected letters, digits and underscores, not beginning with a digit");
         }
         let table: Option<&Table> = match steps {
             [first] if first == "gunicorn" => Some(&GUNICORN),
@@ -99,7 +105,9 @@ impl Checker {
             if let Some(reason) = table.get(key).and_then(|setting| setting.refusal()) {
                 return Diagnostic::error("setting", format!("`{name}` cannot be set here")).at(span, reason);
             }
-            if let Some(removed) = table.removed.iter().find(|removed| removed.name == key && removed.value.is_none()) {
+            if let Some(removed) =
+                table.removed.iter().find(|removed| removed.name == key && removed.value.is_none())
+            {
                 return Diagnostic::error(
                     "setting",
                     format!("`{name}` is gone since {} {}", table.server, removed.version),
@@ -142,7 +150,8 @@ impl Checker {
         let mut all = vec![schema];
         let mut at = 0;
         while let Some(schema) = all.get(at).copied() {
-            let target = schema["$ref"].as_str().and_then(|name| self.schema.pointer(name.trim_start_matches('#')));
+            let target =
+                schema["$ref"].as_str().and_then(|name| self.schema.pointer(name.trim_start_matches('#')));
             all.extend(target);
             for keyword in ["anyOf", "oneOf", "allOf"] {
                 all.extend(schema[keyword].as_array().into_iter().flatten());
@@ -196,20 +205,36 @@ fn wrong_value(error: &ValidationError<'_>, steps: &[String], expected: &str, no
         ValidationErrorKind::Type { kind } => {
             let wanted = match kind {
                 TypeKind::Single(kind) => article(&kind.to_string()),
-                TypeKind::Multiple(kinds) => list(&kinds.iter().map(|kind| article(&kind.to_string())).collect::<Vec<_>>()),
+                TypeKind::Multiple(kinds) => {
+                    list(&kinds.iter().map(|kind| article(&kind.to_string())).collect::<Vec<_>>())
+                }
             };
             let _ = wanted;
-            ("wrong-type", format!("`{name}` is {}", if secret { kind_of(&place.value).to_owned() } else { typed(&place.value) }))
+            (
+                "wrong-type",
+                format!(
+                    "`{name}` is {}",
+                    if secret { kind_of(&place.value).to_owned() } else { typed(&place.value) }
+                ),
+            )
         }
-        ValidationErrorKind::Minimum { limit } => ("out-of-range", format!("`{name}` is {shown}, and the least is {limit}")),
-        ValidationErrorKind::Maximum { limit } => ("out-of-range", format!("`{name}` is {shown}, and the most is {limit}")),
+        ValidationErrorKind::Minimum { limit } => {
+            ("out-of-range", format!("`{name}` is {shown}, and the least is {limit}"))
+        }
+        ValidationErrorKind::Maximum { limit } => {
+            ("out-of-range", format!("`{name}` is {shown}, and the most is {limit}"))
+        }
         ValidationErrorKind::Enum { .. } => ("not-allowed", format!("`{name}` cannot be {shown}")),
         ValidationErrorKind::MinLength { .. } | ValidationErrorKind::MinItems { .. } => {
             ("empty", format!("`{name}` is empty"))
         }
-        ValidationErrorKind::AnyOf { .. } | ValidationErrorKind::OneOfNotValid { .. } => {
-            ("wrong-type", format!("`{name}` is {}", if secret { kind_of(&place.value).to_owned() } else { typed(&place.value) }))
-        }
+        ValidationErrorKind::AnyOf { .. } | ValidationErrorKind::OneOfNotValid { .. } => (
+            "wrong-type",
+            format!(
+                "`{name}` is {}",
+                if secret { kind_of(&place.value).to_owned() } else { typed(&place.value) }
+            ),
+        ),
         _ => ("not-allowed", format!("`{name}` cannot be {shown}")),
     };
     let mut diagnostic = Diagnostic::error(rule, message).at(place.span, expected);
@@ -261,7 +286,10 @@ fn describe(schema: &Json) -> Vec<String> {
             "string" => format!("{}{pattern}", article(name)),
             "object" => match schema["properties"].as_object() {
                 Some(properties) if properties.len() <= 6 => {
-                    format!("a map with {}", properties.keys().map(String::as_str).collect::<Vec<_>>().join(", "))
+                    format!(
+                        "a map with {}",
+                        properties.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+                    )
                 }
                 _ => article(name),
             },
@@ -327,7 +355,9 @@ fn kind_of(value: &Value) -> &'static str {
 /// What a value is, with the value where it is short.
 fn typed(value: &Value) -> String {
     match value {
-        Value::Null | Value::Bytes(_) | Value::Vault(_) | Value::List(_) | Value::Map(_) => kind_of(value).to_owned(),
+        Value::Null | Value::Bytes(_) | Value::Vault(_) | Value::List(_) | Value::Map(_) => {
+            kind_of(value).to_owned()
+        }
         Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Str(_) | Value::Timestamp(_) => {
             format!("{} here, {}", kind_of(value), show(value))
         }
@@ -344,9 +374,15 @@ fn show(value: &Value) -> String {
         Value::Float(value) => format!("{value:?}"),
         Value::Str(value) => format!("{value:?}"),
         Value::Timestamp(value) => value.clone(),
-        Value::Null | Value::Bytes(_) | Value::Vault(_) | Value::List(_) | Value::Map(_) => kind_of(value).to_owned(),
+        Value::Null | Value::Bytes(_) | Value::Vault(_) | Value::List(_) | Value::Map(_) => {
+            kind_of(value).to_owned()
+        }
     };
-    if text.chars().count() > LONGEST { format!("{}…", text.chars().take(LONGEST).collect::<String>()) } else { text }
+    if text.chars().count() > LONGEST {
+        format!("{}…", text.chars().take(LONGEST).collect::<String>())
+    } else {
+        text
+    }
 }
 
 /// The instance path as steps.

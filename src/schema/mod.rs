@@ -19,7 +19,8 @@ pub const ID: &str = "https://runsmith.dev/schemas/pillar.schema.json";
 /// `unicorn` of a larger pillar.
 pub fn document() -> Value {
     let mut application = application();
-    let mut definitions = application.as_object_mut().and_then(|schema| schema.remove("$defs")).unwrap_or_default();
+    let mut definitions =
+        application.as_object_mut().and_then(|schema| schema.remove("$defs")).unwrap_or_default();
     if let Some(application) = application.as_object_mut() {
         application.remove("$schema");
         application.remove("title");
@@ -104,7 +105,11 @@ fn tidy(schema: &mut Value) {
                     map.extend(variants);
                 }
             }
-            if map.get("format").and_then(Value::as_str).is_some_and(|format| format.contains("int") || format == "double") {
+            if map
+                .get("format")
+                .and_then(Value::as_str)
+                .is_some_and(|format| format.contains("int") || format == "double")
+            {
                 map.remove("format");
             }
             // `default: {}` of a struct is the same as its absence; what each key defaults to is said at the key.
@@ -180,7 +185,8 @@ mod tests {
             let examples = property["examples"].as_array().unwrap().iter();
             for example in examples.chain(property.get("default")) {
                 let instance = json!({ name.as_str(): example });
-                let errors: Vec<_> = validator.iter_errors(&instance).map(|error| error.to_string()).collect();
+                let errors: Vec<_> =
+                    validator.iter_errors(&instance).map(|error| error.to_string()).collect();
                 assert_eq!(errors, Vec::<String>::new(), "{name}: {example}");
             }
         }

@@ -1,0 +1,174 @@
+//! Which applications a document holds: below a key, flat, or as `{defaults, applications}`.
+
+use super::{Int, Node, Pair, Value};
+use crate::diagnostic::Diagnostic;
+
+/// One application as the document has it: its values over the defaults.
+#[derive(Clone, Debug)]
+pub struct Application {
+    /// Its key in `applications`.
+    pub name: Option<String>,
+    /// The colon path to it, empty for a flat document.
+    pub key: String,
+    /// Its values, merged with the defaults; each remembers its place.
+    pub node: Node,
+}
+
+/// The key that is looked for when none is given.
+const DEFAULT_KEY: &str = "unicorn";
+
+/// The applications of one document. `key` is a colon path as Salt writes it; without one, the key
+/// `unicorn` counts if there is one, else the document itself. A document that names an
+/// application at its top is flat, and its key `unicorn` holds the settings of Ruby unicorn.
+///
+/// Nothing at `key` is not a complaint, because several documents may be given and one of them has
+/// it: the caller sees that no document did.
+pub fn select(document: Node, key: Option<&str>) -> Result<Option<Vec<Application>>, Vec<Diagnostic>> {
+    let (node, path) = match key {
+        Some(key) => match descend(document, key) {
+            Some(node) => (node, key.to_owned()),
+            None => return Ok(None),
+        },
+        None => {
+            let flat = document.get("application").is_some() || document.get("unicorn_application").is_some();
+            match (flat, take(&document, DEFAULT_KEY)) {
+                (false, Some(node)) => (node, DEFAULT_KEY.to_owned()),
+                _ => (document, String::new()),
+            }
+        }
+    };
+    let Value::Map(_) = node.value else {
+        let what = if path.is_empty() { "the document".to_owned() } else { format!("`{path}`") };
+        return Err(vec![
+            Diagnostic::error("not-a-pillar", format!("{what} is not a map of keys and values"))
+                .at(node.span, "expected an application, or `applications` with their names"),
+        ]);
+    };
+    if node.get("applications").is_none() && node.get("defaults").is_none() {
+        return Ok(Some(vec![Application { name: None, key: path, node }]));
+    }
+    applications(node, &path).map(Some)
+}
+
+fn applications(node: Node, path: &str) -> Result<Vec<Application>, Vec<Diagnostic>> {
+    let mut found = vec![];
+    let mut defaults: Option<Node> = None;
+    let mut named: Vec<Pair> = vec![];
+    let span = node.span;
+    let Value::Map(pairs) = node.value else { return Ok(vec![]) };
+    for pair in pairs {
+        match (&pair.key.value, &pair.value.value) {
+            (Value::Str(key), Value::Map(_)) if key == "defaults" => defaults = Some(pair.value),
+            (Value::Str(key), Value::Null) if key == "defaults" => {}
+            (Value::Str(key), Value::Map(_)) if key == "applications" => {
+                if let Value::Map(pairs) = pair.value.value {
+                    named = pairs;
+                }
+            }
+            (Value::Str(key), Value::Null) if key == "applications" => {}
+            (Value::Str(key), _) if key == "defaults" || key == "applications" => {
+                found.push(
+                    Diagnostic::error("wrong-type", format!("`{key}` is not a map"))
+                        .at(pair.value.span, "expected a map"),
+                );
+            }
+            _ => {
+                let key = key_text(&pair.key.value);
+                let diagnostic = Diagnostic::error("unknown-key", format!("unknown key: `{key}`"));
+                found.push(diagnostic.at(
+                    pair.key.span,
+                    "beside `applications` only `defaults` may stand; keys of an application belong below its name",
+                ));
+            }
+        }
+    }
+    if named.is_empty() && found.is_empty() {
+        found.push(
+            Diagnostic::error("missing-key", "there is no application")
+                .at(span, "expected `applications` with at least one name"),
+        );
+    }
+    let mut applications = Vec::with_capacity(named.len());
+    for pair in named {
+        let Value::Str(name) = pair.key.value else {
+            found.push(
+                Diagnostic::error(
+                    "application-name",
+                    format!("the name of an application is a string; this is {}", key_text(&pair.key.value)),
+                )
+                .at(pair.key.span, "quote it"),
+            );
+            continue;
+        };
+        let base = defaults.as_ref();
+        let node = match (&pair.value.value, base) {
+            (Value::Null, Some(base)) => Node { span: pair.key.span, ..base.clone() },
+            (Value::Null, None) => Node { span: pair.key.span, value: Value::Map(vec![]), ..pair.value },
+            (Value::Map(_), Some(base)) => merge(base, pair.value),
+            (Value::Map(_), None) => pair.value,
+            _ => {
+                found.push(
+                    Diagnostic::error("wrong-type", format!("the application `{name}` is not a map"))
+                        .at(pair.value.span, "expected its keys and values"),
+                );
+                continue;
+            }
+        };
+        let prefix = if path.is_empty() { String::new() } else { format!("{path}:") };
+        applications.push(Application {
+            key: format!("{prefix}applications:{name}"),
+            name: Some(name),
+            node,
+        });
+    }
+    if found.is_empty() { Ok(applications) } else { Err(found) }
+}
+
+/// `over` on top of `base`: maps are merged key by key, everything else is replaced.
+fn merge(base: &Node, over: Node) -> Node {
+    let (Value::Map(below), Value::Map(_)) = (&base.value, &over.value) else { return over };
+    let Value::Map(mut above) = over.value else { return over };
+    for pair in below {
+        match above.iter_mut().find(|other| other.key.value == pair.key.value) {
+            Some(other)
+                if matches!((&other.value.value, &pair.value.value), (Value::Map(_), Value::Map(_))) =>
+            {
+                let value = std::mem::replace(&mut other.value, base.hollow());
+                other.value = merge(&pair.value, value);
+            }
+            Some(_) => {}
+            None => above.push(pair.clone()),
+        }
+    }
+    Node { value: Value::Map(above), ..over }
+}
+
+/// The value at a colon path. As in Salt, a step is a key or, in a list, an index.
+fn descend(mut node: Node, key: &str) -> Option<Node> {
+    for step in key.split(':') {
+        node = take(&node, step)?;
+    }
+    Some(node)
+}
+
+fn take(node: &Node, step: &str) -> Option<Node> {
+    match &node.value {
+        Value::Map(pairs) => {
+            pairs.iter().find(|pair| key_text(&pair.key.value) == step).map(|pair| pair.value.clone())
+        }
+        Value::List(items) => step.parse::<usize>().ok().and_then(|index| items.get(index)).cloned(),
+        _ => None,
+    }
+}
+
+fn key_text(value: &Value) -> String {
+    match value {
+        Value::Str(text) | Value::Timestamp(text) => text.clone(),
+        Value::Int(Int::Small(number)) => number.to_string(),
+        Value::Int(Int::Big(number)) => number.clone(),
+        Value::Bool(value) => value.to_string(),
+        Value::Float(value) => value.to_string(),
+        Value::Null => "null".to_owned(),
+        Value::Bytes(_) | Value::Vault(_) | Value::List(_) | Value::Map(_) => "this".to_owned(),
+    }
+}

@@ -1,0 +1,357 @@
+//! The template environment: strict, and quoting by itself.
+//!
+//! Every expression is written as a literal of the language its template is in, so a template's
+//! author cannot forget to quote; a name that the model does not have is an error.
+
+mod quote;
+mod yaml;
+
+use std::fmt::Write as _;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Serde, Value, ValueKind};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior};
+
+use crate::failure::Failure;
+
+pub use quote::{comment, hidden};
+pub use yaml::document;
+
+/// The language a template writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// sh and bash.
+    Sh,
+    /// Python.
+    Python,
+    /// Ruby.
+    Ruby,
+    /// YAML.
+    Yaml,
+}
+
+/// The built-in templates: name, language, text.
+const BUILT_IN: &[(&str, Language, &str)] = &[
+    ("run-native", Language::Yaml, include_str!("../../templates/run-native")),
+    ("run-shell", Language::Sh, include_str!("../../templates/run-shell")),
+    ("finish-native", Language::Sh, include_str!("../../templates/finish-native")),
+    ("finish-shell", Language::Sh, include_str!("../../templates/finish-shell")),
+    ("check-native", Language::Sh, include_str!("../../templates/check-native")),
+    ("check-shell", Language::Sh, include_str!("../../templates/check-shell")),
+    ("log-run", Language::Sh, include_str!("../../templates/log-run")),
+    ("svlogd-config", Language::Sh, include_str!("../../templates/svlogd-config")),
+    ("gunicorn.py", Language::Python, include_str!("../../templates/gunicorn.py")),
+    ("gunicorn-ready.py", Language::Python, include_str!("../../templates/gunicorn-ready.py")),
+    ("unicorn.rb", Language::Ruby, include_str!("../../templates/unicorn.rb")),
+    ("unicorn-ready.rb", Language::Ruby, include_str!("../../templates/unicorn-ready.rb")),
+];
+
+/// The templates of one run.
+pub struct Templates {
+    environment: Environment<'static>,
+    sources: Vec<(String, String)>,
+}
+
+impl Templates {
+    /// The built-in templates.
+    pub fn built_in() -> Result<Self, Failure> {
+        Self::with(vec![])
+    }
+
+    /// The built-in templates with some replaced: pairs of a template's name and its new text.
+    /// Fails if a name is not one of ours, or a text is not a template.
+    pub fn with(replacements: Vec<(String, String)>) -> Result<Self, Failure> {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        let syntax =
+            SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
+        environment.set_syntax(syntax.map_err(|error| explain(&error, &[]))?);
+        // Debug information holds the whole context, secrets and all.
+        environment.set_debug(false);
+        environment.set_auto_escape_callback(|name| {
+            let language =
+                BUILT_IN.iter().find(|(known, ..)| *known == name).map(|(_, language, _)| *language);
+            AutoEscape::Custom(
+                match language {
+                    Some(Language::Python) => "python",
+                    Some(Language::Ruby) => "ruby",
+                    Some(Language::Yaml) => "yaml",
+                    Some(Language::Sh) | None => "sh",
+                }
+                .into(),
+            )
+        });
+        environment.set_formatter(write);
+        environment.add_filter("comment", |text: &str| Value::from_safe_string(comment(text)));
+        environment.add_filter("yaml", |value: Value| -> Result<Value, Error> {
+            let value = serde_json::to_value(&value)
+                .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))?;
+            Ok(Value::from_safe_string(document(&value)))
+        });
+        let mut sources = vec![];
+        for (name, text) in &replacements {
+            if !BUILT_IN.iter().any(|(known, ..)| known == name) {
+                let known: Vec<&str> = BUILT_IN.iter().map(|(known, ..)| *known).collect();
+                return Err(Failure::Template(format!(
+                    "{name}: no such template; the templates are {}",
+                    known.join(", ")
+                )));
+            }
+            sources.push((name.clone(), text.clone()));
+        }
+        for (name, _, text) in BUILT_IN {
+            let replaced = replacements.iter().find(|(replaced, _)| replaced == name);
+            let added = match replaced {
+                Some((_, text)) => environment.add_template_owned(*name, text.clone()),
+                None => environment.add_template(name, text),
+            };
+            added.map_err(|error| explain(&error, &sources))?;
+        }
+        Ok(Self { environment, sources })
+    }
+
+    /// Renders one template.
+    pub fn render(&self, name: &str, context: &Value) -> Result<String, Failure> {
+        self.environment
+            .get_template(name)
+            .and_then(|template| template.render(context))
+            .map_err(|error| explain(&error, &self.sources))
+    }
+
+    /// Checks every replaced template against a context that has every name of the model: a name it
+    /// does not have is a failure before anything is rendered.
+    pub fn check(&self, complete: &serde_json::Value) -> Result<(), Failure> {
+        for (name, _) in &self.sources {
+            let template =
+                self.environment.get_template(name).map_err(|error| explain(&error, &self.sources))?;
+            let mut unknown: Vec<String> = template
+                .undeclared_variables(true)
+                .into_iter()
+                .filter(|variable| !known(complete, variable))
+                .collect();
+            unknown.sort();
+            if let Some(first) = unknown.first() {
+                let at = self
+                    .sources
+                    .iter()
+                    .find(|(source, _)| source == name)
+                    .and_then(|(_, text)| line_of(text, first));
+                let line = at.map(|line| format!(":{line}")).unwrap_or_default();
+                let hint = hint(complete, first);
+                return Err(Failure::Template(format!("{name}{line}: the model has no `{first}`{hint}")));
+            }
+            self.render(name, &Value::from(Serde(complete)))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether `service.handoff.ready` leads somewhere in the model. Maps whose keys are the pillar's
+/// own (`environment`, `settings`) may have any.
+fn known(complete: &serde_json::Value, variable: &str) -> bool {
+    let mut value = complete;
+    for step in variable.split('.') {
+        match value.as_object() {
+            Some(map) => match map.get(step) {
+                Some(inner) => value = inner,
+                None => {
+                    return variable.starts_with("settings.") || variable.starts_with("service.environment.");
+                }
+            },
+            // `service.bind.first`, `service.home.upper`: what a value offers is not ours to know.
+            None => return true,
+        }
+    }
+    true
+}
+
+fn hint(complete: &serde_json::Value, variable: &str) -> String {
+    let (parent, name) = variable.rsplit_once('.').unwrap_or(("", variable));
+    let mut value = Some(complete);
+    for step in parent.split('.').filter(|step| !step.is_empty()) {
+        value = value.and_then(|value| value.get(step));
+    }
+    let names: Vec<&String> =
+        value.and_then(serde_json::Value::as_object).into_iter().flatten().map(|(name, _)| name).collect();
+    let near = names.iter().map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
+    near.filter(|(distance, _)| *distance <= 2)
+        .map(|(_, known)| {
+            format!(
+                "; did you mean `{}{known}`?",
+                if parent.is_empty() { String::new() } else { format!("{parent}.") }
+            )
+        })
+        .unwrap_or_default()
+}
+
+fn line_of(text: &str, variable: &str) -> Option<usize> {
+    text.lines().position(|line| line.contains(variable)).map(|index| index + 1)
+}
+
+/// One sentence with the template's name and line. minijinja's own long form is not used: it
+/// prints the values.
+fn explain(error: &Error, sources: &[(String, String)]) -> Failure {
+    let name = error.name().unwrap_or("template");
+    let line = error.line().map(|line| format!(":{line}")).unwrap_or_default();
+    let text = sources.iter().find(|(source, _)| source == name).map(|(_, text)| text.as_str());
+    let place = error.range().and_then(|range| text.and_then(|text| text.get(range)));
+    let what = match error.kind() {
+        ErrorKind::UndefinedError => "a name that the model does not have".to_owned(),
+        kind => kind.to_string(),
+    };
+    let detail = match (error.kind(), error.detail()) {
+        (
+            ErrorKind::SyntaxError
+            | ErrorKind::InvalidOperation
+            | ErrorKind::UnknownFilter
+            | ErrorKind::UnknownTest
+            | ErrorKind::UnknownFunction,
+            Some(detail),
+        ) => format!(": {detail}"),
+        _ => place.map(|place| format!(": `{place}`")).unwrap_or_default(),
+    };
+    Failure::Template(format!("{name}{line}: {what}{detail}"))
+}
+
+/// Writes a value as a literal of the template's language.
+fn write(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
+    if value.is_safe() {
+        return out.write_str(value.as_str().unwrap_or_default()).map_err(Error::from);
+    }
+    let language = match state.auto_escape() {
+        AutoEscape::Custom(name) => match name.as_ref() {
+            "python" => Language::Python,
+            "ruby" => Language::Ruby,
+            "yaml" => Language::Yaml,
+            _ => Language::Sh,
+        },
+        _ => Language::Sh,
+    };
+    let mut text = String::new();
+    literal(language, value, &mut text)?;
+    out.write_str(&text).map_err(Error::from)
+}
+
+fn literal(language: Language, value: &Value, out: &mut String) -> Result<(), Error> {
+    let wrong =
+        |what: &str| Err(Error::new(ErrorKind::InvalidOperation, format!("{what} cannot be written here")));
+    match value.kind() {
+        ValueKind::String => {
+            let text = value.as_str().unwrap_or_default();
+            let written = match language {
+                Language::Sh => quote::sh(text, out),
+                Language::Python => quote::python(text, out),
+                Language::Ruby => quote::ruby(text, out),
+                Language::Yaml => quote::yaml(text, out),
+            };
+            Ok(written?)
+        }
+        ValueKind::Number => Ok(write!(out, "{value}")?),
+        ValueKind::Bool => {
+            let truth = value.is_true();
+            out.push_str(match (language, truth) {
+                (Language::Python, true) => "True",
+                (Language::Python, false) => "False",
+                (_, true) => "true",
+                (_, false) => "false",
+            });
+            Ok(())
+        }
+        ValueKind::None => match language {
+            Language::Python => Ok(out.push_str("None")),
+            Language::Ruby => Ok(out.push_str("nil")),
+            Language::Yaml => Ok(out.push_str("null")),
+            Language::Sh => wrong("nothing (null)"),
+        },
+        ValueKind::Seq | ValueKind::Iterable => {
+            let items = value.try_iter()?;
+            let (open, separator, close) = match language {
+                Language::Sh => ("", " ", ""),
+                Language::Python | Language::Ruby | Language::Yaml => ("[", ", ", "]"),
+            };
+            out.push_str(open);
+            for (index, item) in items.enumerate() {
+                if index > 0 {
+                    out.push_str(separator);
+                }
+                if language == Language::Sh && matches!(item.kind(), ValueKind::Seq | ValueKind::Map) {
+                    return wrong("a list of lists or maps");
+                }
+                literal(language, &item, out)?;
+            }
+            out.push_str(close);
+            Ok(())
+        }
+        ValueKind::Map => {
+            let arrow = match language {
+                Language::Python | Language::Yaml => ": ",
+                Language::Ruby => " => ",
+                Language::Sh => return wrong("a map"),
+            };
+            out.push('{');
+            for (index, key) in value.try_iter()?.enumerate() {
+                if index > 0 {
+                    out.push_str(", ");
+                }
+                literal(language, &key, out)?;
+                out.push_str(arrow);
+                literal(language, &value.get_item(&key)?, out)?;
+            }
+            out.push('}');
+            Ok(())
+        }
+        _ => wrong("this value"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn render(name: &str, template: &str, context: serde_json::Value) -> Result<String, String> {
+        Templates::with(vec![(name.to_owned(), template.to_owned())])
+            .and_then(|templates| templates.render(name, &Value::from(Serde(&context))))
+            .map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn quotes_by_language() {
+        let value = json!({"v": ["it's", 1, true], "m": {"a": null}});
+        assert_eq!(render("run-shell", "x={{ v }}", value.clone()).unwrap(), r"x='it'\''s' 1 true");
+        assert_eq!(
+            render("gunicorn.py", "x = {{ v }}, {{ m }}", value.clone()).unwrap(),
+            "x = [\"it's\", 1, True], {\"a\": None}"
+        );
+        assert_eq!(
+            render("unicorn.rb", "x {{ v }}, {{ m }}", value).unwrap(),
+            "x [\"it's\", 1, true], {\"a\" => nil}"
+        );
+    }
+
+    #[test]
+    fn says_where_a_template_is_wrong() {
+        assert_eq!(
+            render("run-shell", "a\n{{ service.usr }}\n", json!({"service": {}})).unwrap_err(),
+            "run-shell:2: a name that the model does not have: `service.usr`"
+        );
+        assert!(
+            render("run-shell", "a\n{% if %}\n", json!({}))
+                .unwrap_err()
+                .starts_with("run-shell:2: syntax error")
+        );
+        assert!(render("other", "", json!({})).unwrap_err().starts_with("other: no such template"));
+    }
+
+    #[test]
+    fn checks_names_before_rendering() {
+        let templates =
+            Templates::with(vec![("log-run".into(), "x\n{% if false %}{{ service.usr }}{% endif %}".into())])
+                .unwrap();
+        let error = templates.check(&json!({"service": {"user": "deploy"}})).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "log-run:2: the model has no `service.usr`; did you mean `service.user`?"
+        );
+    }
+}

@@ -1,0 +1,22 @@
+# {{ managed | comment }}
+# Edits are overwritten.
+{% if settings.worker_processes is undefined %}
+require "etc"
+{% endif %}
+
+working_directory {{ paths.current }}
+{% for socket in service.bind %}
+listen {{ socket.address }}, backlog: {{ socket.backlog }}{% if socket.umask is not none %}, umask: 0{{ socket.umask | safe }}{% endif %}
+
+{% endfor %}
+{% if not inherits_sockets %}
+pid {{ paths.pidfile }}
+{% endif %}
+{% if settings.worker_processes is undefined %}
+worker_processes Etc.nprocessors * 2 + 1
+{% endif %}
+{% for name, value in settings | items %}
+{{ name | safe }} {{ value }}
+{% endfor %}
+
+{% include "unicorn-ready.rb" %}
