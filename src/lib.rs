@@ -9,8 +9,11 @@
 #![forbid(unsafe_code)]
 
 pub mod diagnostic;
+pub mod disk;
 pub mod exit;
 pub mod failure;
 pub mod pillar;
+pub mod report;
 pub mod source;
 pub mod tree;
+pub mod visible;
