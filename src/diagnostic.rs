@@ -79,6 +79,12 @@ impl Diagnostic {
         self
     }
 
+    /// As [`hide`](Self::hide), if `secret`.
+    #[must_use]
+    pub fn hide_if(self, secret: bool) -> Self {
+        if secret { self.hide() } else { self }
+    }
+
     /// Adds a sentence on what to do.
     #[must_use]
     pub fn help(mut self, text: impl Into<String>) -> Self {

@@ -8,13 +8,19 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod commands;
 pub mod diagnostic;
+pub mod disk;
 pub mod exit;
 pub mod failure;
 pub mod model;
 pub mod pillar;
 pub mod plan;
+pub mod report;
 pub mod schema;
+pub mod services;
 pub mod source;
 pub mod template;
 pub mod tree;
+pub mod visible;

@@ -1,5 +1,5 @@
 //! argv in, exit code out; nothing else.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::from(runsmith::exit::Exit::Trouble.code())
+    std::process::ExitCode::from(runsmith::commands::main().code())
 }

@@ -1,5 +1,9 @@
 //! A tree of files as a value: what is wanted, or what a directory holds.
 
+mod change;
+
+pub use change::{Change, How, Seen, SeenKind, compare};
+
 /// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -50,7 +50,13 @@ fn build(input: Application, context: Context<'_>, check: &mut Check<'_>) -> Ser
         .or(input.unicorn_application)
         .or_else(|| context.name.map(str::to_owned))
         .unwrap_or_default();
-    let user = input.user.unwrap_or_default();
+    if application.is_empty() {
+        check.missing("application", "it names the service");
+    }
+    let user = input.user.unwrap_or_else(|| {
+        check.missing("user", "the application runs as this user");
+        String::new()
+    });
     let group = input.group.unwrap_or_else(|| user.clone());
     let words = words(input.unicorn_command, check, "unicorn_command", || vec!["gunicorn".to_owned()]);
     let server = input.server.unwrap_or_else(|| server_of(&words));
@@ -140,6 +146,11 @@ impl Check<'_> {
     fn complain(&mut self, rule: &'static str, steps: &[&str], message: impl Into<String>) {
         let span = self.span(steps);
         self.found.push(Diagnostic::error(rule, message).at(span, ""));
+    }
+
+    fn missing(&mut self, key: &str, why: &str) {
+        let diagnostic = Diagnostic::error("missing-key", format!("`{key}` is missing")).at(self.span(&[]), why);
+        self.found.push(diagnostic);
     }
 
     /// An absolute path, or the default.

@@ -144,7 +144,7 @@ fn merge(base: &Node, over: Node) -> Node {
 }
 
 /// The value at a colon path. As in Salt, a step is a key or, in a list, an index.
-fn descend(mut node: Node, key: &str) -> Option<Node> {
+pub fn descend(mut node: Node, key: &str) -> Option<Node> {
     for step in key.split(':') {
         node = take(&node, step)?;
     }

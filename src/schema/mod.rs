@@ -84,6 +84,11 @@ pub fn document() -> Value {
     })
 }
 
+/// The whole schema as it stands in `schemas/pillar.schema.json`.
+pub fn text() -> &'static str {
+    include_str!("../../schemas/pillar.schema.json")
+}
+
 /// The schema of one application with its definitions.
 pub(crate) fn application() -> Value {
     let generator = SchemaSettings::draft2020_12().into_generator();

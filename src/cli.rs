@@ -1,0 +1,134 @@
+//! What can be said on the command line; no behaviour.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Turns a pillar into complete runit services for gunicorn and unicorn.
+#[derive(Debug, Parser)]
+#[command(name = "runsmith", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 clean or done; 1 findings or differences; 2 usage, or it could not be done.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// When to use colour; `auto`: on a terminal, unless NO_COLOR is set.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: When,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Renders pillars: prints the tree of files, or makes a directory hold it
+    Render(Render),
+    /// Prints pillars as the dialect reads them, as JSON: what Salt or Ansible would see
+    Read(Read),
+    /// Prints the JSON Schema of a pillar (2020-12)
+    Schema,
+    /// Proves a rendered native run script
+    Run(Run),
+}
+
+/// Which pillars, and how they are read.
+#[derive(Debug, Args)]
+pub struct Inputs {
+    /// Pillars: files, directories (every *.yaml, *.yml, *.sls and *.json below them), or - for standard input
+    #[arg(required = true, value_name = "PILLAR")]
+    pub pillars: Vec<PathBuf>,
+    /// How YAML is read
+    #[arg(long, default_value = "salt")]
+    pub dialect: DialectName,
+    /// What standard input holds; files are told by their names, and `-` by its first character
+    #[arg(long, value_name = "FORMAT")]
+    pub input_format: Option<InputFormat>,
+}
+
+/// Whose reading of YAML counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DialectName {
+    /// As Salt reads a pillar
+    Salt,
+    /// As Ansible reads its variables
+    Ansible,
+    /// YAML 1.2, core schema
+    #[value(name = "yaml1.2")]
+    Yaml12,
+}
+
+/// What a text is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InputFormat {
+    /// YAML
+    Yaml,
+    /// JSON
+    Json,
+}
+
+/// `render`.
+#[derive(Debug, Args)]
+pub struct Render {
+    /// The pillars.
+    #[command(flatten)]
+    pub inputs: Inputs,
+    /// Where in the pillar the applications are, as Salt writes it; by default `unicorn`, if there is one, else the document itself
+    #[arg(long, value_name = "A:B:C")]
+    pub key: Option<String>,
+    /// Makes the directory ROOT hold the tree, each file whole or not at all, and prints what changed
+    #[arg(long, value_name = "ROOT")]
+    pub out: Option<PathBuf>,
+    /// How the tree, or what changed, is printed
+    #[arg(long, default_value = "text")]
+    pub format: TreeFormat,
+    /// Templates that replace the built-in ones of the same name
+    #[arg(long, value_name = "DIR")]
+    pub templates: Option<PathBuf>,
+    /// Prints the values of secrets; without it they are masked, in JSON too
+    #[arg(long)]
+    pub show_secrets: bool,
+    /// With --out: leaves it to the kernel when the files reach the disk
+    #[arg(long, requires = "out")]
+    pub no_sync: bool,
+}
+
+/// How a tree is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TreeFormat {
+    /// For people
+    Text,
+    /// For programs: path, kind, mode, owner, group, content
+    Json,
+}
+
+/// `read`.
+#[derive(Debug, Args)]
+pub struct Read {
+    /// The pillars.
+    #[command(flatten)]
+    pub inputs: Inputs,
+    /// Prints only what is at this key
+    #[arg(long, value_name = "A:B:C")]
+    pub key: Option<String>,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// A rendered native run script
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Reads FILE, says whether it can be executed, and starts nothing
+    #[arg(long, required = true)]
+    pub check: bool,
+}

@@ -1,0 +1,153 @@
+//! Pillars from files, directories and standard input.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::cli::{DialectName, InputFormat, Inputs};
+use crate::commands::{Stop, any_error};
+use crate::diagnostic::Diagnostic;
+use crate::failure::Failure;
+use crate::pillar::{self, Dialect, Format, Node};
+use crate::source::{MAX_BYTES, Source, SourceId, Sources};
+
+/// What the pillars say, with the texts their spans point into.
+pub(crate) struct Pillars {
+    /// One node a document, in the order given.
+    pub(crate) documents: Vec<Node>,
+    /// What the dialect lets pass.
+    pub(crate) warnings: Vec<Diagnostic>,
+    /// The texts.
+    pub(crate) sources: Sources,
+}
+
+/// The endings of files that a directory is searched for.
+const ENDINGS: &[&str] = &["yaml", "yml", "sls", "json"];
+
+/// How deep directories are searched; deeper is a mistake (a link in a circle is not followed).
+const MAX_DEPTH: usize = 64;
+
+/// Reads every pillar. The complaints of all of them come together.
+pub(crate) fn read(inputs: &Inputs) -> Result<Pillars, Stop> {
+    let dialect = match inputs.dialect {
+        DialectName::Salt => Dialect::Salt,
+        DialectName::Ansible => Dialect::Ansible,
+        DialectName::Yaml12 => Dialect::Yaml12,
+    };
+    let mut sources = Sources::new();
+    let mut found = vec![];
+    let mut documents = vec![];
+    for path in files(&inputs.pillars)? {
+        let name = path.to_string_lossy().into_owned();
+        let id = SourceId(sources.len() as u32);
+        let (bytes, size) = bytes(&path)?;
+        if let Some(finding) = pillar::too_large(size, id) {
+            sources.add(Source::new(name, ""));
+            found.push(finding);
+            continue;
+        }
+        let source = match Source::from_bytes(&name, bytes, id) {
+            Ok(source) => source,
+            Err((source, finding)) => {
+                sources.add(source);
+                found.push(finding);
+                continue;
+            }
+        };
+        let format = match inputs.input_format {
+            Some(InputFormat::Json) if name == "-" => Format::Json,
+            Some(InputFormat::Yaml) if name == "-" => Format::Yaml,
+            _ if name == "-" => guess(source.text()),
+            _ if has_ending(&path, "json") => Format::Json,
+            _ => Format::Yaml,
+        };
+        match pillar::parse(&source, id, format, dialect) {
+            Ok(parsed) => {
+                documents.extend(parsed.documents);
+                found.extend(parsed.warnings);
+            }
+            Err(findings) => found.extend(findings),
+        }
+        sources.add(source);
+    }
+    if any_error(&found) {
+        return Err(Stop::Findings(found, sources, vec![]));
+    }
+    Ok(Pillars { documents, warnings: found, sources })
+}
+
+/// What begins like JSON and is JSON's own kind of text is read as JSON. YAML's flow style begins
+/// alike, but then reading it as YAML comes to the same.
+fn guess(text: &str) -> Format {
+    let json = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+    if text.trim_start().starts_with('{') && json { Format::Json } else { Format::Yaml }
+}
+
+fn has_ending(path: &Path, ending: &str) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(ending))
+}
+
+/// The files that are meant: a directory stands for the pillars below it, in the order of their names.
+fn files(pillars: &[PathBuf]) -> Result<Vec<PathBuf>, Stop> {
+    let mut files = vec![];
+    for pillar in pillars {
+        if pillar.as_os_str() != "-" && pillar.is_dir() {
+            let before = files.len();
+            search(pillar, 0, &mut files)?;
+            if files.len() == before {
+                let sentence = format!("{}: no *.yaml, *.yml, *.sls or *.json below this directory", pillar.display());
+                return Err(Failure::Usage(sentence).into());
+            }
+        } else {
+            files.push(pillar.clone());
+        }
+    }
+    if files.iter().filter(|file| file.as_os_str() == "-").count() > 1 {
+        return Err(Failure::Usage("standard input (-) can be read only once".to_owned()).into());
+    }
+    Ok(files)
+}
+
+fn search(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    let refuse = |error: io::Error| Failure::path("read the directory", directory.to_string_lossy(), error);
+    if depth > MAX_DEPTH {
+        return Err(refuse(io::Error::other(format!("nested deeper than {MAX_DEPTH} directories"))));
+    }
+    let mut names = vec![];
+    for entry in std::fs::read_dir(directory).map_err(refuse)? {
+        let entry = entry.map_err(refuse)?;
+        // Hidden ones are editors' and git's.
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            names.push((entry.path(), entry.file_type().map_err(refuse)?));
+        }
+    }
+    names.sort_by(|a, b| a.0.cmp(&b.0));
+    for (path, kind) in names {
+        if kind.is_dir() {
+            search(&path, depth + 1, files)?;
+        } else if ENDINGS.iter().any(|ending| has_ending(&path, ending)) && path.is_file() {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of a file and how many it has; no more than the limit and one are kept.
+fn bytes(path: &Path) -> Result<(Vec<u8>, u64), Failure> {
+    let refuse = |error: io::Error| Failure::path("read", path.to_string_lossy(), error);
+    let mut bytes = vec![];
+    if path.as_os_str() == "-" {
+        io::stdin().lock().take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(refuse)?;
+        let size = bytes.len() as u64;
+        return Ok((bytes, size));
+    }
+    let file = File::open(path).map_err(refuse)?;
+    let size = file.metadata().map_err(refuse)?.len();
+    if size > MAX_BYTES as u64 {
+        return Ok((bytes, size));
+    }
+    // A pipe or a device has no size; it is read up to the limit all the same.
+    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(refuse)?;
+    let size = bytes.len() as u64;
+    Ok((bytes, size))
+}

@@ -1,0 +1,146 @@
+//! The story of each command, and what they share: where output goes and how it ends.
+
+#![allow(clippy::disallowed_methods, reason = "commands are where arguments, environment and files are read")]
+
+mod inputs;
+mod read;
+mod render;
+mod run;
+mod schema;
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command, When};
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::report;
+use crate::source::{Sources, Span};
+use crate::visible::visible;
+
+/// Standard output carries the result, standard error the talk.
+pub(crate) struct Terminal {
+    out: io::BufWriter<io::Stdout>,
+    err: io::Stderr,
+    colour: When,
+}
+
+/// How a command ends before its time.
+pub(crate) enum Stop {
+    /// The user's text is wrong.
+    Findings(Vec<Diagnostic>, Sources, Vec<Span>),
+    /// The world refused.
+    Failure(Failure),
+    /// Who reads our output has gone.
+    Gone,
+    /// Output could not be written.
+    Output(io::Error),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe { Self::Gone } else { Self::Output(error) }
+    }
+}
+
+type Outcome = Result<Exit, Stop>;
+
+/// Runs the command that the arguments ask for.
+pub fn main() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // `--help` and `--version` come as errors too, for standard output.
+            let usage = error.use_stderr();
+            let _ = error.print();
+            return if usage { Exit::Trouble } else { Exit::Clean };
+        }
+    };
+    let mut terminal = Terminal { out: io::BufWriter::with_capacity(1 << 16, io::stdout()), err: io::stderr(), colour: cli.color };
+    let outcome = match cli.command {
+        Command::Render(arguments) => render::render(&arguments, &mut terminal),
+        Command::Read(arguments) => read::read(&arguments, &mut terminal),
+        Command::Schema => schema::schema(&mut terminal),
+        Command::Run(arguments) => run::check(&arguments, &mut terminal),
+    };
+    let outcome = outcome.and_then(|exit| {
+        terminal.out.flush()?;
+        Ok(exit)
+    });
+    match outcome {
+        Ok(exit) => exit,
+        Err(Stop::Findings(diagnostics, sources, secrets)) => {
+            let _ = terminal.out.flush();
+            terminal.findings(&diagnostics, &sources, &secrets);
+            Exit::Findings
+        }
+        Err(Stop::Failure(failure)) => {
+            let _ = terminal.out.flush();
+            terminal.say("error", &failure.to_string());
+            Exit::Trouble
+        }
+        // Who closed the pipe has seen enough, and knows it.
+        Err(Stop::Gone) => Exit::Clean,
+        Err(Stop::Output(error)) => {
+            terminal.say("error", &Failure::path("write to", "standard output", error).to_string());
+            Exit::Trouble
+        }
+    }
+}
+
+impl Terminal {
+    /// One line of talk: a word such as `error` or `note`, and a sentence.
+    pub(crate) fn say(&mut self, word: &str, sentence: &str) {
+        let style = match word {
+            "error" => "\x1b[1;31m",
+            "warning" => "\x1b[1;33m",
+            _ => "\x1b[1;32m",
+        };
+        let sentence: Vec<_> = sentence.lines().map(visible).collect();
+        let sentence = sentence.join("\n");
+        let _ = if self.coloured(self.err.is_terminal()) {
+            writeln!(self.err, "{style}{word}\x1b[0m: {sentence}")
+        } else {
+            writeln!(self.err, "{word}: {sentence}")
+        };
+    }
+
+    /// Findings, as text on standard error.
+    pub(crate) fn findings(&mut self, diagnostics: &[Diagnostic], sources: &Sources, secrets: &[Span]) {
+        let look = report::text::Look { colour: self.coloured(self.err.is_terminal()), width: width(), secrets };
+        let _ = self.err.write_all(report::text::text(diagnostics, sources, look).as_bytes());
+    }
+
+    /// Whether the result is printed in colour.
+    pub(crate) fn result_coloured(&self) -> bool {
+        self.coloured(io::stdout().is_terminal())
+    }
+
+    fn coloured(&self, terminal: bool) -> bool {
+        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        match self.colour {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => terminal && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb"),
+        }
+    }
+}
+
+/// Columns of the terminal; 140 where there is none.
+fn width() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stderr());
+    size.ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns >= 20).unwrap_or(140)
+}
+
+/// Whether any of them keeps the pillar from being used.
+pub(crate) fn any_error(diagnostics: &[Diagnostic]) -> bool {
+    diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+}

@@ -1,0 +1,33 @@
+//! `runsmith read`: pillars as the dialect reads them, as JSON.
+
+use std::io::Write;
+
+use super::{Outcome, Terminal, inputs};
+use crate::cli;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::pillar::{Node, descend};
+
+pub(super) fn read(arguments: &cli::Read, terminal: &mut Terminal) -> Outcome {
+    let pillars = inputs::read(&arguments.inputs)?;
+    terminal.findings(&pillars.warnings, &pillars.sources, &[]);
+    let documents: Vec<Node> = match &arguments.key {
+        None => pillars.documents,
+        Some(key) => pillars.documents.into_iter().filter_map(|document| descend(document, key)).collect(),
+    };
+    if documents.is_empty() {
+        let what = arguments.key.as_ref().map_or_else(
+            || "there is no document: every input is empty".to_owned(),
+            |key| format!("no document has the key {key}"),
+        );
+        return Err(Failure::Usage(what).into());
+    }
+    for document in &documents {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = document.write_json(&mut text);
+        text.push('\n');
+        terminal.out.write_all(text.as_bytes())?;
+    }
+    Ok(Exit::Clean)
+}

@@ -1,0 +1,103 @@
+//! `runsmith render`: pillars in, a tree of files out: printed, or put on disk.
+
+use std::io::Write;
+use std::path::Path;
+
+use super::{Outcome, Stop, Terminal, inputs};
+use crate::cli::{self, TreeFormat};
+use crate::disk;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::report;
+use crate::services::{self, Rendered};
+use crate::template::Templates;
+
+pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcome {
+    let templates = templates(arguments.templates.as_deref())?;
+    let pillars = inputs::read(&arguments.inputs)?;
+    terminal.findings(&pillars.warnings, &pillars.sources, &[]);
+    let key = arguments.key.as_deref();
+    let applications = match services::applications(pillars.documents, key) {
+        Ok(applications) => applications,
+        Err(found) => return Err(Stop::Findings(found, pillars.sources, vec![])),
+    };
+    if applications.is_empty() {
+        return Err(Failure::Usage(nothing(key)).into());
+    }
+    let secrets = services::secret_spans(&applications);
+    let rendered = match services::render(applications, &templates, threads())? {
+        Rendered::Tree(tree) => tree,
+        Rendered::Findings(found) => return Err(Stop::Findings(found, pillars.sources, secrets)),
+    };
+    match &arguments.out {
+        Some(root) => put(&rendered, root, arguments, terminal),
+        None => {
+            match arguments.format {
+                TreeFormat::Text => {
+                    let colour = terminal.result_coloured();
+                    report::tree::text(&rendered, arguments.show_secrets, colour, &mut terminal.out)?;
+                }
+                TreeFormat::Json => report::tree::json(&rendered, arguments.show_secrets, &mut terminal.out)?,
+            }
+            Ok(Exit::Clean)
+        }
+    }
+}
+
+fn put(tree: &crate::tree::Tree, root: &Path, arguments: &cli::Render, terminal: &mut Terminal) -> Outcome {
+    let waiting = || {
+        let _ = writeln!(std::io::stderr(), "note: another run holds {}; waiting for it to end", root.display());
+    };
+    let options = disk::Options { durable: !arguments.no_sync, waiting: &waiting, ..Default::default() };
+    match disk::apply(tree, root, &options) {
+        Ok(applied) => {
+            for note in &applied.notes {
+                terminal.say("note", &note.to_string());
+            }
+            match arguments.format {
+                TreeFormat::Text => report::tree::changes_text(&applied.changes, &mut terminal.out)?,
+                TreeFormat::Json => report::tree::changes_json(&applied.changes, &mut terminal.out)?,
+            }
+            Ok(Exit::Clean)
+        }
+        Err(stopped) => {
+            report::tree::changes_text(&stopped.done, &mut terminal.out)?;
+            Err(stopped.failure.into())
+        }
+    }
+}
+
+fn nothing(key: Option<&str>) -> String {
+    key.map_or_else(
+        || "there is no application: every input is empty".to_owned(),
+        |key| format!("no document has the key {key}; keys are separated by \":\", as in Salt"),
+    )
+}
+
+/// As many as the machine runs at once; the result does not depend on it.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(8)
+}
+
+/// The built-in templates, some replaced by the files of a directory and checked against the model.
+fn templates(directory: Option<&Path>) -> Result<Templates, Failure> {
+    let Some(directory) = directory else { return Templates::built_in() };
+    let mut replacements = vec![];
+    let refuse = |error: std::io::Error| Failure::path("read the directory", directory.to_string_lossy(), error);
+    for entry in std::fs::read_dir(directory).map_err(refuse)? {
+        let path = entry.map_err(refuse)?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if name.starts_with('.') || name.ends_with('~') {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| Failure::path("read the template", path.to_string_lossy(), error))?;
+        replacements.push((name, text));
+    }
+    replacements.sort();
+    let templates = Templates::with(replacements)?;
+    for context in services::specimens()? {
+        templates.check(&context)?;
+    }
+    Ok(templates)
+}

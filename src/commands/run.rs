@@ -1,0 +1,46 @@
+//! `runsmith run --check`: proves a rendered native run script.
+
+use std::io::Write;
+use std::path::Path;
+
+use super::{Outcome, Stop, Terminal, any_error};
+use crate::cli;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::services;
+use crate::source::{MAX_BYTES, Source, SourceId, Sources};
+
+pub(super) fn check(arguments: &cli::Run, terminal: &mut Terminal) -> Outcome {
+    let name = arguments.file.to_string_lossy();
+    let bytes = read(&arguments.file)?;
+    let id = SourceId(0);
+    let mut sources = Sources::new();
+    let source = match Source::from_bytes(&*name, bytes, id) {
+        Ok(source) => source,
+        Err((source, finding)) => {
+            sources.add(source);
+            return Err(Stop::Findings(vec![finding], sources, vec![]));
+        }
+    };
+    let result = services::rendered(&source, id);
+    sources.add(source);
+    match result {
+        Ok(service) => {
+            writeln!(terminal.out, "{name}: the service {} can be executed", service.application)?;
+            Ok(Exit::Clean)
+        }
+        Err(found) => {
+            debug_assert!(any_error(&found));
+            Err(Stop::Findings(found, sources, vec![]))
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let refuse = |error: std::io::Error| Failure::path("read", path.to_string_lossy(), error);
+    let size = std::fs::metadata(path).map_err(refuse)?.len();
+    if size > MAX_BYTES as u64 {
+        return Err(refuse(std::io::Error::other("it is too large for a run script")));
+    }
+    std::fs::read(path).map_err(refuse)
+}

@@ -1,0 +1,176 @@
+//! A tree onto a directory, and back.
+//!
+//! [`apply`] makes ROOT hold a [`Tree`] in three phases. A failure or a kill at any moment leaves
+//! every file whole, the old one or the new one, and the next run completes the work:
+//!
+//!  1. *Stage*: compare what is there with what is wanted. What has to be written is written under
+//!     a temporary name beside its place, with owner and then mode set; what only needs another
+//!     mode or owner is noted down. A failure here removes the temporary names: nothing changed.
+//!  2. *Sync*: one `syncfs` for each file system that was written to.
+//!  3. *Commit*: rename into place and set modes and owners, in the order of the paths, but links
+//!     (and new directories that hold links) last, so that runsvdir does not find a service before
+//!     it is whole. Then one more sync.
+//!
+//! A directory that is new is filled under its temporary name and renamed as a whole. The name
+//! begins with a dot, which runsvdir ignores. A directory that exists is never replaced.
+//!
+//! Who can be trusted with a path: applications own their directories, and could plant things in
+//! them. Every step of a path is therefore opened on its own, relative to the directory before it
+//! and without following links. One kind of link is followed: one below which only root can have
+//! put it, that is, root owns it and root alone can write in its directory and in all directories
+//! between ROOT and that one (`/var/run -> /run`, `/var/www -> /data/www`). For a run by somebody
+//! else, "root" is root or that user. Links resolve within ROOT, as after a chroot: absolute
+//! targets begin there and `..` does not leave it. Any other link in the way is refused by name.
+//!
+//! A file with several names (hard links) is replaced and never changed in place, because the
+//! other name may be somebody's `/etc/shadow`.
+//!
+//! Two runs on one ROOT do not mix: an advisory lock on the directory ROOT itself, which leaves no
+//! file behind. Runs on roots inside each other are not kept apart. Anyone who may read ROOT can
+//! hold the lock; that is why there is a limit to the waiting, and why the caller is told.
+//!
+//! Owners are names of the host that runs this, not of ROOT's `/etc/passwd`.
+
+#![allow(clippy::disallowed_methods, reason = "putting trees on disk is what this module is for")]
+
+mod commit;
+mod directory;
+mod leftover;
+mod lock;
+mod names;
+mod read;
+mod stage;
+mod write;
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::failure::Failure;
+use crate::tree::{Change, Entry, Tree};
+use crate::visible::visible;
+
+pub use read::{Found, read, read_all};
+
+/// How to apply.
+pub struct Options<'a> {
+    /// Make the result survive a power cut. Costs the time of writing to the device.
+    pub durable: bool,
+    /// Called once if another run holds ROOT and has to be waited for.
+    pub waiting: &'a dyn Fn(),
+    /// How long to wait for another run.
+    pub patience: Duration,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self { durable: true, waiting: &|| {}, patience: Duration::from_secs(600) }
+    }
+}
+
+/// What was done.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Every change that was made, in the order of the paths.
+    pub changes: Vec<Change>,
+    /// What else the user should know.
+    pub notes: Vec<Note>,
+}
+
+/// Something worth saying that is neither a change nor a failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// ROOT did not exist and was made.
+    RootMade(String),
+    /// The run is not root's: owners and groups were neither compared nor set.
+    OwnersLeftAlone,
+    /// A run that was killed had left something, which is removed now.
+    LeftoverRemoved(String),
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RootMade(path) => write!(f, "made the directory {path}"),
+            Self::OwnersLeftAlone => f.write_str("owners and groups are left alone: only root can set them"),
+            Self::LeftoverRemoved(path) => write!(f, "removed {path}, left by a run that was killed"),
+        }
+    }
+}
+
+/// It could not be finished.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// Why.
+    pub failure: Failure,
+    /// What was done before, in the order of the paths. Empty unless committing had begun.
+    pub done: Vec<Change>,
+}
+
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Self {
+        Self { failure, done: vec![] }
+    }
+}
+
+/// Makes the directory `root` hold `tree` and leaves everything else below it alone.
+///
+/// A second run changes nothing and touches nothing. Missing directories above an entry are made,
+/// 0755 and root's, and are reported as changes; so is ROOT itself, as a note.
+pub fn apply(tree: &Tree, root: &Path, options: &Options<'_>) -> Result<Applied, Stopped> {
+    let entries = ordered(tree)?;
+    let ids = names::Ids::resolve(&entries, root)?;
+    let mut notes = vec![];
+    if !ids.set {
+        notes.push(Note::OwnersLeftAlone);
+    }
+    if directory::make_root(root)? {
+        notes.push(Note::RootMade(shown(root)));
+    }
+    let root = directory::Directory::root(root)?;
+    let _lock = lock::hold(&root, options)?;
+
+    let run = stage::Run::new(ids);
+    let mut staged = stage::stage(&run, &root, &entries)?;
+    notes.append(&mut staged.notes);
+    let changes = commit::commit(&run, &root, staged, options.durable)?;
+    Ok(Applied { changes, notes })
+}
+
+/// Directories deeper than this are refused: each level holds a file descriptor open.
+const MAX_DEPTH: usize = 128;
+
+/// Entries such that everything below a directory follows it at once (`/a`, `/a/b`, `/a-b`),
+/// where a [`Tree`]'s own order has `/a-b` in between; and proof that each path is normal.
+fn ordered(tree: &Tree) -> Result<Vec<&Entry>, Failure> {
+    let mut entries: Vec<&Entry> = tree.entries().iter().collect();
+    for entry in &entries {
+        let Some(steps) = entry.path.strip_prefix('/') else {
+            return Err(refused(entry, "the path does not begin with /"));
+        };
+        if steps.split('/').any(|step| matches!(step, "" | "." | "..")) {
+            return Err(refused(entry, "the path has an empty step, . or .."));
+        }
+        if steps.split('/').any(|step| step.len() > 255) {
+            return Err(refused(entry, "a step of the path is longer than 255 bytes"));
+        }
+        if steps.split('/').count() > MAX_DEPTH {
+            return Err(refused(entry, "the path has more than 128 steps"));
+        }
+        if steps.contains('\0') {
+            return Err(refused(entry, "the path has a zero byte"));
+        }
+    }
+    let key = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
+    entries.sort_by(|a, b| a.path.as_bytes().iter().map(key).cmp(b.path.as_bytes().iter().map(key)));
+    Ok(entries)
+}
+
+fn refused(entry: &Entry, reason: &str) -> Failure {
+    Failure::path("put on disk", visible(&entry.path), reason)
+}
+
+/// A path as messages show it.
+fn shown(path: &Path) -> String {
+    visible(&path.to_string_lossy()).into_owned()
+}

@@ -1,0 +1,178 @@
+//! A directory as a tree.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fstat, openat};
+use rustix::io::Errno;
+
+use super::directory::{Directory, Step, failure, word};
+use super::names::Ids;
+use super::ordered;
+use super::stage::groups;
+use crate::failure::Failure;
+use crate::tree::{Entry, Kind, Tree};
+
+use std::path::Path;
+
+/// What was found, and what could not be looked at.
+#[derive(Debug)]
+pub struct Found {
+    /// Everything that was read.
+    pub tree: Tree,
+    /// One failure for each path that could not be.
+    pub unreadable: Vec<Failure>,
+}
+
+/// Reads what is below `root` at the paths of `want`; paths where nothing is are left out. The
+/// same links are followed as by [`apply`](super::apply). What is secret in `want` is secret here.
+pub fn read(root: &Path, want: &Tree) -> Result<Found, Failure> {
+    let entries = ordered(want)?;
+    if let Err(error) = std::fs::metadata(root)
+        && error.kind() == std::io::ErrorKind::NotFound
+    {
+        return Ok(Found { tree: Tree::default(), unreadable: vec![] });
+    }
+    let mut reader = Reader::new();
+    reader.wanted(&Directory::root(root)?, 1, &entries);
+    reader.found()
+}
+
+/// Reads everything below `root`, a directory that somebody rendered into. Links are read and not
+/// followed.
+pub fn read_all(root: &Path) -> Result<Found, Failure> {
+    let mut reader = Reader::new();
+    reader.all(&Directory::root(root)?, "", 0);
+    reader.found()
+}
+
+struct Reader {
+    ids: Ids,
+    entries: Vec<Entry>,
+    unreadable: Vec<Failure>,
+}
+
+impl Reader {
+    fn new() -> Self {
+        Self { ids: Ids::host(), entries: vec![], unreadable: vec![] }
+    }
+
+    fn found(self) -> Result<Found, Failure> {
+        // Every path was visited once, so that none can clash with another.
+        let tree = Tree::new(self.entries).unwrap_or_default();
+        Ok(Found { tree, unreadable: self.unreadable })
+    }
+
+    fn wanted(&mut self, dir: &Directory, at: usize, entries: &[&Entry]) {
+        for group in groups(entries, at) {
+            let secret = group.entry.is_some_and(|entry| entry.secret);
+            let wants_directory = group.entry.is_none_or(|entry| entry.kind == Kind::Directory);
+            let step = if wants_directory { dir.step(group.name) } else { Ok(Step::Other("file")) };
+            match step {
+                Err(failure) => self.unreadable.push(failure),
+                Ok(Step::Missing) => {}
+                Ok(Step::Directory(found)) => {
+                    if group.entry.is_some() {
+                        self.push(group.path, Kind::Directory, found.stat(), secret);
+                    }
+                    self.wanted(&found, group.below, group.rest);
+                }
+                Ok(Step::Other(_)) if group.entry.is_none() => {
+                    let reason = "something that is not a directory is in its place";
+                    self.unreadable.push(Failure::path("read", dir.path_of(group.name), reason));
+                }
+                Ok(Step::Other(_)) => {
+                    if let Err(failure) = self.one(dir, group.name, group.path, secret) {
+                        self.unreadable.push(failure);
+                    }
+                }
+            }
+        }
+    }
+
+    fn all(&mut self, dir: &Directory, path: &str, depth: usize) {
+        let fail = |error| failure("list", dir.path().to_owned(), error);
+        let names = match Dir::read_from(dir.fd()).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
+            Ok(names) => names,
+            Err(error) => return self.unreadable.push(fail(error)),
+        };
+        for name in names {
+            let name = name.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let Ok(name) = name.to_str() else {
+                let place = dir.path_of(&name.to_string_lossy());
+                self.unreadable.push(Failure::path("read", place, "its name is not UTF-8"));
+                continue;
+            };
+            if depth == super::MAX_DEPTH {
+                self.unreadable.push(Failure::path("read", dir.path_of(name), "too many directories deep"));
+                continue;
+            }
+            let place = format!("{path}/{name}");
+            let result = dir.stat_of(name).and_then(|stat| {
+                if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                    return self.one(dir, name, &place, false);
+                }
+                if let Step::Directory(found) = dir.step(name)? {
+                    self.push(&place, Kind::Directory, found.stat(), false);
+                    self.all(&found, &place, depth + 1);
+                }
+                Ok(())
+            });
+            if let Err(failure) = result {
+                self.unreadable.push(failure);
+            }
+        }
+    }
+
+    /// A file or a link; a directory too, but not what is in it.
+    fn one(&mut self, dir: &Directory, name: &str, path: &str, secret: bool) -> Result<(), Failure> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fail = |error| failure("read", dir.path_of(name), error);
+        let fd = match openat(dir.fd(), name, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::LOOP) => {
+                let stat = dir.stat_of(name)?;
+                let target = dir.link_target(name)?;
+                self.push(path, Kind::Link(target), &stat, secret);
+                return Ok(());
+            }
+            Err(Errno::NXIO) => {
+                return Err(Failure::path("read", dir.path_of(name), "it is a socket or a device"));
+            }
+            Err(error) => return Err(fail(error)),
+        };
+        let stat = fstat(&fd).map_err(fail)?;
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile if stat.st_nlink > 1 && !dir.trusted() => {
+                // It would show somebody a file that they cannot read, under a name they made.
+                let reason = "it has several names (hard links), and others than root can write here";
+                return Err(Failure::path("read", dir.path_of(name), reason));
+            }
+            FileType::RegularFile => Kind::File(read_whole(fd).map_err(fail)?),
+            FileType::Directory => Kind::Directory,
+            other => {
+                return Err(Failure::path("read", dir.path_of(name), format!("it is a {}", word(other))));
+            }
+        };
+        self.push(path, kind, &stat, secret);
+        Ok(())
+    }
+
+    fn push(&mut self, path: &str, kind: Kind, stat: &Stat, secret: bool) {
+        let mode = if matches!(kind, Kind::Link(_)) { 0o777 } else { stat.st_mode & 0o7777 };
+        let (owner, group) = (self.ids.user(stat.st_uid), self.ids.group(stat.st_gid));
+        self.entries.push(Entry { path: path.to_owned(), kind, mode, owner, group, secret });
+    }
+}
+
+fn read_whole(fd: OwnedFd) -> Result<Vec<u8>, Errno> {
+    use std::io::Read as _;
+    let mut bytes = vec![];
+    std::fs::File::from(fd)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(bytes)
+}

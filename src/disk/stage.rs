@@ -1,0 +1,433 @@
+//! Phase one: what is there, what is wanted, and everything new written under temporary names.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
+use rustix::io::Errno;
+
+use super::directory::{Directory, Step, failure, ours, word};
+use super::leftover::TempNames;
+use super::names::Ids;
+use super::write::{self, Attributes};
+use super::{Note, Stopped, commit};
+use crate::failure::Failure;
+use crate::tree::{Change, Entry, How, Kind, Seen, SeenKind};
+use crate::visible::visible;
+
+/// What is the same for a whole run.
+pub(super) struct Run {
+    pub(super) ids: Ids,
+    pub(super) temps: TempNames,
+    /// How many more threads may be started.
+    threads: AtomicUsize,
+}
+
+/// Below this many entries a second thread costs more than it saves.
+const WORTH_A_THREAD: usize = 4000;
+
+impl Run {
+    /// A run with the owners it needs.
+    pub(super) fn new(ids: Ids) -> Self {
+        let spare = std::thread::available_parallelism().map_or(1, usize::from) - 1;
+        Self { ids, temps: TempNames::new(), threads: AtomicUsize::new(spare.min(3)) }
+    }
+
+    /// Cuts entries in two between children of one directory, if that is worth a thread and one
+    /// is to be had; [`Run::joined`] gives it back.
+    pub(super) fn split<'a, 'e>(
+        &self,
+        entries: &'a [&'e Entry],
+        at: usize,
+    ) -> Option<(&'a [&'e Entry], &'a [&'e Entry])> {
+        if entries.len() < WORTH_A_THREAD {
+            return None;
+        }
+        let middle = entries.len() / 2;
+        let name = child(entries.get(middle)?, at);
+        let mut cut = middle;
+        while cut > 0 && child(entries[cut - 1], at) == name {
+            cut -= 1;
+        }
+        // A cut far from the middle leaves one thread idle; a level further down may do better.
+        if cut < entries.len() / 4 {
+            return None;
+        }
+        let take = |spare: usize| spare.checked_sub(1);
+        self.threads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
+        Some(entries.split_at(cut))
+    }
+
+    /// A thread has ended.
+    pub(super) fn joined(&self) {
+        self.threads.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A child of a directory and all that is wanted below it.
+pub(super) struct Group<'a, 'e> {
+    /// The child's name.
+    pub(super) name: &'e str,
+    /// Its path, as an entry has it.
+    pub(super) path: &'e str,
+    /// Its entry; none for a directory that is only on the way to others.
+    pub(super) entry: Option<&'e Entry>,
+    /// What is wanted below it.
+    pub(super) rest: &'a [&'e Entry],
+    /// Where the names of its own children begin.
+    pub(super) below: usize,
+}
+
+/// The name of the child that an entry is, or is below of.
+fn child(entry: &Entry, at: usize) -> &str {
+    let rest = entry.path.get(at..).unwrap_or_default();
+    rest.split('/').next().unwrap_or_default()
+}
+
+/// The children of a directory. All entries are below it, and `at` is where names begin.
+pub(super) fn groups<'a, 'e>(mut entries: &'a [&'e Entry], at: usize) -> impl Iterator<Item = Group<'a, 'e>> {
+    std::iter::from_fn(move || {
+        let first: &'e Entry = entries.first()?;
+        let name = child(first, at);
+        let same = entries.iter().take_while(|entry| child(entry, at) == name).count();
+        let (mine, others) = entries.split_at(same);
+        entries = others;
+        let end = at + name.len();
+        let entry = (first.path.len() == end).then_some(first);
+        let rest = if entry.is_some() { &mine[1..] } else { mine };
+        Some(Group { name, path: &first.path[..end], entry, rest, below: end + 1 })
+    })
+}
+
+/// Something that waits for phase three.
+pub(super) struct Op {
+    /// The directory it is in, as an entry's path (nothing for ROOT), and its device and inode.
+    pub(super) parent: String,
+    pub(super) parent_id: (u64, u64),
+    pub(super) name: String,
+    pub(super) act: Act,
+    /// After everything else: it makes a link appear.
+    pub(super) late: bool,
+    /// What will have been changed by it.
+    pub(super) changes: Vec<Change>,
+}
+
+/// What phase three has to do.
+pub(super) enum Act {
+    /// Give what has the temporary name its own. `fresh`: only if nothing is there.
+    Place { temp: String, fresh: bool },
+    /// Set mode and owner of what is there, if it is still the same.
+    Settle { want: Attributes, kind: FileType, inode: u64 },
+}
+
+/// What phase one leaves to the others.
+#[derive(Default)]
+pub(super) struct Staged {
+    pub(super) ops: Vec<Op>,
+    pub(super) notes: Vec<Note>,
+    /// The file systems that were written to, each with something open on it.
+    pub(super) devices: BTreeMap<u64, OwnedFd>,
+}
+
+/// Compares ROOT with what is wanted and writes what is new beside its place.
+pub(super) fn stage(run: &Run, root: &Directory, entries: &[&Entry]) -> Result<Staged, Stopped> {
+    let mut stage = Stage::new(run, root, entries);
+    match stage.existing(root, 1, entries) {
+        Ok(()) => Ok(stage.staged),
+        Err(failure) => {
+            commit::abandon(root, &stage.staged.ops);
+            Err(failure.into())
+        }
+    }
+}
+
+struct Stage<'r> {
+    run: &'r Run,
+    root: &'r Directory,
+    staged: Staged,
+    /// Whose leftovers are ours: root's, this user's, and those of the owners that were to be.
+    owners: Vec<u32>,
+    bytes: Vec<u8>,
+    listing: Vec<u8>,
+}
+
+type Done = Result<(), Failure>;
+
+impl<'r> Stage<'r> {
+    fn new(run: &'r Run, root: &'r Directory, entries: &[&Entry]) -> Self {
+        let mut owners = vec![0, rustix::process::geteuid().as_raw()];
+        if run.ids.set {
+            owners.extend(entries.iter().map(|entry| run.ids.of(entry).0));
+        }
+        owners.sort_unstable();
+        owners.dedup();
+        Self {
+            run,
+            root,
+            owners,
+            staged: Staged::default(),
+            bytes: vec![],
+            listing: Vec::with_capacity(32 << 10),
+        }
+    }
+
+    /// A directory that is there, and what is wanted in it.
+    fn existing(&mut self, dir: &Directory, at: usize, entries: &[&Entry]) -> Done {
+        for name in self.run.temps.sweep(dir.fd(), self.listing.spare_capacity_mut(), &self.owners) {
+            self.staged.notes.push(Note::LeftoverRemoved(dir.path_of(&name)));
+        }
+        self.children(dir, at, entries)
+    }
+
+    fn children(&mut self, dir: &Directory, at: usize, entries: &[&Entry]) -> Done {
+        if let Some((first, second)) = self.run.split(entries, at) {
+            let mut other = Stage { owners: self.owners.clone(), ..Stage::new(self.run, self.root, &[]) };
+            let (one, two) = std::thread::scope(|scope| {
+                let two = scope.spawn(|| other.children(dir, at, second));
+                (self.children(dir, at, first), two.join())
+            });
+            self.run.joined();
+            self.staged.ops.append(&mut other.staged.ops);
+            self.staged.notes.append(&mut other.staged.notes);
+            self.staged.devices.append(&mut other.staged.devices);
+            return one.and_then(|()| {
+                two.unwrap_or_else(|_| Err(Failure::path("compare", dir.path(), "a thread ended early")))
+            });
+        }
+        for group in groups(entries, at) {
+            match group.entry.map(|entry| (entry, &entry.kind)) {
+                Some((entry, Kind::File(_) | Kind::Link(_))) if !group.rest.is_empty() => {
+                    let reason = format!("it is wanted as a {} and holds entries", entry.kind.word());
+                    return Err(Failure::path("put on disk", visible(&entry.path), reason));
+                }
+                Some((entry, Kind::File(bytes))) => self.file(dir, &group, entry, bytes)?,
+                Some((entry, Kind::Link(target))) => self.link(dir, &group, entry, target)?,
+                Some((_, Kind::Directory)) | None => self.directory(dir, &group)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn directory(&mut self, dir: &Directory, group: &Group<'_, '_>) -> Done {
+        let found = match dir.step(group.name)? {
+            Step::Missing => return self.fresh_directory(dir, group),
+            Step::Other(word) => return Err(in_the_way(dir, group.name, "directory", word)),
+            Step::Directory(found) => found,
+        };
+        if let Some(entry) = group.entry {
+            let ways = self.compare(entry, SeenKind::Directory, found.stat());
+            self.settle(dir, group, entry, found.stat(), ways);
+        }
+        if group.rest.is_empty() {
+            return Ok(());
+        }
+        self.existing(&found, group.below, group.rest)
+    }
+
+    fn fresh_directory(&mut self, dir: &Directory, group: &Group<'_, '_>) -> Done {
+        let temp = self.run.temps.make(group.name);
+        let fail = |error| failure("make the directory", dir.path_of(group.name), error);
+        let fd = write::directory(dir.fd(), &temp).map_err(fail)?;
+        let want = group
+            .entry
+            .map_or_else(|| Attributes::of_parent(self.run), |entry| Attributes::of(self.run, entry));
+        let mut changes =
+            vec![Change { path: group.path.to_owned(), how: How::Created(Kind::Directory.word()) }];
+        let fill = |changes: &mut Vec<Change>| {
+            if !dir.trusted() && !write::untouched(&fd).map_err(fail)? {
+                return Err(meddled(dir, group.name));
+            }
+            let root = self.root.path().trim_end_matches('/');
+            write::fill(self.run, root, &fd, group.below, group.rest, changes)?;
+            want.settle(&fd).map_err(fail)
+        };
+        if let Err(failure) = fill(&mut changes) {
+            write::discard(dir.fd(), &temp, dir.stat().st_dev);
+            return Err(failure);
+        }
+        let late = group.rest.iter().any(|entry| matches!(entry.kind, Kind::Link(_)));
+        self.touched(dir, Some(fd));
+        self.push(dir, group, Act::Place { temp, fresh: true }, late, changes);
+        Ok(())
+    }
+
+    fn file(&mut self, dir: &Directory, group: &Group<'_, '_>, entry: &Entry, bytes: &[u8]) -> Done {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fd = match openat(dir.fd(), group.name, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return self.new_file(dir, group, entry, bytes, None),
+            // A link, a socket, or a device that has no driver.
+            Err(Errno::LOOP | Errno::NXIO | Errno::NODEV) => {
+                let kind = FileType::from_raw_mode(dir.stat_of(group.name)?.st_mode);
+                return Err(in_the_way(dir, group.name, "file", word(kind)));
+            }
+            Err(error) => return Err(failure("read", dir.path_of(group.name), error)),
+        };
+        let fail = |error| failure("read", dir.path_of(group.name), error);
+        let stat = fstat(&fd).map_err(fail)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind != FileType::RegularFile {
+            return Err(in_the_way(dir, group.name, "file", word(kind)));
+        }
+        let same_length = u64::try_from(stat.st_size).is_ok_and(|size| size == bytes.len() as u64);
+        let mut buffer = std::mem::take(&mut self.bytes);
+        let have = if same_length {
+            read_up_to(&fd, bytes.len(), &mut buffer).map_err(fail)?;
+            Some(buffer.as_slice())
+        } else {
+            None
+        };
+        let ways = self.compare(entry, SeenKind::File(have), &stat);
+        self.bytes = buffer;
+        // With a second name (a hard link) the file may be somebody else's too.
+        if ways.contains(&How::Content) || (!ways.is_empty() && stat.st_nlink != 1) {
+            return self.new_file(dir, group, entry, bytes, Some(ways));
+        }
+        self.settle(dir, group, entry, &stat, ways);
+        Ok(())
+    }
+
+    /// Stages a file; `ways` tells how the one that is there differs, if one is.
+    fn new_file(
+        &mut self,
+        dir: &Directory,
+        group: &Group<'_, '_>,
+        entry: &Entry,
+        bytes: &[u8],
+        ways: Option<Vec<How>>,
+    ) -> Done {
+        let temp = self.run.temps.make(group.name);
+        let fd = write::file(dir.fd(), &temp, bytes, Attributes::of(self.run, entry))
+            .map_err(|error| failure("write", dir.path_of(group.name), error))?;
+        let fresh = ways.is_none();
+        self.touched(dir, Some(fd));
+        let changes = changes(entry, ways.unwrap_or_else(|| vec![How::Created(entry.kind.word())]));
+        self.push(dir, group, Act::Place { temp, fresh }, false, changes);
+        Ok(())
+    }
+
+    fn link(&mut self, dir: &Directory, group: &Group<'_, '_>, entry: &Entry, target: &str) -> Done {
+        let ways = match rustix::fs::readlinkat(dir.fd(), group.name, vec![]) {
+            Ok(have) => {
+                let stat = dir.stat_of(group.name)?;
+                let have = have.to_string_lossy();
+                let ways = self.compare(entry, SeenKind::Link(&have), &stat);
+                let only_owner = !ways.iter().any(|way| matches!(way, How::Target { .. } | How::Kind { .. }));
+                if only_owner && stat.st_nlink == 1 {
+                    self.settle(dir, group, entry, &stat, ways);
+                    return Ok(());
+                }
+                Some(ways)
+            }
+            Err(Errno::NOENT) => None,
+            Err(Errno::INVAL) => {
+                let kind = FileType::from_raw_mode(dir.stat_of(group.name)?.st_mode);
+                return Err(in_the_way(dir, group.name, "link", word(kind)));
+            }
+            Err(error) => return Err(failure("read the link", dir.path_of(group.name), error)),
+        };
+        if ways.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(());
+        }
+        let temp = self.run.temps.make(group.name);
+        write::link(dir.fd(), &temp, target, Attributes::of(self.run, entry))
+            .map_err(|error| failure("make the link", dir.path_of(group.name), error))?;
+        let fresh = ways.is_none();
+        self.touched(dir, None);
+        let changes = changes(entry, ways.unwrap_or_else(|| vec![How::Created(entry.kind.word())]));
+        self.push(dir, group, Act::Place { temp, fresh }, true, changes);
+        Ok(())
+    }
+
+    fn compare(&self, entry: &Entry, kind: SeenKind<'_>, stat: &Stat) -> Vec<How> {
+        let mode = stat.st_mode & 0o7777;
+        if !self.run.ids.set {
+            return Seen { kind, mode, owner: None }.differs_from(entry);
+        }
+        let (uid, gid) = self.run.ids.of(entry);
+        // A number may have several names; it is the wanted one if the number is right.
+        let owner = if stat.st_uid == uid { entry.owner.clone() } else { self.run.ids.user(stat.st_uid) };
+        let group = if stat.st_gid == gid { entry.group.clone() } else { self.run.ids.group(stat.st_gid) };
+        Seen { kind, mode, owner: Some((&owner, &group)) }.differs_from(entry)
+    }
+
+    fn settle(&mut self, dir: &Directory, group: &Group<'_, '_>, entry: &Entry, stat: &Stat, ways: Vec<How>) {
+        if ways.is_empty() {
+            return;
+        }
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let act = Act::Settle { want: Attributes::of(self.run, entry), kind, inode: stat.st_ino };
+        self.touched(dir, None);
+        self.push(dir, group, act, false, changes(entry, ways));
+    }
+
+    fn push(&mut self, dir: &Directory, group: &Group<'_, '_>, act: Act, late: bool, changes: Vec<Change>) {
+        let parent = group.path.len() - group.name.len() - 1;
+        self.staged.ops.push(Op {
+            parent: group.path[..parent].to_owned(),
+            parent_id: (dir.stat().st_dev, dir.stat().st_ino),
+            name: group.name.to_owned(),
+            act,
+            late,
+            changes,
+        });
+    }
+
+    /// Remembers that something is written in `dir`; `fd` is something that was.
+    fn touched(&mut self, dir: &Directory, fd: Option<OwnedFd>) {
+        let device = dir.stat().st_dev;
+        if self.staged.devices.contains_key(&device) {
+            return;
+        }
+        let fd = match fd {
+            Some(fd) => Ok(fd),
+            None => rustix::io::fcntl_dupfd_cloexec(dir.fd(), 0),
+        };
+        if let Ok(fd) = fd {
+            self.staged.devices.insert(device, fd);
+        }
+    }
+}
+
+fn changes(entry: &Entry, ways: Vec<How>) -> Vec<Change> {
+    ways.into_iter().map(|how| Change { path: entry.path.clone(), how }).collect()
+}
+
+/// Reads at most one byte more than `length`, so that a longer file is noticed.
+fn read_up_to(fd: &OwnedFd, length: usize, buffer: &mut Vec<u8>) -> Result<(), Errno> {
+    buffer.resize(length + 1, 0);
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match rustix::io::read(fd, rest) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    buffer.truncate(filled);
+    Ok(())
+}
+
+fn in_the_way(dir: &Directory, name: &str, wanted: &'static str, word: &'static str) -> Failure {
+    let verb = match wanted {
+        "directory" => "make the directory",
+        "link" => "make the link",
+        _ => "write",
+    };
+    let mut reason = format!("a {word} is in its place; move it away");
+    if word == "link" && !ours_at(dir, name) {
+        reason.push_str(" (it is not root's)");
+    }
+    Failure::path(verb, dir.path_of(name), reason)
+}
+
+fn ours_at(dir: &Directory, name: &str) -> bool {
+    dir.stat_of(name).is_ok_and(|stat| ours(stat.st_uid))
+}
+
+/// Somebody exchanged a new directory before it could be filled.
+pub(super) fn meddled(dir: &Directory, name: &str) -> Failure {
+    Failure::path("write", dir.path_of(name), "somebody changed it meanwhile")
+}

@@ -1,0 +1,283 @@
+//! From documents to services: selected, checked against the schema, defaults filled in.
+
+use serde_json::{Map, Value as Json};
+
+use crate::diagnostic::Diagnostic;
+use crate::failure::Failure;
+use crate::model::{self, Service, input};
+use crate::pillar::{self, Application, Dialect, Format, Int, Node, Value};
+use crate::plan::plan;
+use crate::schema::Checker;
+use crate::source::{Source, SourceId, Span};
+use crate::template::Templates;
+use crate::tree::{Entry, Tree};
+use crate::visible::visible;
+
+/// A service and where it was said.
+#[derive(Debug)]
+pub struct Placed {
+    /// The service.
+    pub service: Service,
+    /// The colon path of its application in the pillar.
+    pub key: String,
+    /// Where the application stands.
+    pub span: Span,
+}
+
+/// The applications of all documents. `key` is as in [`pillar::select`].
+pub fn applications(documents: Vec<Node>, key: Option<&str>) -> Result<Vec<Application>, Vec<Diagnostic>> {
+    let mut found = vec![];
+    let mut applications = vec![];
+    for document in documents {
+        match pillar::select(document, key) {
+            Ok(some) => applications.extend(some.into_iter().flatten()),
+            Err(diagnostics) => found.extend(diagnostics),
+        }
+    }
+    if found.is_empty() { Ok(applications) } else { Err(found) }
+}
+
+/// Checks one application and fills in its defaults.
+pub fn service(application: Application, checker: &Checker) -> Result<Placed, Vec<Diagnostic>> {
+    let Application { name, key, node } = application;
+    let mut found = vec![];
+    let json = json(&node, &mut vec![], &mut found);
+    found.extend(checker.check(&json, &node));
+    if !found.is_empty() {
+        return Err(found);
+    }
+    let input: input::Application = serde_json::from_value(json).map_err(|error| {
+        vec![Diagnostic::error("invalid", format!("the application cannot be read: {error}")).at(node.span, "")]
+    })?;
+    let context = model::Context { name: name.as_deref(), node: &node };
+    let service = model::resolve(input, context)?;
+    Ok(Placed { service, key, span: node.span })
+}
+
+/// A tree, or why there is none.
+#[derive(Debug)]
+pub enum Rendered {
+    /// Every file of every service.
+    Tree(Tree),
+    /// Every complaint about every application.
+    Findings(Vec<Diagnostic>),
+}
+
+/// What is kept of a service once its files are planned.
+struct Planned {
+    name: String,
+    span: Span,
+    entries: Vec<Entry>,
+}
+
+type Result3<T> = Result<Result<T, Vec<Diagnostic>>, Failure>;
+
+/// Every file of every application, worked out by so many `threads`; the result is the same with any number.
+pub fn render(applications: Vec<Application>, templates: &Templates, threads: usize) -> Result<Rendered, Failure> {
+    let checker = Checker::new()?;
+    let mut found = vec![];
+    let mut planned = Vec::with_capacity(applications.len());
+    for result in in_parallel(applications, threads, |application| plan_one(application, &checker, templates)) {
+        match result? {
+            Ok(one) => planned.push(one),
+            Err(diagnostics) => found.extend(diagnostics),
+        }
+    }
+    found.extend(doubles(&planned));
+    if !found.is_empty() {
+        return Ok(Rendered::Findings(found));
+    }
+    let mut entries = Vec::with_capacity(planned.iter().map(|one| one.entries.len()).sum());
+    entries.extend(planned.into_iter().flat_map(|one| one.entries));
+    match Tree::new(entries) {
+        Ok(tree) => Ok(Rendered::Tree(tree)),
+        // `doubles` has found and placed every clash before.
+        Err(clashes) => Err(Failure::Usage(format!("{} paths are wanted twice", clashes.len()))),
+    }
+}
+
+fn plan_one(application: Application, checker: &Checker, templates: &Templates) -> Result3<Planned> {
+    let placed = match service(application, checker) {
+        Ok(placed) => placed,
+        Err(found) => return Ok(Err(found)),
+    };
+    let entries = plan(&placed.service, &placed.key, templates)?;
+    Ok(Ok(Planned { name: placed.service.application, span: placed.span, entries }))
+}
+
+/// Maps in order; each thread takes a run of neighbours.
+fn in_parallel<T: Send, R: Send>(items: Vec<T>, threads: usize, map: impl Fn(T) -> R + Sync) -> Vec<R> {
+    /// Fewer than this are done before a thread has started.
+    const WORTH_A_THREAD: usize = 32;
+    let threads = threads.min(items.len() / WORTH_A_THREAD).max(1);
+    if threads == 1 {
+        return items.into_iter().map(map).collect();
+    }
+    let size = items.len().div_ceil(threads);
+    let mut runs = vec![];
+    let mut items = items.into_iter();
+    for _ in 0..threads {
+        runs.push(items.by_ref().take(size).collect::<Vec<T>>());
+    }
+    std::thread::scope(|scope| {
+        let map = &map;
+        let handles: Vec<_> =
+            runs.into_iter().map(|run| scope.spawn(move || run.into_iter().map(map).collect::<Vec<R>>())).collect();
+        handles
+            .into_iter()
+            .flat_map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
+}
+
+/// Services that cannot be on one host: of the same name, or that want one path for different things.
+fn doubles(planned: &[Planned]) -> Vec<Diagnostic> {
+    let mut by_name: Vec<&Planned> = planned.iter().collect();
+    by_name.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut found = vec![];
+    for pair in by_name.windows(2) {
+        if let [one, two] = pair
+            && one.name == two.name
+        {
+            let message = format!("the application `{}` is there twice", one.name);
+            found.push(Diagnostic::error("double-service", message).at(two.span, "again here").at(one.span, "first here"));
+        }
+    }
+    if !found.is_empty() {
+        return found;
+    }
+    let mut paths: Vec<(&Entry, Span)> =
+        planned.iter().flat_map(|one| one.entries.iter().map(|entry| (entry, one.span))).collect();
+    paths.sort_by(|a, b| a.0.path.cmp(&b.0.path));
+    for pair in paths.windows(2) {
+        if let [(one, first), (two, second)] = pair
+            && one.path == two.path
+            && one != two
+        {
+            let message = format!("{} is wanted twice, and not alike", visible(&one.path));
+            let diagnostic = Diagnostic::error("path-clash", message).at(*second, "this application wants it");
+            found.push(if first == second { diagnostic } else { diagnostic.at(*first, "and so does this one") });
+        }
+    }
+    found
+}
+
+/// Where secrets stand: no excerpt of a finding may show what is there.
+pub fn secret_spans(applications: &[Application]) -> Vec<Span> {
+    let mut spans = vec![];
+    for application in applications {
+        for (section, all) in [("secrets", true), ("environment", false)] {
+            let Some(pair) = application.node.get(section) else { continue };
+            let Value::Map(variables) = &pair.value.value else { continue };
+            spans.extend(
+                variables
+                    .iter()
+                    .filter(|variable| all || Service::is_secret_name(&variable.key.key_text()))
+                    .map(|variable| variable.value.span),
+            );
+        }
+    }
+    spans
+}
+
+/// Reads the body of a rendered native run script back.
+pub fn rendered(source: &Source, id: SourceId) -> Result<Service, Vec<Diagnostic>> {
+    let start = Span::new(id, 0, source.text().find('\n').unwrap_or(source.text().len()));
+    if !source.text().starts_with("#!") {
+        return Err(vec![
+            Diagnostic::error("run-script", "this is not a native run script")
+                .at(start, "expected a first line such as \"#!/usr/bin/runsmith run\""),
+        ]);
+    }
+    let parsed = pillar::parse(source, id, Format::Yaml, Dialect::Yaml12)?;
+    let Some(node) = parsed.documents.first() else {
+        return Err(vec![Diagnostic::error("run-script", "the run script is empty").at(start, "")]);
+    };
+    let mut found = vec![];
+    let json = json(node, &mut vec![], &mut found);
+    if !found.is_empty() {
+        return Err(found);
+    }
+    serde_path_to_error::deserialize(&json).map_err(|error| {
+        let path = error.path().to_string();
+        let steps = path.split(['.', '[']).map(|step| step.trim_end_matches(']'));
+        let message = format!("`{path}`: {}", error.inner());
+        vec![Diagnostic::error("run-script", message).at(node.locate(steps), "")]
+    })
+}
+
+/// Contexts in which every name of the model is set, one for each server: what templates are checked against.
+pub fn specimens() -> Result<Vec<Json>, Failure> {
+    let texts = [include_str!("specimens/gunicorn.yaml"), include_str!("specimens/unicorn.yaml")];
+    let checker = Checker::new()?;
+    let mut contexts = vec![];
+    for text in texts {
+        let source = Source::new("specimen", text);
+        let node = pillar::parse(&source, SourceId(0), Format::Yaml, Dialect::Yaml12).ok().and_then(|parsed| parsed.documents.into_iter().next());
+        let application = node.map(|node| Application { name: None, key: "unicorn".to_owned(), node });
+        let placed = application.and_then(|application| service(application, &checker).ok());
+        let Some(placed) = placed else {
+            return Err(Failure::Template("the specimen that templates are checked against is broken".to_owned()));
+        };
+        contexts.push(crate::plan::context(&placed.service, &placed.key)?);
+    }
+    Ok(contexts)
+}
+
+/// A node as JSON, for the schema. Nothing (`null`) is the same as a missing key, except among a
+/// server's own settings. What JSON does not have is a finding.
+fn json(node: &Node, path: &mut Vec<String>, found: &mut Vec<Diagnostic>) -> Json {
+    let mut unfit = |what: &str| {
+        let message = format!("`{}` is {what} here", path.join("."));
+        found.push(Diagnostic::error("wrong-type", message).at(node.span, "quote it"));
+        Json::Null
+    };
+    match &node.value {
+        Value::Null => Json::Null,
+        Value::Bool(value) => Json::Bool(*value),
+        Value::Int(Int::Small(number)) => Json::from(*number),
+        // Only a variable takes a number of this size, and writes it in decimal.
+        Value::Int(Int::Big(number)) => Json::from(number.as_str()),
+        Value::Float(number) => serde_json::Number::from_f64(*number).map_or_else(|| unfit("not a number"), Json::Number),
+        Value::Str(text) if text.contains('\0') => {
+            found.push(
+                Diagnostic::error("nul", format!("`{}` holds a NUL character", path.join(".")))
+                    .at(node.span, "no path, variable or argument can hold it")
+                    .hide_if(path.first().is_some_and(|first| first == "secrets" || first == "environment")),
+            );
+            Json::Null
+        }
+        Value::Str(text) => Json::String(text.clone()),
+        Value::Bytes(_) => unfit("binary data"),
+        Value::Timestamp(_) => unfit("a date"),
+        Value::Vault(_) => unfit("still encrypted"),
+        Value::List(items) => {
+            let mut list = Vec::with_capacity(items.len());
+            for (index, item) in items.iter().enumerate() {
+                path.push(index.to_string());
+                list.push(json(item, path, found));
+                path.pop();
+            }
+            Json::Array(list)
+        }
+        Value::Map(pairs) => {
+            let settings = path.len() == 1 && path.iter().any(|key| key == "gunicorn" || key == "unicorn");
+            let mut map = Map::with_capacity(pairs.len());
+            for pair in pairs {
+                let Value::Str(key) = &pair.key.value else {
+                    found.push(
+                        Diagnostic::error("wrong-type", "this key is not a string here").at(pair.key.span, "quote it"),
+                    );
+                    continue;
+                };
+                path.push(key.clone());
+                let value = json(&pair.value, path, found);
+                path.pop();
+                if settings || !matches!(pair.value.value, Value::Null) {
+                    map.insert(key.clone(), value);
+                }
+            }
+            Json::Object(map)
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Text from elsewhere, made safe to print: what a terminal would obey is spelled out instead.
+
+use std::borrow::Cow;
+
+/// `text` with every character that a terminal or a reader's eye could be misled by written as an
+/// escape (`\n`, `\t`, `\u{1b}`): controls, bidirectional overrides, line separators and the
+/// byte order mark. Anything else stays as it is, quotes and backslashes too.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(misleads) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if misleads(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// Is it a character that acts instead of being seen?
+pub fn misleads(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{061c}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spells_out_what_a_terminal_would_obey() {
+        assert_eq!(visible("a\u{1b}[31m\nb\tc"), "a\\u{1b}[31m\\nb\\tc");
+        assert_eq!(visible("x\u{202e}y\u{9b}"), "x\\u{202e}y\\u{9b}");
+        assert!(matches!(visible("päth 'q' \\ 漢"), Cow::Borrowed(_)));
+    }
+}
