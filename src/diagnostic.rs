@@ -3,7 +3,7 @@
 use crate::source::Span;
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// The pillar cannot be used as it is.
     Error,
@@ -25,20 +25,20 @@ impl Severity {
 }
 
 /// A place in a source with what is to be said there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Label {
     /// The place.
     pub span: Span,
     /// What stands beside the carets; may be empty.
     pub text: String,
-    /// What stands under the span is a secret, and is not shown.
+    /// The text under the span is a secret: no excerpt may show it.
     pub hidden: bool,
 }
 
 /// One finding: a rule, a sentence, the places it speaks of, and what to do about it.
 ///
 /// A message never quotes the value of a secret: whoever makes one knows which values those are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Diagnostic {
     /// The rule's name, as `runsmith rule` knows it.
     pub rule: &'static str,
@@ -67,6 +67,13 @@ impl Diagnostic {
     #[must_use]
     pub fn at(mut self, span: Span, text: impl Into<String>) -> Self {
         self.labels.push(Label { span, text: text.into(), hidden: false });
+        self
+    }
+
+    /// Adds a place whose text is a secret: it is pointed at and never shown.
+    #[must_use]
+    pub fn at_hidden(mut self, span: Span, text: impl Into<String>) -> Self {
+        self.labels.push(Label { span, text: text.into(), hidden: true });
         self
     }
 

@@ -1,6 +1,9 @@
 //! What `disk::apply` promises, on a real file system. Tests that need root (owners, other users)
 //! say so and do nothing for anybody else.
 
+#![allow(clippy::disallowed_methods, reason = "these tests are about what is on disk")]
+#![allow(clippy::unwrap_used, reason = "what surrounds a test may fail it too")]
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
@@ -39,6 +42,9 @@ fn tree(entries: Vec<Entry>) -> Tree {
     Tree::new(entries).unwrap()
 }
 
+/// A path, its inode, mode, and the times of its last change of content and of anything.
+type Fact = (PathBuf, u64, u32, (i64, i64), (i64, i64));
+
 /// A scratch ROOT; its directory is root's alone, so that links in it can be trusted.
 struct Scratch(tempfile::TempDir);
 
@@ -73,7 +79,7 @@ impl Scratch {
     }
 
     /// Every path below ROOT with what a change to it would change.
-    fn facts(&self) -> Vec<(PathBuf, u64, u32, (i64, i64), (i64, i64))> {
+    fn facts(&self) -> Vec<Fact> {
         let mut facts: Vec<_> = walk(self.root())
             .into_iter()
             .map(|path| {
@@ -289,9 +295,7 @@ fn what_is_in_the_way_is_named_and_left() {
     ] {
         assert_eq!(scratch.failure(&tree(vec![new(), want])), expected);
     }
-    let times = |facts: Vec<(PathBuf, u64, u32, (i64, i64), (i64, i64))>| {
-        facts.into_iter().map(|fact| (fact.0, fact.1, fact.2)).collect::<Vec<_>>()
-    };
+    let times = |facts: Vec<Fact>| facts.into_iter().map(|fact| (fact.0, fact.1, fact.2)).collect::<Vec<_>>();
     assert_eq!(times(scratch.facts()), times(before));
 }
 
