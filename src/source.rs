@@ -3,6 +3,7 @@
 //! A [`Span`] is a range of bytes of one source; people see lines and columns, counted from one
 //! and in characters, which [`Source::position`] works out when somebody asks.
 
+use crate::diagnostic::Diagnostic;
 use std::sync::OnceLock;
 
 /// Which of the [`Sources`] a span points into.
@@ -58,6 +59,37 @@ impl Source {
     /// `name` is what findings print before line and column: a path as it was given, or `-`.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
         Self { name: name.into(), text: text.into(), line_starts: OnceLock::new() }
+    }
+
+    /// A source of bytes as they were read. A UTF-8 byte order mark is kept and counts for nothing.
+    ///
+    /// # Errors
+    /// The bytes are no UTF-8: the finding points at the first one that is not, in a source of the
+    /// same name that has the text up to there; add that source under `id` to show it.
+    pub fn from_bytes(
+        name: impl Into<String>,
+        bytes: Vec<u8>,
+        id: SourceId,
+    ) -> Result<Self, Box<(Self, Diagnostic)>> {
+        let error = match String::from_utf8(bytes) {
+            Ok(text) => return Ok(Self::new(name, text)),
+            Err(error) => error,
+        };
+        let valid = error.utf8_error().valid_up_to();
+        let bytes = error.into_bytes();
+        let message = match bytes.as_slice() {
+            [0xFF, 0xFE, ..] => "this file is UTF-16 (little-endian), and UTF-8 is read".to_owned(),
+            [0xFE, 0xFF, ..] => "this file is UTF-16 (big-endian), and UTF-8 is read".to_owned(),
+            _ => format!("the byte 0x{:02X} is no UTF-8", bytes.get(valid).copied().unwrap_or(0)),
+        };
+        // The rest of the line, unreadable bytes shown as such, so that the place can be seen.
+        let end = bytes[valid..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| valid + at);
+        let text = String::from_utf8_lossy(&bytes[..end.min(valid + 200)]).into_owned();
+        let width = text.get(valid..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
+        let finding = Diagnostic::error("not-utf-8", message)
+            .at(Span::new(id, valid, valid + width), "")
+            .help("Convert it: `iconv -f LATIN1 -t UTF-8`, or whatever encoding it has.");
+        Err(Box::new((Self::new(name, text), finding)))
     }
 
     /// What people call it: the path as it was given, or `-`.
@@ -117,6 +149,11 @@ impl Sources {
     pub fn add(&mut self, source: Source) -> SourceId {
         self.0.push(source);
         SourceId(self.0.len() as u32 - 1)
+    }
+
+    /// How many there are; the next one added gets this number.
+    pub fn next_id(&self) -> SourceId {
+        SourceId(self.0.len() as u32)
     }
 
     /// The source a span points into.

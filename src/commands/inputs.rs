@@ -9,7 +9,7 @@ use crate::commands::{Stop, any_error};
 use crate::diagnostic::Diagnostic;
 use crate::failure::Failure;
 use crate::pillar::{self, Dialect, Format, Node};
-use crate::source::{MAX_BYTES, Source, SourceId, Sources};
+use crate::source::{MAX_BYTES, Source, Sources};
 
 /// What the pillars say, with the texts their spans point into.
 pub(crate) struct Pillars {
@@ -39,7 +39,7 @@ pub(crate) fn read(inputs: &Inputs) -> Result<Pillars, Stop> {
     let mut documents = vec![];
     for path in files(&inputs.pillars)? {
         let name = path.to_string_lossy().into_owned();
-        let id = SourceId(sources.len() as u32);
+        let id = sources.next_id();
         let (bytes, size) = bytes(&path)?;
         if let Some(finding) = pillar::too_large(size, id) {
             sources.add(Source::new(name, ""));
@@ -48,7 +48,8 @@ pub(crate) fn read(inputs: &Inputs) -> Result<Pillars, Stop> {
         }
         let source = match Source::from_bytes(&name, bytes, id) {
             Ok(source) => source,
-            Err((source, finding)) => {
+            Err(refused) => {
+                let (source, finding) = *refused;
                 sources.add(source);
                 found.push(finding);
                 continue;

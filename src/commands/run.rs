@@ -17,7 +17,8 @@ pub(super) fn check(arguments: &cli::Run, terminal: &mut Terminal) -> Outcome {
     let mut sources = Sources::new();
     let source = match Source::from_bytes(&*name, bytes, id) {
         Ok(source) => source,
-        Err((source, finding)) => {
+        Err(refused) => {
+            let (source, finding) = *refused;
             sources.add(source);
             return Err(Stop::Findings(vec![finding], sources, vec![]));
         }

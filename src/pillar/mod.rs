@@ -1,10 +1,51 @@
 //! Text in, values that remember their span out.
+//!
+//! [`parse`] is the way in. A text goes through three stages: a scanner splits it into events
+//! (`yaml11` as libyaml does, for Salt and Ansible; `yaml12` for YAML 1.2), `graph` ties aliases to
+//! their anchors, and `build` makes values of it, by the rules of the dialect. What each dialect
+//! makes of what is told in `docs/dialects.md` and compared with the real loaders in
+//! `tests/dialects.rs`.
 
+mod base64;
+mod build;
+mod event;
+mod graph;
+mod jinja;
+mod json;
+mod key;
+mod number;
+mod print;
 mod select;
+mod tag;
+mod time;
+mod yaml11;
+mod yaml12;
 
-use crate::source::Span;
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::source::{MAX_BYTES, Source, SourceId, Span};
+use event::{Events, Range};
+use graph::Flaw;
 
-pub use select::{Application, select};
+/// How deep lists and mappings may be nested, expanded aliases counted. People stop at ten.
+pub const MAX_DEPTH: usize = 128;
+
+/// How many values one document may have. 10,000 services have 300,000.
+pub const MAX_NODES: usize = 4_000_000;
+
+/// How many bytes aliases and merge keys may copy in one document. 10,000 services that merge forty
+/// defaults each copy 80 MB.
+pub const MAX_EXPANSION: usize = 256 << 20;
+
+/// How a text is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// YAML, of whatever dialect.
+    Yaml,
+    /// JSON by RFC 8259, where no dialect counts.
+    Json,
+}
+
+pub use select::{Application, descend, select};
 
 /// How a scalar was written; a quoted one is a string in every dialect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,12 +72,23 @@ pub enum Dialect {
     Yaml12,
 }
 
+impl Dialect {
+    /// Who reads that way, as findings call it.
+    pub fn reader(self) -> &'static str {
+        match self {
+            Self::Salt => "Salt",
+            Self::Ansible => "Ansible",
+            Self::Yaml12 => "YAML 1.2",
+        }
+    }
+}
+
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    /// Where it was written; for an alias, where the anchor's value was written.
+    /// Where it was written, without anchor and tag; for an alias, where the anchor's value was written.
     pub span: Span,
-    /// Where it was called in: the alias or the merge key, if it came by one.
+    /// Where it was called in: the outermost alias or merge key on the way to it, if there is one.
     pub via: Option<Span>,
     /// How it was written.
     pub style: Style,
@@ -63,7 +115,7 @@ pub enum Value {
     Timestamp(String),
     /// Ansible's `!vault`: the ciphertext.
     Vault(String),
-    /// A sequence.
+    /// A sequence; also a `!!set`, and `!!pairs` as a list of lists of two.
     List(Vec<Node>),
     /// A mapping in the order it was written, each key once.
     Map(Vec<Pair>),
@@ -136,6 +188,183 @@ impl Node {
         match &self.value {
             Value::List(items) => step.parse::<usize>().ok().and_then(|index| items.get(index)),
             _ => self.get(step).map(|pair| &pair.value),
+        }
+    }
+}
+
+/// What a text says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Parsed {
+    /// One value a document. A document with nothing in it (`---` and no more, or only comments)
+    /// has none; one that says `null` or `~` has [`Value::Null`]. Salt's and Ansible's own loaders
+    /// take one document only; a pillar may have more.
+    pub documents: Vec<Node>,
+    /// What the dialect lets pass and somebody will regret.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Reads a text the way `dialect` does; `id` is the source's number, which spans will carry.
+///
+/// # Errors
+/// Everything that is wrong with the text, in the order of the text, warnings included: every
+/// duplicate key, unknown tag and so on; of syntax errors the first, since what comes after it is
+/// guesswork. The dialect refuses all of it, but for the limits on size and depth and for what is
+/// told in `docs/dialects.md`.
+pub fn parse(
+    source: &Source,
+    id: SourceId,
+    format: Format,
+    dialect: Dialect,
+) -> Result<Parsed, Vec<Diagnostic>> {
+    let text = source.text();
+    if let Some(finding) = too_large(text.len() as u64, id) {
+        return Err(vec![finding]);
+    }
+    if format == Format::Json {
+        return match json::read(text, id, json::Strictness::Rfc) {
+            Ok((node, repeated)) if repeated.is_empty() => {
+                Ok(Parsed { documents: vec![node], warnings: Vec::new() })
+            }
+            Ok((_, repeated)) => Err(repeated),
+            Err(finding) => Err(vec![*finding]),
+        };
+    }
+    if let Some(finding) = jinja::renderer_line(text, id) {
+        return Err(vec![finding]);
+    }
+    // ansible/parsing/utils/yaml.py, from_yaml: what is JSON is read as JSON.
+    if dialect == Dialect::Ansible
+        && let Ok((node, warnings)) = json::read(text, id, json::Strictness::Python)
+    {
+        return Ok(Parsed { documents: vec![node], warnings });
+    }
+    if let Some(finding) = control_character(text, id) {
+        return Err(vec![finding]);
+    }
+    match dialect {
+        Dialect::Salt | Dialect::Ansible => documents(&mut yaml11::Parser::new(text), text, id, dialect),
+        Dialect::Yaml12 => documents(&mut yaml12::Scanner::new(text), text, id, dialect),
+    }
+}
+
+fn documents<'a>(
+    events: &mut impl Events<'a>,
+    text: &'a str,
+    id: SourceId,
+    dialect: Dialect,
+) -> Result<Parsed, Vec<Diagnostic>> {
+    let look_for_jinja = jinja::suspected(text);
+    let mut documents = Vec::new();
+    let mut findings = Vec::new();
+    while let Some((mut graph, flaws)) = graph::compose(events, dialect) {
+        let is_final = flaws.iter().any(Flaw::is_final);
+        if flaws.is_empty() {
+            let (node, jinja) = build::build(&mut graph, dialect, id, look_for_jinja, &mut findings);
+            if let Some(range) = jinja {
+                return Err(vec![jinja::finding(dialect, id, range)]);
+            }
+            documents.extend(node);
+        } else {
+            findings.extend(flaws.into_iter().map(|flaw| flaw_finding(flaw, id, text)));
+        }
+        if is_final {
+            break;
+        }
+    }
+    if findings.iter().all(|finding| finding.severity != Severity::Error) {
+        return Ok(Parsed { documents, warnings: findings });
+    }
+    if look_for_jinja && let Some(range) = jinja::in_text(text) {
+        return Err(vec![jinja::finding(dialect, id, range)]);
+    }
+    findings.sort_by_key(|finding| finding.span().map(|span| span.start));
+    Err(findings)
+}
+
+/// The finding on a text of that many bytes, if they are too many; whoever reads a file asks before
+/// it costs memory. `id` is the source it would have been.
+pub fn too_large(bytes: u64, id: SourceId) -> Option<Diagnostic> {
+    if bytes <= MAX_BYTES as u64 {
+        return None;
+    }
+    let message = format!("this file has {} MiB; {} are read at most", bytes >> 20, MAX_BYTES >> 20);
+    Some(
+        Diagnostic::error("too-large", message)
+            .at(Span::new(id, 0, 0), "")
+            .help("A pillar of 10,000 services has 4 MiB: split it into several files."),
+    )
+}
+
+fn too_deep(at: Span) -> Diagnostic {
+    Diagnostic::error("too-deep", format!("nested deeper than {MAX_DEPTH} levels"))
+        .at(at, "")
+        .help("Something opens brackets or indents without end here.")
+}
+
+/// What libyaml's reader lets through: the printable characters of YAML 1.1.
+fn control_character(text: &str, id: SourceId) -> Option<Diagnostic> {
+    let suspicious = |byte: u8| !matches!(byte, b' '..=b'~' | b'\n' | b'\r' | b'\t');
+    // All but the rarest pillars are plain ASCII nearly everywhere.
+    let mut at = 0;
+    while let Some(next) = text.as_bytes()[at..].iter().position(|byte| suspicious(*byte)) {
+        at += next;
+        let character = text[at..].chars().next()?;
+        let printable =
+            matches!(character, '\u{85}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
+        if !printable {
+            let finding = Diagnostic::error(
+                "control-character",
+                format!("the character U+{:04X} may not stand in YAML", character as u32),
+            )
+            .at(Span::new(id, at, at + character.len_utf8()), "")
+            .help(format!("Remove it, or write it in double quotes as \"\\x{:02x}\".", character as u32));
+            return Some(finding);
+        }
+        at += character.len_utf8();
+    }
+    None
+}
+
+fn flaw_finding(flaw: Flaw<'_>, id: SourceId, text: &str) -> Diagnostic {
+    let span = |range: Range| Span { source: id, start: range.start, end: range.end };
+    match flaw {
+        Flaw::Syntax(error) => {
+            let at = error.at as usize;
+            let width = text.get(at..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
+            let width = if text[at..].starts_with(['\r', '\n']) { 0 } else { width };
+            let mut finding =
+                Diagnostic::error("yaml-syntax", error.problem).at(Span::new(id, at, at + width), "");
+            if let Some((context, from)) = error.context {
+                finding = finding.at(Span::new(id, from as usize, from as usize), context);
+            }
+            match text.as_bytes().get(at) {
+                Some(b'\t') => finding.help("Indent with spaces: YAML takes no tabs there."),
+                Some(b'@' | b'`' | b'%') => finding.help("Quote a value that begins with this character."),
+                Some(b':') => finding.help("Quote a value that has a colon followed by a space."),
+                _ => finding,
+            }
+        }
+        Flaw::UndefinedAlias(name, range) => {
+            Diagnostic::error("undefined-alias", format!("there is no anchor `&{name}` before this alias"))
+                .at(span(range), "")
+                .help("Quote it if the asterisk is meant, else set the anchor first.")
+        }
+        Flaw::RecursiveAlias(name, range) => {
+            Diagnostic::error("recursive-alias", format!("`*{name}` stands inside the value that it names"))
+                .at(span(range), "")
+                .help("A value cannot contain itself: write out what is meant.")
+        }
+        Flaw::DuplicateAnchor(name, range, first) => {
+            Diagnostic::error("duplicate-anchor", format!("the anchor `&{name}` is set twice"))
+                .at(span(range), "")
+                .at(span(first), "set first here")
+                .help("Give each anchor a name of its own.")
+        }
+        Flaw::TooDeep(range) => too_deep(span(range)),
+        Flaw::TooMany(range) => {
+            Diagnostic::error("too-large", format!("this document has more than {MAX_NODES} values"))
+                .at(span(range), "")
+                .help("Split it into several files.")
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod excerpt;
 pub mod text;
+pub mod tree;
 
 use std::collections::HashSet;
 

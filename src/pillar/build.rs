@@ -1,0 +1,509 @@
+//! A graph to a tree: aliases followed, mappings merged, scalars made values. What PyYAML's
+//! `constructor.py` does, with Salt's and Ansible's changes to it.
+
+use super::event::Range;
+use super::graph::{Content, Entry, Graph, Link};
+use super::key::repeated;
+use super::tag::{Tag, implied};
+use super::{Dialect, MAX_DEPTH, MAX_EXPANSION, Node, Pair, Style, Value, base64, number, time};
+use crate::diagnostic::Diagnostic;
+use crate::source::{SourceId, Span};
+use std::collections::HashSet;
+
+/// More findings than anybody reads at once.
+const MOST_FINDINGS: usize = 100;
+
+pub(super) struct Builder<'g, 'a> {
+    graph: &'g mut Graph<'a>,
+    dialect: Dialect,
+    source: SourceId,
+    /// Bytes that aliases and merge keys have copied so far.
+    expanded: usize,
+    findings: &'g mut Vec<Diagnostic>,
+    /// Set when going on would only repeat what was said.
+    gave_up: bool,
+    look_for_jinja: bool,
+    /// The first string that still has Jinja in it.
+    jinja: Option<Range>,
+}
+
+/// How a node is reached.
+#[derive(Clone, Copy)]
+struct Way {
+    /// The outermost alias or merge key on it.
+    via: Option<Range>,
+    /// Whether the node may be reached again: then it is copied, else taken.
+    shared: bool,
+    depth: usize,
+    /// Under `!unsafe`, where Ansible leaves braces alone.
+    literal: bool,
+}
+
+/// The tree of a graph without flaws; findings are added to `findings`, and there is no tree if one
+/// of them is an error. Beside it where Jinja was found, if `look_for_jinja`.
+pub(super) fn build(
+    graph: &mut Graph<'_>,
+    dialect: Dialect,
+    source: SourceId,
+    look_for_jinja: bool,
+    findings: &mut Vec<Diagnostic>,
+) -> (Option<Node>, Option<Range>) {
+    let Some(root) = graph.root else { return (None, None) };
+    let raw = &graph.nodes[root.node as usize];
+    if matches!(&raw.content, Content::Scalar(text) if text.is_empty() && raw.tag == Tag::Null) {
+        return (None, None);
+    }
+    let mut builder = Builder {
+        graph,
+        dialect,
+        source,
+        expanded: 0,
+        findings,
+        gave_up: false,
+        look_for_jinja,
+        jinja: None,
+    };
+    let node = builder.node(root, Way { via: None, shared: false, depth: 0, literal: false });
+    (node, builder.jinja)
+}
+
+impl Builder<'_, '_> {
+    fn span(&self, range: Range) -> Span {
+        Span { source: self.source, start: range.start, end: range.end }
+    }
+
+    /// Adds a finding unless it was made before: an alias leads to the same place again and again.
+    fn found(&mut self, finding: Diagnostic) {
+        let known = |other: &Diagnostic| other.rule == finding.rule && other.span() == finding.span();
+        if self.findings.iter().any(known) {
+            return;
+        }
+        self.findings.push(finding);
+        if self.findings.len() >= MOST_FINDINGS {
+            self.gave_up = true;
+        }
+    }
+
+    /// Counts what an alias or a merge key copies.
+    fn charge(&mut self, bytes: usize, at: Range) -> Option<()> {
+        self.expanded += bytes;
+        if self.expanded <= MAX_EXPANSION {
+            return Some(());
+        }
+        let finding = Diagnostic::error(
+            "alias-bomb",
+            "aliases and merge keys blow this document up beyond all measure",
+        )
+        .at(self.span(at), "expanded again and again")
+        .help("Write the values out, or refer to fewer of them.");
+        self.found(finding);
+        self.gave_up = true;
+        None
+    }
+
+    fn too_deep(&mut self, at: Range) {
+        let finding = super::too_deep(self.span(at));
+        self.found(finding);
+        self.gave_up = true;
+    }
+
+    fn node(&mut self, link: Link, way: Way) -> Option<Node> {
+        let tag = self.graph.nodes[link.node as usize].tag;
+        self.tagged(link, tag, way)
+    }
+
+    /// The node read as if it had that tag.
+    fn tagged(&mut self, link: Link, tag: Tag, way: Way) -> Option<Node> {
+        if self.gave_up {
+            return None;
+        }
+        let raw = &self.graph.nodes[link.node as usize];
+        let (range, style) = (raw.range, raw.style);
+        let way = Way {
+            via: way.via.or(link.via),
+            shared: way.shared || raw.anchored || link.via.is_some(),
+            ..way
+        };
+        if way.depth > MAX_DEPTH {
+            self.too_deep(way.via.unwrap_or(range));
+            return None;
+        }
+        if let Some(via) = way.via {
+            let text = match &raw.content {
+                Content::Scalar(text) => text.len(),
+                _ => 0,
+            };
+            self.charge(size_of::<Node>() + text, via)?;
+        }
+        let value = match tag {
+            Tag::Unsafe | Tag::Vault => return self.unsafe_or_vault(link, tag, way),
+            Tag::List => self.list(link, way)?,
+            Tag::Map => Value::Map(self.map(link, way)?),
+            Tag::OrderedMap if self.dialect == Dialect::Salt => Value::Map(self.map(link, way)?),
+            Tag::OrderedMap | Tag::Pairs => self.pairs(link, way)?,
+            // Python makes a set of it, which is a list to everybody else.
+            Tag::Set => Value::List(self.map(link, way)?.into_iter().map(|pair| pair.key).collect()),
+            Tag::Unknown(number) => return self.unknown_tag(number),
+            Tag::Merge | Tag::Value => return self.misplaced(tag, range),
+            _ => self.scalar(link, tag, way)?,
+        };
+        let via = way.via.map(|via| self.span(via));
+        Some(Node { span: self.span(range), via, style, value })
+    }
+
+    fn unknown_tag(&mut self, number: u32) -> Option<Node> {
+        let (name, range) = self.graph.tags.get(number);
+        let shown =
+            name.strip_prefix("tag:yaml.org,2002:").map_or(name.to_owned(), |name| format!("!!{name}"));
+        let message = format!("{} does not know the tag `{shown}`", self.dialect.reader());
+        let help = match (self.dialect, shown.as_str()) {
+            (Dialect::Salt | Dialect::Yaml12, "!vault" | "!unsafe" | "!vault-encrypted") => {
+                "That is Ansible's: read this file with `--dialect ansible`."
+            }
+            _ => "Remove the tag, or write the value it stands for.",
+        };
+        let finding = Diagnostic::error("unknown-tag", message).at(self.span(range), "").help(help);
+        self.found(finding);
+        None
+    }
+
+    /// `<<` or `=` where no key is.
+    fn misplaced(&mut self, tag: Tag, range: Range) -> Option<Node> {
+        let text = if tag == Tag::Merge { "<<" } else { "=" };
+        let message = format!("{} refuses a bare `{text}` as a value", self.dialect.reader());
+        let finding = Diagnostic::error("bare-indicator", message)
+            .at(self.span(range), "")
+            .help(format!("Quote it if the text is meant: \"{text}\"."));
+        self.found(finding);
+        None
+    }
+
+    fn mismatch(&mut self, expected: &str, range: Range) {
+        let finding =
+            Diagnostic::error("tag-mismatch", format!("the tag asks for {expected}, and this is none"))
+                .at(self.span(range), "")
+                .help("Remove the tag, or write what it asks for.");
+        self.found(finding);
+    }
+
+    /// Ansible's `_resolve_and_construct_object`: quoted or not, the value is read as a plain one.
+    fn unsafe_or_vault(&mut self, link: Link, tag: Tag, way: Way) -> Option<Node> {
+        let raw = &self.graph.nodes[link.node as usize];
+        let range = raw.range;
+        let inner = match &raw.content {
+            Content::Scalar(text) => implied(self.dialect, text),
+            Content::List(_) => Tag::List,
+            Content::Map(_) => Tag::Map,
+        };
+        let node = self.tagged(link, inner, Way { literal: true, ..way })?;
+        match (tag, node.value) {
+            (Tag::Vault, Value::Str(text)) => Some(Node { value: Value::Vault(text), ..node }),
+            (Tag::Vault, _) => {
+                self.mismatch("an encrypted text", range);
+                None
+            }
+            (_, value) => Some(Node { value, ..node }),
+        }
+    }
+
+    /// The items of a list, taken or copied; nothing if it is none.
+    fn items(&mut self, link: Link, way: Way) -> Option<Vec<Link>> {
+        let raw = &mut self.graph.nodes[link.node as usize];
+        let range = raw.range;
+        match &mut raw.content {
+            Content::List(items) if way.shared => Some(items.clone()),
+            Content::List(items) => Some(std::mem::take(items)),
+            _ => {
+                self.mismatch("a list", range);
+                None
+            }
+        }
+    }
+
+    /// All findings of all children, then the value if every child has one.
+    fn list(&mut self, link: Link, way: Way) -> Option<Value> {
+        let items = self.items(link, way)?;
+        let below = Way { depth: way.depth + 1, ..way };
+        let mut nodes = Vec::with_capacity(items.len());
+        let mut complete = true;
+        for item in items {
+            match self.node(item, below) {
+                Some(node) => nodes.push(node),
+                None => complete = false,
+            }
+        }
+        complete.then_some(Value::List(nodes))
+    }
+
+    /// `!!pairs`, and Ansible's `!!omap`: a list of mappings with one key each, as a list of pairs.
+    fn pairs(&mut self, link: Link, way: Way) -> Option<Value> {
+        let items = self.items(link, way)?;
+        let below = Way { depth: way.depth + 2, ..way };
+        let mut nodes = Vec::with_capacity(items.len());
+        for item in items {
+            let raw = &self.graph.nodes[item.node as usize];
+            let range = raw.range;
+            let entry = match &raw.content {
+                Content::Map(entries) if entries.len() == 1 => entries[0],
+                _ => {
+                    self.mismatch("mappings with one key each", range);
+                    return None;
+                }
+            };
+            // Each is looked at once only, but its mapping may be anchored.
+            let below = Way { via: below.via.or(item.via), shared: true, ..below };
+            let value = Value::List(vec![self.node(entry.key, below)?, self.node(entry.value, below)?]);
+            let via = below.via.map(|via| self.span(via));
+            nodes.push(Node { span: self.span(range), via, style: Style::Collection, value });
+        }
+        Some(Value::List(nodes))
+    }
+
+    fn map(&mut self, link: Link, way: Way) -> Option<Vec<Pair>> {
+        self.flatten(link, way.depth)?;
+        let raw = &mut self.graph.nodes[link.node as usize];
+        let entries = match &mut raw.content {
+            Content::Map(entries) if way.shared => entries.clone(),
+            Content::Map(entries) => std::mem::take(entries),
+            _ => {
+                let range = raw.range;
+                self.mismatch("a mapping", range);
+                return None;
+            }
+        };
+        let below = Way { depth: way.depth + 1, ..way };
+        let mut pairs = Vec::with_capacity(entries.len());
+        let mut complete = true;
+        for Entry { key, value } in entries {
+            let key = self.key(key, below);
+            let value = self.node(value, below);
+            match (key, value) {
+                (Some(key), Some(value)) => pairs.push(Pair { key, value }),
+                _ => complete = false,
+            }
+        }
+        let pairs = self.without_repeated(pairs);
+        complete.then_some(pairs)
+    }
+
+    fn key(&mut self, link: Link, way: Way) -> Option<Node> {
+        let key = self.node(link, way)?;
+        if !matches!(key.value, Value::List(_) | Value::Map(_)) {
+            return Some(key);
+        }
+        let finding = Diagnostic::error("unhashable-key", "a list or a mapping cannot be a key")
+            .at(key.span, "this stands where a key is expected")
+            .help("If it is a placeholder like `{{ name }}`, fill it in first; else quote it.");
+        self.found(finding);
+        None
+    }
+
+    /// Salt refuses a key that is there already; Ansible warns, and the last one wins.
+    fn without_repeated(&mut self, mut pairs: Vec<Pair>) -> Vec<Pair> {
+        let repeated = repeated(self.dialect, &pairs);
+        if repeated.is_empty() {
+            return pairs;
+        }
+        for (at, first) in &repeated {
+            self.repeated_key(&pairs[*at].key, &pairs[*first].key);
+        }
+        if self.dialect != Dialect::Ansible {
+            return pairs;
+        }
+        // As in a Python dict: the first key keeps its place, the last value stays.
+        for (at, first) in &repeated {
+            let value = std::mem::replace(&mut pairs[*at].value.value, Value::Null);
+            let Pair { value: last, .. } = &pairs[*at];
+            pairs[*first].value = Node { value, ..last.clone() };
+        }
+        let gone: HashSet<usize> = repeated.iter().map(|(at, _)| *at).collect();
+        let mut at = 0;
+        pairs.retain(|_| {
+            at += 1;
+            !gone.contains(&(at - 1))
+        });
+        pairs
+    }
+
+    fn repeated_key(&mut self, key: &Node, first: &Node) {
+        let shown = match &key.value {
+            Value::Str(text) if text.len() <= 60 => format!("the key `{text}`"),
+            _ => "this key".to_owned(),
+        };
+        let message = format!("{shown} is given twice in the same mapping");
+        let label = match (&key.value, &first.value) {
+            (a, b) if a == b => "",
+            _ => "Python takes it for the same key",
+        };
+        let finding = match self.dialect {
+            Dialect::Ansible => {
+                // Overriding what a merge key brought is what merge keys are for.
+                if first.via.is_some() {
+                    return;
+                }
+                Diagnostic::warning("duplicate-key", message)
+                    .help("Ansible uses the last value and drops the first: remove one of them.")
+            }
+            Dialect::Salt | Dialect::Yaml12 => {
+                Diagnostic::error("duplicate-key", message).help("Remove or rename one of them.")
+            }
+        };
+        let at = key.via.unwrap_or(key.span);
+        let mut finding = finding.at(at, label).at(first.via.unwrap_or(first.span), "given first here");
+        if key.via.is_some() {
+            finding = finding.at(key.span, "merged in from here");
+            finding.help = vec![
+                "Salt refuses merged mappings that share a key: merge one of them, or write the key out."
+                    .to_owned(),
+            ];
+        }
+        self.found(finding);
+    }
+
+    /// PyYAML's `flatten_mapping`: puts what merge keys bring in front of a mapping's own entries,
+    /// once and for all. What is no mapping is left as it is.
+    fn flatten(&mut self, link: Link, depth: usize) -> Option<()> {
+        if self.dialect == Dialect::Yaml12 {
+            return Some(());
+        }
+        let raw = &self.graph.nodes[link.node as usize];
+        let Content::Map(entries) = &raw.content else { return Some(()) };
+        let tags = |entry: &Entry| self.graph.nodes[entry.key.node as usize].tag;
+        if !entries.iter().any(|entry| matches!(tags(entry), Tag::Merge | Tag::Value)) {
+            return Some(());
+        }
+        if depth > MAX_DEPTH {
+            let range = raw.range;
+            self.too_deep(range);
+            return None;
+        }
+        let entries = entries.clone();
+        let mut own = Vec::with_capacity(entries.len());
+        let mut merged = Vec::new();
+        for entry in entries {
+            match self.graph.nodes[entry.key.node as usize].tag {
+                Tag::Merge => self.merge(entry, depth, &mut merged)?,
+                Tag::Value => {
+                    self.graph.nodes[entry.key.node as usize].tag = Tag::Str;
+                    own.push(entry);
+                }
+                _ => own.push(entry),
+            }
+        }
+        if self.dialect == Dialect::Salt {
+            self.drop_overridden(&own, &mut merged);
+        }
+        merged.append(&mut own);
+        self.graph.nodes[link.node as usize].content = Content::Map(merged);
+        Some(())
+    }
+
+    fn merge(&mut self, entry: Entry, depth: usize, merged: &mut Vec<Entry>) -> Option<()> {
+        let via = self.graph.nodes[entry.key.node as usize].range;
+        let targets = match &self.graph.nodes[entry.value.node as usize].content {
+            Content::Map(_) => vec![entry.value],
+            // The first one in the list wins: it comes last.
+            Content::List(items) => items.iter().rev().copied().collect(),
+            Content::Scalar(_) => return self.unmergeable(entry.value),
+        };
+        for target in targets {
+            self.flatten(target, depth + 1)?;
+            let Content::Map(entries) = &self.graph.nodes[target.node as usize].content else {
+                return self.unmergeable(target);
+            };
+            let entries = entries.clone();
+            self.charge(entries.len() * size_of::<Entry>(), via)?;
+            merged.extend(entries.into_iter().map(|Entry { key, value }| Entry {
+                key: Link { via: Some(via), ..key },
+                value: Link { via: Some(via), ..value },
+            }));
+        }
+        Some(())
+    }
+
+    fn unmergeable(&mut self, link: Link) -> Option<()> {
+        let range = self.graph.nodes[link.node as usize].range;
+        let finding = Diagnostic::error("merge-key", "`<<` merges a mapping, or a list of mappings")
+            .at(self.span(link.via.unwrap_or(range)), "this is something else")
+            .help("Write `<<: *anchor` with the anchor of a mapping, or quote the key: \"<<\".");
+        self.found(finding);
+        None
+    }
+
+    /// Salt drops what the mapping itself has, comparing keys as they are written.
+    fn drop_overridden(&self, own: &[Entry], merged: &mut Vec<Entry>) {
+        let text = |entry: &Entry| match &self.graph.nodes[entry.key.node as usize].content {
+            Content::Scalar(text) => Some(text.as_ref()),
+            _ => None,
+        };
+        let own: HashSet<&str> = own.iter().filter_map(text).collect();
+        merged.retain(|entry| text(entry).is_none_or(|text| !own.contains(text)));
+    }
+
+    fn scalar(&mut self, link: Link, tag: Tag, way: Way) -> Option<Value> {
+        let dialect = self.dialect;
+        let raw = &mut self.graph.nodes[link.node as usize];
+        let range = raw.range;
+        let Content::Scalar(text) = &mut raw.content else {
+            self.mismatch("a scalar", range);
+            return None;
+        };
+        if self.look_for_jinja
+            && !way.literal
+            && self.jinja.is_none()
+            && matches!(tag, Tag::Str | Tag::Timestamp)
+            && super::jinja::in_value(text).is_some()
+        {
+            self.jinja = Some(range);
+        }
+        let value = match tag {
+            Tag::Null if dialect == Dialect::Yaml12 && implied(dialect, text) != Tag::Null => None,
+            Tag::Null => Some(Value::Null),
+            Tag::Bool => boolean(dialect, text).map(Value::Bool),
+            Tag::Int => number::int(dialect, text).map(Value::Int),
+            Tag::Float => number::float(dialect, text).map(Value::Float),
+            Tag::Binary => base64::decode(dialect, text).map(Value::Bytes),
+            Tag::Timestamp if dialect == Dialect::Ansible => time::isoformat(text).map(Value::Timestamp),
+            // Salt leaves a date the text it was.
+            _ if way.shared => Some(Value::Str(text.as_ref().to_owned())),
+            _ => Some(Value::Str(std::mem::take(text).into_owned())),
+        };
+        if value.is_none() {
+            let long = text.len() > number::LONGEST_NUMBER && matches!(tag, Tag::Int | Tag::Float);
+            let finding = self.bad_scalar(tag, range, long);
+            self.found(finding);
+        }
+        value
+    }
+
+    fn bad_scalar(&self, tag: Tag, range: Range, long: bool) -> Diagnostic {
+        let what = match tag {
+            Tag::Int => "an integer",
+            Tag::Float => "a float",
+            Tag::Bool => "true or false",
+            Tag::Binary => "base64",
+            Tag::Null => "null",
+            _ => "a date that exists",
+        };
+        if long {
+            let message = format!("a number may have {} digits at most", number::LONGEST_NUMBER);
+            return Diagnostic::error("bad-scalar", message)
+                .at(self.span(range), "")
+                .help("Quote it if the text is meant.");
+        }
+        Diagnostic::error("bad-scalar", format!("{} cannot read this as {what}", self.dialect.reader()))
+            .at(self.span(range), "")
+            .help("Correct it, or quote it if the text is meant.")
+    }
+}
+
+fn boolean(dialect: Dialect, text: &str) -> Option<bool> {
+    let lower = text.to_ascii_lowercase();
+    match lower.as_str() {
+        "true" => Some(true),
+        "false" => Some(false),
+        "yes" | "on" if dialect != Dialect::Yaml12 => Some(true),
+        "no" | "off" if dialect != Dialect::Yaml12 => Some(false),
+        _ => None,
+    }
+}

@@ -1,0 +1,338 @@
+//! JSON with spans, by RFC 8259; and as Python's `json` module has it, which Ansible tries on every
+//! variables file before it reads YAML.
+
+use super::number::{LONGEST_NUMBER, normal};
+use super::{Int, MAX_DEPTH, Node, Pair, Style, Value};
+use crate::diagnostic::Diagnostic;
+use crate::source::{SourceId, Span};
+
+/// How much is let pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Strictness {
+    /// RFC 8259 to the letter, and no key twice.
+    Rfc,
+    /// As Python's `json.loads`: `NaN` and `Infinity`, and the last of two equal keys wins.
+    Python,
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    bytes: &'a [u8],
+    at: usize,
+    source: SourceId,
+    strictness: Strictness,
+    /// Keys given twice, which do not stop the reading.
+    repeated: Vec<Diagnostic>,
+}
+
+type Result<T> = std::result::Result<T, Box<Diagnostic>>;
+
+/// The value of a JSON text, and the keys that are given twice; or what is wrong with it.
+pub(super) fn read(
+    text: &str,
+    source: SourceId,
+    strictness: Strictness,
+) -> std::result::Result<(Node, Vec<Diagnostic>), Box<Diagnostic>> {
+    let mut reader = Reader { text, bytes: text.as_bytes(), at: 0, source, strictness, repeated: Vec::new() };
+    if strictness == Strictness::Rfc && text.starts_with('\u{feff}') {
+        reader.at = 3;
+    }
+    let node = reader.value(0)?;
+    reader.blanks();
+    if reader.at < text.len() {
+        return reader.fail("there is something after the end of the JSON value");
+    }
+    Ok((node, reader.repeated))
+}
+
+impl Reader<'_> {
+    fn byte(&self) -> u8 {
+        self.bytes.get(self.at).copied().unwrap_or(0)
+    }
+
+    fn span(&self, start: usize) -> Span {
+        Span::new(self.source, start, self.at)
+    }
+
+    fn fail<T>(&self, problem: &str) -> Result<T> {
+        let width = self.text.get(self.at..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
+        let place = Span::new(self.source, self.at, self.at + width);
+        Err(Box::new(Diagnostic::error("json-syntax", problem).at(place, "")))
+    }
+
+    fn blanks(&mut self) {
+        while matches!(self.byte(), b' ' | b'\t' | b'\n' | b'\r') {
+            self.at += 1;
+        }
+    }
+
+    fn value(&mut self, depth: usize) -> Result<Node> {
+        self.blanks();
+        let start = self.at;
+        if depth > MAX_DEPTH {
+            return Err(Box::new(super::too_deep(Span::new(self.source, start, start + 1))));
+        }
+        let mut style = Style::Plain;
+        let value = match self.byte() {
+            b'{' => {
+                style = Style::Collection;
+                self.object(depth)?
+            }
+            b'[' => {
+                style = Style::Collection;
+                self.array(depth)?
+            }
+            b'"' => {
+                style = Style::Quoted;
+                Value::Str(self.string()?)
+            }
+            b'-' | b'0'..=b'9' => self.number()?,
+            _ => self.word()?,
+        };
+        Ok(Node { span: self.span(start), via: None, style, value })
+    }
+
+    fn word(&mut self) -> Result<Value> {
+        let words = [
+            ("null", Value::Null, false),
+            ("true", Value::Bool(true), false),
+            ("false", Value::Bool(false), false),
+            ("NaN", Value::Float(f64::NAN), true),
+            ("Infinity", Value::Float(f64::INFINITY), true),
+            ("-Infinity", Value::Float(f64::NEG_INFINITY), true),
+        ];
+        for (word, value, python) in words {
+            if self.bytes[self.at..].starts_with(word.as_bytes()) {
+                if python && self.strictness == Strictness::Rfc {
+                    return self.fail("JSON has no NaN and no Infinity");
+                }
+                self.at += word.len();
+                return Ok(value);
+            }
+        }
+        match self.byte() {
+            b'\'' => self.fail("JSON strings stand in double quotes"),
+            _ if self.at >= self.text.len() => self.fail("the JSON text ends where a value is expected"),
+            _ => self.fail("a JSON value is expected here"),
+        }
+    }
+
+    fn array(&mut self, depth: usize) -> Result<Value> {
+        self.at += 1;
+        let mut items = Vec::new();
+        self.blanks();
+        if self.byte() == b']' {
+            self.at += 1;
+            return Ok(Value::List(items));
+        }
+        loop {
+            items.push(self.value(depth + 1)?);
+            self.blanks();
+            match self.byte() {
+                b',' => self.at += 1,
+                b']' => {
+                    self.at += 1;
+                    return Ok(Value::List(items));
+                }
+                _ => return self.fail("expected `,` or `]`"),
+            }
+        }
+    }
+
+    fn object(&mut self, depth: usize) -> Result<Value> {
+        self.at += 1;
+        let mut pairs = Vec::new();
+        self.blanks();
+        if self.byte() == b'}' {
+            self.at += 1;
+            return Ok(Value::Map(pairs));
+        }
+        loop {
+            self.blanks();
+            let start = self.at;
+            if self.byte() != b'"' {
+                return self.fail("expected a key in double quotes");
+            }
+            let value = Value::Str(self.string()?);
+            let key = Node { span: self.span(start), via: None, style: Style::Quoted, value };
+            self.blanks();
+            if self.byte() != b':' {
+                return self.fail("expected `:` after the key");
+            }
+            self.at += 1;
+            let value = self.value(depth + 1)?;
+            pairs.push(Pair { key, value });
+            self.blanks();
+            match self.byte() {
+                b',' => self.at += 1,
+                b'}' => {
+                    self.at += 1;
+                    return Ok(Value::Map(self.once_each(pairs)));
+                }
+                _ => return self.fail("expected `,` or `}`"),
+            }
+        }
+    }
+
+    fn once_each(&mut self, mut pairs: Vec<Pair>) -> Vec<Pair> {
+        let repeated = super::key::repeated(super::Dialect::Yaml12, &pairs);
+        if repeated.is_empty() {
+            return pairs;
+        }
+        for (at, first) in &repeated {
+            let message = "this key is given twice in the same object";
+            let finding = match self.strictness {
+                Strictness::Rfc => Diagnostic::error("duplicate-key", message),
+                Strictness::Python => Diagnostic::warning("duplicate-key", message),
+            };
+            let finding = finding
+                .at(pairs[*at].key.span, "")
+                .at(pairs[*first].key.span, "given first here")
+                .help("Remove or rename one of them.");
+            self.repeated.push(finding);
+            let last = pairs[*at].value.clone();
+            pairs[*first].value = last;
+        }
+        let gone: std::collections::HashSet<usize> = repeated.iter().map(|(at, _)| *at).collect();
+        let mut at = 0;
+        pairs.retain(|_| {
+            at += 1;
+            !gone.contains(&(at - 1))
+        });
+        pairs
+    }
+
+    fn digits(&mut self) -> Result<()> {
+        if !self.byte().is_ascii_digit() {
+            return self.fail("expected a digit");
+        }
+        while self.byte().is_ascii_digit() {
+            self.at += 1;
+        }
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<Value> {
+        let start = self.at;
+        if self.byte() == b'-' {
+            self.at += 1;
+            if self.byte() == b'I' {
+                self.at = start;
+                return self.word();
+            }
+        }
+        if self.byte() == b'0' {
+            self.at += 1;
+            if self.byte().is_ascii_digit() {
+                return self.fail("a JSON number has no zeros in front");
+            }
+        } else {
+            self.digits()?;
+        }
+        let mut is_int = true;
+        if self.byte() == b'.' {
+            is_int = false;
+            self.at += 1;
+            self.digits()?;
+        }
+        if matches!(self.byte(), b'e' | b'E') {
+            is_int = false;
+            self.at += 1;
+            if matches!(self.byte(), b'+' | b'-') {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        let text = &self.text[start..self.at];
+        if text.len() > LONGEST_NUMBER {
+            self.at = start;
+            return self.fail("this number has too many digits");
+        }
+        if is_int {
+            return Ok(Value::Int(match text {
+                "-0" => Int::Small(0),
+                _ => normal(text.to_owned()),
+            }));
+        }
+        match text.parse::<f64>() {
+            Ok(value) if value.is_finite() || self.strictness == Strictness::Python => {
+                Ok(Value::Float(value))
+            }
+            _ => {
+                self.at = start;
+                self.fail("this number is too large")
+            }
+        }
+    }
+
+    fn string(&mut self) -> Result<String> {
+        self.at += 1;
+        let mut out = String::new();
+        loop {
+            let from = self.at;
+            while !matches!(self.byte(), b'"' | b'\\' | 0..=0x1F) {
+                self.at += 1;
+            }
+            out.push_str(&self.text[from..self.at]);
+            match self.byte() {
+                b'"' => {
+                    self.at += 1;
+                    return Ok(out);
+                }
+                b'\\' => out.push(self.escape()?),
+                _ if self.at >= self.text.len() => return self.fail("the string is never closed"),
+                _ => return self.fail("a control character in a JSON string must be escaped"),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<char> {
+        let start = self.at;
+        self.at += 2;
+        let character = match self.bytes.get(start + 1) {
+            Some(b'"') => '"',
+            Some(b'\\') => '\\',
+            Some(b'/') => '/',
+            Some(b'b') => '\x08',
+            Some(b'f') => '\x0C',
+            Some(b'n') => '\n',
+            Some(b'r') => '\r',
+            Some(b't') => '\t',
+            Some(b'u') => {
+                let mut unit = self.unit()?;
+                if (0xD800..0xDC00).contains(&unit) && self.bytes[self.at..].starts_with(b"\\u") {
+                    self.at += 2;
+                    let low = self.unit()?;
+                    // Anything but a low half makes no character: the check below says so.
+                    if (0xDC00..0xE000).contains(&low) {
+                        unit = 0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00);
+                    }
+                }
+                match char::from_u32(unit) {
+                    Some(character) => character,
+                    None => {
+                        self.at = start;
+                        return self.fail("half a surrogate pair is no character");
+                    }
+                }
+            }
+            _ => {
+                self.at = start;
+                return self.fail("JSON has no such escape");
+            }
+        };
+        Ok(character)
+    }
+
+    fn unit(&mut self) -> Result<u32> {
+        let mut unit = 0;
+        for _ in 0..4 {
+            let Some(digit) = char::from(self.byte()).to_digit(16) else {
+                return self.fail("expected four hexadecimal digits");
+            };
+            unit = unit << 4 | digit;
+            self.at += 1;
+        }
+        Ok(unit)
+    }
+}
