@@ -185,7 +185,7 @@ pub fn context(service: &Service, key: &str) -> Result<Json, Failure> {
         "service": seen,
         "settings": settings,
         "inherits_sockets": service.inherits_sockets(),
-        "body": body,
+        "body": crate::template::document(&body),
         "paths": {
             "current": format!("{}/current", service.root),
             "releases": layout.releases.path,

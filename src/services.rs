@@ -39,11 +39,31 @@ pub fn applications(documents: Vec<Node>, key: Option<&str>) -> Result<Vec<Appli
 
 /// Checks one application and fills in its defaults.
 pub fn service(application: Application, checker: &Checker) -> Result<Placed, Vec<Diagnostic>> {
-    let Application { name, key, node } = application;
+    let Application { name, name_span, key, node } = application;
     let mut found = vec![];
-    let json = json(&node, &mut vec![], &mut found);
-    found.extend(checker.check(&json, &node));
+    let mut json = json(&node, &mut vec![], &mut found);
+    let (findings, keys) = checker.check(&json, &node);
+    found.extend(findings);
+    if let Some(name) = &name
+        && !model::is_application_name(name)
+    {
+        found.push(
+            Diagnostic::error("application-name", format!("an application cannot be called {name:?}"))
+                .at(name_span, "expected small letters, digits, `_`, `.` and `-`, at most 64, beginning with a letter or digit"),
+        );
+    }
     if !found.is_empty() {
+        // What the schema accepts is looked at all the same, so that every mistake shows at once.
+        if let Some(map) = json.as_object_mut() {
+            map.retain(|key, _| !keys.contains(key));
+        }
+        let context = model::Context { name: name.as_deref(), node: &node };
+        if let Ok(input) = serde_json::from_value(json)
+            && let Err(more) = model::resolve(input, context)
+        {
+            // A key may be missing only because it was wrong.
+            found.extend(more.into_iter().filter(|diagnostic| diagnostic.rule != "missing-key" || keys.is_empty()));
+        }
         return Err(found);
     }
     let input: input::Application = serde_json::from_value(json).map_err(|error| {
@@ -214,7 +234,7 @@ pub fn specimens() -> Result<Vec<Json>, Failure> {
     for text in texts {
         let source = Source::new("specimen", text);
         let node = pillar::parse(&source, SourceId(0), Format::Yaml, Dialect::Yaml12).ok().and_then(|parsed| parsed.documents.into_iter().next());
-        let application = node.map(|node| Application { name: None, key: "unicorn".to_owned(), node });
+        let application = node.map(|node| Application { name: None, name_span: node.span, key: "unicorn".to_owned(), node });
         let placed = application.and_then(|application| service(application, &checker).ok());
         let Some(placed) = placed else {
             return Err(Failure::Template("the specimen that templates are checked against is broken".to_owned()));

@@ -13,3 +13,11 @@ pub mod settings;
 
 pub use resolve::{Context, resolve};
 pub use service::Service;
+
+/// Whether a service can have that name: `[a-z0-9][a-z0-9_.-]*`, at most 64.
+pub fn is_application_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    bytes.len() <= 64
+        && bytes.first().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        && bytes.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'.' | b'-'))
+}

@@ -176,26 +176,29 @@ pub struct Log {
     pub processor: Option<Vec<String>>,
 }
 
-/// The application's directories.
+/// The application's directories; the run script needs to know only some of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layout {
     /// Releases.
+    #[serde(skip)]
     pub releases: Directory,
     /// PID files.
     pub pids: Directory,
     /// Logs.
+    #[serde(skip)]
     pub logs: Directory,
     /// Unix sockets.
     pub sockets: Directory,
     /// The rendered server configuration.
+    #[serde(skip)]
     pub config: Directory,
     /// What the run script remembers while it runs.
     pub run: String,
 }
 
 /// A directory with mode and owner.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Directory {
     /// Absolute.

@@ -2,12 +2,15 @@
 
 use super::{Int, Node, Pair, Value};
 use crate::diagnostic::Diagnostic;
+use crate::source::Span;
 
 /// One application as the document has it: its values over the defaults.
 #[derive(Clone, Debug)]
 pub struct Application {
     /// Its key in `applications`.
     pub name: Option<String>,
+    /// Where that key stands; without one, where the application does.
+    pub name_span: Span,
     /// The colon path to it, empty for a flat document.
     pub key: String,
     /// Its values, merged with the defaults; each remembers its place.
@@ -45,7 +48,7 @@ pub fn select(document: Node, key: Option<&str>) -> Result<Option<Vec<Applicatio
         ]);
     };
     if node.get("applications").is_none() && node.get("defaults").is_none() {
-        return Ok(Some(vec![Application { name: None, key: path, node }]));
+        return Ok(Some(vec![Application { name: None, name_span: node.span, key: path, node }]));
     }
     applications(node, &path).map(Some)
 }

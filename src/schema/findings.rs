@@ -1,6 +1,6 @@
 //! What the schema has against an application, each finding at its place and in plain words.
 
-use jsonschema::error::{TypeKind, ValidationErrorKind};
+use jsonschema::error::ValidationErrorKind;
 use jsonschema::{ValidationError, Validator};
 use serde_json::Value as Json;
 
@@ -24,13 +24,23 @@ impl Checker {
         Ok(Self { validator, schema })
     }
 
-    /// Every finding about `json`, which `node` is the spanned form of.
-    pub fn check(&self, json: &Json, node: &Node) -> Vec<Diagnostic> {
+    /// Every finding about `json`, which `node` is the spanned form of, and the keys of the
+    /// application they are about.
+    pub fn check(&self, json: &Json, node: &Node) -> (Vec<Diagnostic>, Vec<String>) {
         let mut found = vec![];
+        let mut keys = vec![];
         for error in self.validator.iter_errors(json) {
             self.explain(&error, node, &mut found);
+            match steps(&error).into_iter().next() {
+                Some(key) => keys.push(key),
+                None => {
+                    if let ValidationErrorKind::AdditionalProperties { unexpected } = error.kind() {
+                        keys.extend(unexpected.iter().cloned());
+                    }
+                }
+            }
         }
-        found
+        (found, keys)
     }
 
     fn explain(&self, error: &ValidationError<'_>, node: &Node, found: &mut Vec<Diagnostic>) {
@@ -202,7 +212,7 @@ fn wrong_value(error: &ValidationError<'_>, steps: &[String], expected: &str, no
     let secret = secret_place(steps);
     let shown = if secret { "a value".to_owned() } else { show(&place.value) };
     let (rule, message) = match error.kind() {
-        ValidationErrorKind::Type { kind } => {
+        ValidationErrorKind::Type { .. } => {
             let wanted = match kind {
                 TypeKind::Single(kind) => article(&kind.to_string()),
                 TypeKind::Multiple(kinds) => {

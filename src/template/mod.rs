@@ -83,11 +83,6 @@ impl Templates {
         });
         environment.set_formatter(write);
         environment.add_filter("comment", |text: &str| Value::from_safe_string(comment(text)));
-        environment.add_filter("yaml", |value: Value| -> Result<Value, Error> {
-            let value = serde_json::to_value(&value)
-                .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))?;
-            Ok(Value::from_safe_string(document(&value)))
-        });
         let mut sources = vec![];
         for (name, text) in &replacements {
             if !BUILT_IN.iter().any(|(known, ..)| known == name) {
