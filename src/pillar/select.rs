@@ -118,11 +118,8 @@ fn applications(node: Node, path: &str) -> Result<Vec<Application>, Vec<Diagnost
             }
         };
         let prefix = if path.is_empty() { String::new() } else { format!("{path}:") };
-        applications.push(Application {
-            key: format!("{prefix}applications:{name}"),
-            name: Some(name),
-            node,
-        });
+        let key = format!("{prefix}applications:{name}");
+        applications.push(Application { key, name: Some(name), name_span: pair.key.span, node });
     }
     if found.is_empty() { Ok(applications) } else { Err(found) }
 }

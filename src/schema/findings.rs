@@ -213,13 +213,6 @@ fn wrong_value(error: &ValidationError<'_>, steps: &[String], expected: &str, no
     let shown = if secret { "a value".to_owned() } else { show(&place.value) };
     let (rule, message) = match error.kind() {
         ValidationErrorKind::Type { .. } => {
-            let wanted = match kind {
-                TypeKind::Single(kind) => article(&kind.to_string()),
-                TypeKind::Multiple(kinds) => {
-                    list(&kinds.iter().map(|kind| article(&kind.to_string())).collect::<Vec<_>>())
-                }
-            };
-            let _ = wanted;
             (
                 "wrong-type",
                 format!(
