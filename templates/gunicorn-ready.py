@@ -1,1 +1,50 @@
-# readiness
+
+# From here on: how the run script learns what happens in here.
+import os
+import socket
+import stat
+
+
+def _tell(line):
+    """Sends a line to the run script, which checks what it says. Never waits."""
+    path = os.environ.get("RUNSMITH_READY")
+    if not path:
+        return
+    mode = os.stat(path).st_mode
+    if stat.S_ISFIFO(mode):
+        fifo = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            os.write(fifo, line)
+        finally:
+            os.close(fifo)
+    elif stat.S_ISSOCK(mode):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagram:
+            datagram.setblocking(False)
+            datagram.sendto(line, path)
+
+
+def post_worker_init(worker):
+    """This worker has loaded the application."""
+    try:
+        _tell(b"ready %d %d %d\n" % (os.getppid(), os.getpid(), worker.cfg.workers))
+    except Exception as problem:
+        worker.log.warning("the run script does not know that worker %s is ready: %s", os.getpid(), problem)
+{% if not inherits_sockets %}
+
+
+def on_starting(server):
+    """A release may be switched while gunicorn starts; it must not remember the old one's directory."""
+    server.START_CTX["cwd"] = {{ paths.current }}
+
+
+def pre_exec(server):
+    """In the process that is about to become the new master. Were the directory or the interpreter gone,
+    gunicorn would make it stop the old master's workers and remove the socket."""
+    try:
+        os.chdir(server.START_CTX["cwd"])
+        if not os.access(server.START_CTX[0], os.X_OK):
+            raise FileNotFoundError(server.START_CTX[0])
+    except OSError as problem:
+        server.log.error("no new master: %s", problem)
+        os._exit(1)
+{% endif %}
