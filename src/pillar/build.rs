@@ -288,8 +288,17 @@ impl Builder<'_, '_> {
 
     fn key(&mut self, link: Link, way: Way) -> Option<Node> {
         let key = self.node(link, way)?;
-        if !matches!(key.value, Value::List(_) | Value::Map(_)) {
-            return Some(key);
+        match key.value {
+            Value::List(_) | Value::Map(_) => {}
+            // Ansible must decrypt it to compare it, and cannot while it reads.
+            Value::Vault(_) => {
+                let finding = Diagnostic::error("vault-key", "an encrypted text cannot be a key")
+                    .at(key.span, "")
+                    .help("Write the key in clear text, and encrypt its value.");
+                self.found(finding);
+                return None;
+            }
+            _ => return Some(key),
         }
         let finding = Diagnostic::error("unhashable-key", "a list or a mapping cannot be a key")
             .at(key.span, "this stands where a key is expected")
@@ -460,7 +469,14 @@ impl Builder<'_, '_> {
             Tag::Null if dialect == Dialect::Yaml12 && implied(dialect, text) != Tag::Null => None,
             Tag::Null => Some(Value::Null),
             Tag::Bool => boolean(dialect, text).map(Value::Bool),
-            Tag::Int => number::int(dialect, text).map(Value::Int),
+            Tag::Int => {
+                let value = number::int(dialect, text).map(Value::Int);
+                if dialect == Dialect::Salt && text.starts_with('0') {
+                    // Salt drops the zeros in the node itself: a merge further down compares what is left.
+                    *text = number::without_zeros(text).to_owned().into();
+                }
+                value
+            }
             Tag::Float => number::float(dialect, text).map(Value::Float),
             Tag::Binary => base64::decode(dialect, text).map(Value::Bytes),
             Tag::Timestamp if dialect == Dialect::Ansible => time::isoformat(text).map(Value::Timestamp),

@@ -167,11 +167,29 @@ impl Reader<'_> {
                 b',' => self.at += 1,
                 b'}' => {
                     self.at += 1;
-                    return Ok(Value::Map(self.once_each(pairs)));
+                    return Ok(self.mapping(pairs));
                 }
                 _ => return self.fail("expected `,` or `}`"),
             }
         }
+    }
+
+    /// A mapping; or what Ansible's decoder makes of one that stands for a text of its own.
+    fn mapping(&mut self, pairs: Vec<Pair>) -> Value {
+        if self.strictness == Strictness::Python {
+            for pair in &pairs {
+                match (&pair.key.value, &pair.value.value) {
+                    (Value::Str(key), Value::Str(text)) if key == "__ansible_unsafe" => {
+                        return Value::Str(text.clone());
+                    }
+                    (Value::Str(key), Value::Str(text)) if key == "__ansible_vault" => {
+                        return Value::Vault(text.clone());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Value::Map(self.once_each(pairs))
     }
 
     fn once_each(&mut self, mut pairs: Vec<Pair>) -> Vec<Pair> {

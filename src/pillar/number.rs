@@ -125,19 +125,24 @@ pub(super) fn int(dialect: Dialect, text: &str) -> Option<Int> {
         return None;
     }
     match dialect {
-        Dialect::Salt => {
-            // salt/utils/yamlloader.py, construct_scalar: zeros in front are dropped.
-            let strip =
-                text != "0" && text.starts_with('0') && !(text.starts_with("0b") || text.starts_with("0x"));
-            let text = if strip { text.trim_start_matches('0') } else { text };
-            int_11(if strip && text.is_empty() { "0" } else { text })
-        }
+        Dialect::Salt => int_11(without_zeros(text)),
         Dialect::Ansible => int_11(text),
         Dialect::Yaml12 => match text.as_bytes() {
             [b'0', b'o', ..] => digits(&text[2..], 8, false),
             [b'0', b'x', ..] => digits(&text[2..], 16, false),
             _ => python_int(text, 10),
         },
+    }
+}
+
+/// salt/utils/yamlloader.py, `construct_scalar`: zeros in front are dropped.
+pub(super) fn without_zeros(text: &str) -> &str {
+    if text == "0" || !text.starts_with('0') || text.starts_with("0b") || text.starts_with("0x") {
+        return text;
+    }
+    match text.trim_start_matches('0') {
+        "" => "0",
+        rest => rest,
     }
 }
 

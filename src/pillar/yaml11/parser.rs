@@ -227,6 +227,13 @@ impl<'a> Parser<'a> {
             Kind::BlockMappingStart if block => (Event::MapStart(properties), State::BlockMappingFirstKey),
             _ if properties.anchor.is_some() || properties.tag.is_some() => {
                 self.pop_state();
+                // A lone `!` with nothing after it is an empty string, not null.
+                let properties = match properties.tag {
+                    Some((tag, at)) if tag == "!" => {
+                        Properties { tag: Some(("tag:yaml.org,2002:str".into(), at)), ..properties }
+                    }
+                    _ => properties,
+                };
                 let event = Event::Scalar { properties, value: "".into(), style: Style::Plain };
                 return Ok((event, Range { start: end_of_properties, end: end_of_properties }));
             }

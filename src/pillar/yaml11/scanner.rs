@@ -340,7 +340,7 @@ impl<'a> Scanner<'a> {
 
     fn scan_to_next_token(&mut self) {
         loop {
-            if self.cursor.mark.index == 0 && self.cursor.bytes_are("\u{feff}".as_bytes()) {
+            if self.cursor.mark.column == 0 && self.cursor.bytes_are("\u{feff}".as_bytes()) {
                 self.cursor.skip();
             }
             // A tab may not indent, but it may separate.
