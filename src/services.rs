@@ -265,7 +265,7 @@ fn json(node: &Node, path: &mut Vec<String>, found: &mut Vec<Diagnostic>) -> Jso
                     .at(node.span, "no path, variable or argument can hold it")
                     .hide_if(path.first().is_some_and(|first| first == "secrets" || first == "environment")),
             );
-            Json::Null
+            Json::from("")
         }
         Value::Str(text) => Json::String(text.clone()),
         Value::Bytes(_) => unfit("binary data"),

@@ -223,7 +223,7 @@ pub enum RunScript {
 #[schemars(inline)]
 pub enum BindInput {
     /// `HOST:PORT`, `[V6]:PORT` or `unix:PATH`.
-    Address(#[schemars(length(min = 1))] String),
+    Address(#[schemars(length(min = 1), extend("examples" = ["unix:/run/x.sock"]))] String),
     /// The address with mode, owner and backlog.
     Socket(Box<SocketInput>),
 }

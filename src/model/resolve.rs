@@ -149,17 +149,21 @@ impl Check<'_> {
     }
 
     fn missing(&mut self, key: &str, why: &str) {
-        let diagnostic = Diagnostic::error("missing-key", format!("`{key}` is missing")).at(self.span(&[]), why);
+        let diagnostic = Diagnostic::error("missing-key", format!("`{key}` is missing")).at(self.node.head(), why);
         self.found.push(diagnostic);
     }
 
     /// An absolute path, or the default.
     fn path(&mut self, steps: &[&str], given: Option<String>, default: impl FnOnce() -> String) -> String {
         let Some(path) = given else { return default() };
-        if let Err(reason) = paths::absolute(&path) {
-            self.complain("path", steps, format!("`{}`: {reason}", steps.join(".")));
+        match paths::absolute(&path) {
+            Ok(()) => path,
+            Err(reason) => {
+                self.complain("path", steps, format!("`{}`: {reason}", steps.join(".")));
+                // What is built upon it is not to be complained about as well.
+                default()
+            }
         }
-        path
     }
 
     fn duration(&mut self, steps: &[&str], given: Option<DurationInput>, default: Duration) -> Duration {
@@ -252,7 +256,7 @@ fn virtualenv(
         (None, None) => {
             if server == Server::Gunicorn {
                 let diagnostic = Diagnostic::error("missing-key", "`virtualenv_home` is missing")
-                    .at(check.span(&[]), "")
+                    .at(check.node.head(), "")
                     .help("gunicorn is started from a virtualenv: set `virtualenv_home`, which holds `.virtualenvs/APPLICATION`, or `virtualenv`, its whole path");
                 check.found.push(diagnostic);
             }

@@ -162,6 +162,14 @@ impl Node {
         node.span
     }
 
+    /// Where it begins: of a map its first key, so that an excerpt shows one line and not all.
+    pub fn head(&self) -> Span {
+        match &self.value {
+            Value::Map(pairs) => pairs.iter().map(|pair| pair.key.span).min().unwrap_or(self.span),
+            _ => self.span,
+        }
+    }
+
     /// A node at the same place that holds nothing.
     fn hollow(&self) -> Self {
         Self { span: self.span, via: self.via, style: self.style, value: Value::Null }

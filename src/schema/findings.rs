@@ -59,7 +59,7 @@ impl Checker {
                 let key = property.as_str().unwrap_or_default();
                 found.push(
                     Diagnostic::error("missing-key", format!("`{}` is missing", dotted(&steps, Some(key))))
-                        .at(node.locate(steps.iter().map(String::as_str)), "this map lacks it"),
+                        .at(node.find(steps.iter().map(String::as_str)).unwrap_or(node).head(), "this map lacks it"),
                 );
             }
             ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
@@ -197,7 +197,8 @@ impl Checker {
                 }
             }
         }
-        let example = schemas.iter().find_map(|schema| schema["examples"].get(0));
+        let listed = schemas.iter().flat_map(|schema| self.branches(schema)).any(|schema| schema.get("enum").is_some());
+        let example = schemas.iter().find_map(|schema| schema["examples"].get(0)).filter(|_| !listed);
         let example = example.map(|example| format!(", such as {example}")).unwrap_or_default();
         match wanted.as_slice() {
             [] => String::new(),
@@ -286,7 +287,11 @@ fn describe(schema: &Json) -> Vec<String> {
         .filter(|name| **name != "null")
         .map(|name| match *name {
             "integer" | "number" => format!("{}{range}", article(name)),
-            "string" => format!("{}{pattern}", article(name)),
+            "string" => {
+                let example = schema["examples"].get(0).filter(|_| schema.get("description").is_none());
+                let example = example.map(|example| format!(" such as {example}")).unwrap_or_default();
+                format!("{}{pattern}{example}", article(name))
+            }
             "object" => match schema["properties"].as_object() {
                 Some(properties) if properties.len() <= 6 => {
                     format!(

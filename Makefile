@@ -1,0 +1,32 @@
+# The two commands a newcomer needs: make demo, make test.
+CARGO ?= cargo
+BINARY = target/debug/runsmith
+
+.PHONY: demo test lint bench golden build
+
+demo:
+	@scripts/setup demo
+	@$(CARGO) build --quiet --bins --example demo
+	@target/debug/examples/demo
+
+test:
+	scripts/setup test
+	$(CARGO) test --locked
+
+lint:
+	scripts/setup lint
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	shellcheck -x scripts/setup .ci/run
+
+bench:
+	scripts/setup bench
+	$(CARGO) build --release --locked
+	benches/render
+
+# Rewrites what the tests compare with; `git diff` is the review.
+golden:
+	RUNSMITH_BLESS=1 $(CARGO) test --locked --test golden --test schema
+
+build:
+	$(CARGO) build --release --locked
