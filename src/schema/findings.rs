@@ -288,7 +288,7 @@ fn describe(schema: &Json) -> Vec<String> {
         .map(|name| match *name {
             "integer" | "number" => format!("{}{range}", article(name)),
             "string" => {
-                let example = schema["examples"].get(0).filter(|_| schema.get("description").is_none());
+                let example = schema["examples"].get(0).filter(|_| schema.get("default").is_none() && schema.get("x-default").is_none());
                 let example = example.map(|example| format!(" such as {example}")).unwrap_or_default();
                 format!("{}{pattern}{example}", article(name))
             }
