@@ -7,7 +7,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Turns a pillar into complete runit services for gunicorn and unicorn.
 #[derive(Debug, Parser)]
 #[command(name = "runsmith", version, max_term_width = 100, disable_help_subcommand = true)]
-#[command(after_help = "Exit codes: 0 clean or done; 1 findings or differences; 2 usage, or it could not be done.")]
+#[command(
+    after_help = "Exit codes: 0 clean or done; 1 findings or differences; 2 usage, or it could not be done."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

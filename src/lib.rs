@@ -7,6 +7,16 @@
 //! ```
 
 #![forbid(unsafe_code)]
+#![deny(
+    clippy::disallowed_methods,
+    clippy::exit,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "effects stay in their modules, and bad input is a finding, never a panic"
+)]
 
 pub mod cli;
 pub mod commands;

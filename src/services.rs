@@ -62,12 +62,17 @@ pub fn service(application: Application, checker: &Checker) -> Result<Placed, Ve
             && let Err(more) = model::resolve(input, context)
         {
             // A key may be missing only because it was wrong.
-            found.extend(more.into_iter().filter(|diagnostic| diagnostic.rule != "missing-key" || keys.is_empty()));
+            found.extend(
+                more.into_iter().filter(|diagnostic| diagnostic.rule != "missing-key" || keys.is_empty()),
+            );
         }
         return Err(found);
     }
     let input: input::Application = serde_json::from_value(json).map_err(|error| {
-        vec![Diagnostic::error("invalid", format!("the application cannot be read: {error}")).at(node.span, "")]
+        vec![
+            Diagnostic::error("invalid", format!("the application cannot be read: {error}"))
+                .at(node.span, ""),
+        ]
     })?;
     let context = model::Context { name: name.as_deref(), node: &node };
     let service = model::resolve(input, context)?;
@@ -93,11 +98,16 @@ struct Planned {
 type Result3<T> = Result<Result<T, Vec<Diagnostic>>, Failure>;
 
 /// Every file of every application, worked out by so many `threads`; the result is the same with any number.
-pub fn render(applications: Vec<Application>, templates: &Templates, threads: usize) -> Result<Rendered, Failure> {
+pub fn render(
+    applications: Vec<Application>,
+    templates: &Templates,
+    threads: usize,
+) -> Result<Rendered, Failure> {
     let checker = Checker::new()?;
     let mut found = vec![];
     let mut planned = Vec::with_capacity(applications.len());
-    for result in in_parallel(applications, threads, |application| plan_one(application, &checker, templates)) {
+    for result in in_parallel(applications, threads, |application| plan_one(application, &checker, templates))
+    {
         match result? {
             Ok(one) => planned.push(one),
             Err(diagnostics) => found.extend(diagnostics),
@@ -141,8 +151,10 @@ fn in_parallel<T: Send, R: Send>(items: Vec<T>, threads: usize, map: impl Fn(T) 
     }
     std::thread::scope(|scope| {
         let map = &map;
-        let handles: Vec<_> =
-            runs.into_iter().map(|run| scope.spawn(move || run.into_iter().map(map).collect::<Vec<R>>())).collect();
+        let handles: Vec<_> = runs
+            .into_iter()
+            .map(|run| scope.spawn(move || run.into_iter().map(map).collect::<Vec<R>>()))
+            .collect();
         handles
             .into_iter()
             .flat_map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -160,7 +172,11 @@ fn doubles(planned: &[Planned]) -> Vec<Diagnostic> {
             && one.name == two.name
         {
             let message = format!("the application `{}` is there twice", one.name);
-            found.push(Diagnostic::error("double-service", message).at(two.span, "again here").at(one.span, "first here"));
+            found.push(
+                Diagnostic::error("double-service", message)
+                    .at(two.span, "again here")
+                    .at(one.span, "first here"),
+            );
         }
     }
     if !found.is_empty() {
@@ -175,8 +191,13 @@ fn doubles(planned: &[Planned]) -> Vec<Diagnostic> {
             && one != two
         {
             let message = format!("{} is wanted twice, and not alike", visible(&one.path));
-            let diagnostic = Diagnostic::error("path-clash", message).at(*second, "this application wants it");
-            found.push(if first == second { diagnostic } else { diagnostic.at(*first, "and so does this one") });
+            let diagnostic =
+                Diagnostic::error("path-clash", message).at(*second, "this application wants it");
+            found.push(if first == second {
+                diagnostic
+            } else {
+                diagnostic.at(*first, "and so does this one")
+            });
         }
     }
     found
@@ -233,11 +254,20 @@ pub fn specimens() -> Result<Vec<Json>, Failure> {
     let mut contexts = vec![];
     for text in texts {
         let source = Source::new("specimen", text);
-        let node = pillar::parse(&source, SourceId(0), Format::Yaml, Dialect::Yaml12).ok().and_then(|parsed| parsed.documents.into_iter().next());
-        let application = node.map(|node| Application { name: None, name_span: node.span, key: "unicorn".to_owned(), node });
+        let node = pillar::parse(&source, SourceId(0), Format::Yaml, Dialect::Yaml12)
+            .ok()
+            .and_then(|parsed| parsed.documents.into_iter().next());
+        let application = node.map(|node| Application {
+            name: None,
+            name_span: node.span,
+            key: "unicorn".to_owned(),
+            node,
+        });
         let placed = application.and_then(|application| service(application, &checker).ok());
         let Some(placed) = placed else {
-            return Err(Failure::Template("the specimen that templates are checked against is broken".to_owned()));
+            return Err(Failure::Template(
+                "the specimen that templates are checked against is broken".to_owned(),
+            ));
         };
         contexts.push(crate::plan::context(&placed.service, &placed.key)?);
     }
@@ -258,7 +288,9 @@ fn json(node: &Node, path: &mut Vec<String>, found: &mut Vec<Diagnostic>) -> Jso
         Value::Int(Int::Small(number)) => Json::from(*number),
         // Only a variable takes a number of this size, and writes it in decimal.
         Value::Int(Int::Big(number)) => Json::from(number.as_str()),
-        Value::Float(number) => serde_json::Number::from_f64(*number).map_or_else(|| unfit("not a number"), Json::Number),
+        Value::Float(number) => {
+            serde_json::Number::from_f64(*number).map_or_else(|| unfit("not a number"), Json::Number)
+        }
         Value::Str(text) if text.contains('\0') => {
             found.push(
                 Diagnostic::error("nul", format!("`{}` holds a NUL character", path.join(".")))
@@ -286,7 +318,8 @@ fn json(node: &Node, path: &mut Vec<String>, found: &mut Vec<Diagnostic>) -> Jso
             for pair in pairs {
                 let Value::Str(key) = &pair.key.value else {
                     found.push(
-                        Diagnostic::error("wrong-type", "this key is not a string here").at(pair.key.span, "quote it"),
+                        Diagnostic::error("wrong-type", "this key is not a string here")
+                            .at(pair.key.span, "quote it"),
                     );
                     continue;
                 };

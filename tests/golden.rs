@@ -13,7 +13,8 @@ fn fixtures() -> PathBuf {
 }
 
 fn cases() -> Vec<PathBuf> {
-    let mut cases: Vec<_> = std::fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut cases: Vec<_> =
+        std::fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap().path()).collect();
     cases.sort();
     assert!(cases.len() > 10, "the cases are in {}", fixtures().display());
     cases
@@ -34,7 +35,10 @@ fn every_case_is_as_expected() {
             let code = output.status.code().expect("an exit code");
             let text = String::from_utf8(output.stderr).unwrap();
             assert!(output.stdout.is_empty(), "{}: nothing is printed beside findings", case.display());
-            BTreeMap::from([(PathBuf::from("diagnostics.txt"), format!("{text}exit code {code}\n").into_bytes())])
+            BTreeMap::from([(
+                PathBuf::from("diagnostics.txt"),
+                format!("{text}exit code {code}\n").into_bytes(),
+            )])
         };
         if bless() {
             write(&case, &want);
@@ -52,7 +56,8 @@ fn every_case_is_as_expected() {
 
 fn render(case: &Path) -> Output {
     let arguments = std::fs::read_to_string(case.join("arguments")).unwrap_or_default();
-    let pillar = std::fs::read_dir(case).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let pillar =
+        std::fs::read_dir(case).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut pillars: Vec<String> = pillar.filter(|name| name.starts_with("pillar")).collect();
     pillars.sort();
     Command::new(env!("CARGO_BIN_EXE_runsmith"))
@@ -77,7 +82,10 @@ fn tree(output: &Output) -> BTreeMap<PathBuf, Vec<u8>> {
         let line = format!("{:9} {} {}:{}", text("kind"), text("mode"), text("owner"), text("group"));
         list.push_str(&format!("{line} {}{target}{secret}\n", text("path")));
         if let Some(content) = entry["content"].as_str() {
-            files.insert(Path::new("expected").join(text("path").trim_start_matches('/')), content.as_bytes().to_vec());
+            files.insert(
+                Path::new("expected").join(text("path").trim_start_matches('/')),
+                content.as_bytes().to_vec(),
+            );
         }
     }
     files.insert(PathBuf::from("expected/tree.txt"), list.into_bytes());
@@ -152,7 +160,13 @@ fn keys(value: &Value, used: &mut BTreeSet<String>) {
 fn properties(schema: &Value, known: &mut BTreeSet<String>) {
     match schema {
         Value::Object(map) if !map.contains_key("x-server-version") => {
-            known.extend(map.get("properties").and_then(Value::as_object).into_iter().flatten().map(|(key, _)| key.clone()));
+            known.extend(
+                map.get("properties")
+                    .and_then(Value::as_object)
+                    .into_iter()
+                    .flatten()
+                    .map(|(key, _)| key.clone()),
+            );
             map.values().for_each(|value| properties(value, known));
         }
         Value::Array(items) => items.iter().for_each(|item| properties(item, known)),

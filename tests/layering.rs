@@ -20,7 +20,18 @@ const MAY: &[(&str, &[&str])] = &[
     ("plan", &["failure", "model", "template", "tree"]),
     (
         "services",
-        &["source", "diagnostic", "failure", "pillar", "schema", "model", "template", "plan", "tree", "visible"],
+        &[
+            "source",
+            "diagnostic",
+            "failure",
+            "pillar",
+            "schema",
+            "model",
+            "template",
+            "plan",
+            "tree",
+            "visible",
+        ],
     ),
     ("report", &["source", "diagnostic", "tree", "visible"]),
     // Effects.
@@ -30,8 +41,19 @@ const MAY: &[(&str, &[&str])] = &[
     (
         "commands",
         &[
-            "cli", "diagnostic", "disk", "exit", "failure", "pillar", "report", "schema", "services", "source",
-            "template", "tree", "visible",
+            "cli",
+            "diagnostic",
+            "disk",
+            "exit",
+            "failure",
+            "pillar",
+            "report",
+            "schema",
+            "services",
+            "source",
+            "template",
+            "tree",
+            "visible",
         ],
     ),
 ];
@@ -54,7 +76,8 @@ fn nobody_imports_what_comes_later() {
         let text = std::fs::read_to_string(&file).unwrap();
         for (number, line) in text.lines().enumerate() {
             for used in line.split("crate::").skip(1) {
-                let name: String = used.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+                let name: String =
+                    used.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
                 if name != module && !may.contains(&name.as_str()) && !line.trim_start().starts_with("//") {
                     wrong.push(format!("{}:{}: {module} may not name {name}", file.display(), number + 1));
                 }

@@ -96,7 +96,8 @@ fn files(pillars: &[PathBuf]) -> Result<Vec<PathBuf>, Stop> {
             let before = files.len();
             search(pillar, 0, &mut files)?;
             if files.len() == before {
-                let sentence = format!("{}: no *.yaml, *.yml, *.sls or *.json below this directory", pillar.display());
+                let sentence =
+                    format!("{}: no *.yaml, *.yml, *.sls or *.json below this directory", pillar.display());
                 return Err(Failure::Usage(sentence).into());
             }
         } else {

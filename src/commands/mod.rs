@@ -64,7 +64,11 @@ pub fn main() -> Exit {
             return if usage { Exit::Trouble } else { Exit::Clean };
         }
     };
-    let mut terminal = Terminal { out: io::BufWriter::with_capacity(1 << 16, io::stdout()), err: io::stderr(), colour: cli.color };
+    let mut terminal = Terminal {
+        out: io::BufWriter::with_capacity(1 << 16, io::stdout()),
+        err: io::stderr(),
+        colour: cli.color,
+    };
     let outcome = match cli.command {
         Command::Render(arguments) => render::render(&arguments, &mut terminal),
         Command::Read(arguments) => read::read(&arguments, &mut terminal),
@@ -115,7 +119,8 @@ impl Terminal {
 
     /// Findings, as text on standard error.
     pub(crate) fn findings(&mut self, diagnostics: &[Diagnostic], sources: &Sources, secrets: &[Span]) {
-        let look = report::text::Look { colour: self.coloured(self.err.is_terminal()), width: width(), secrets };
+        let look =
+            report::text::Look { colour: self.coloured(self.err.is_terminal()), width: width(), secrets };
         let _ = self.err.write_all(report::text::text(diagnostics, sources, look).as_bytes());
     }
 
@@ -129,7 +134,9 @@ impl Terminal {
         match self.colour {
             When::Always => true,
             When::Never => false,
-            When::Auto => terminal && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb"),
+            When::Auto => {
+                terminal && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+            }
         }
     }
 }

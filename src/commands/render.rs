@@ -46,7 +46,8 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
 
 fn put(tree: &crate::tree::Tree, root: &Path, arguments: &cli::Render, terminal: &mut Terminal) -> Outcome {
     let waiting = || {
-        let _ = writeln!(std::io::stderr(), "note: another run holds {}; waiting for it to end", root.display());
+        let _ =
+            writeln!(std::io::stderr(), "note: another run holds {}; waiting for it to end", root.display());
     };
     let options = disk::Options { durable: !arguments.no_sync, waiting: &waiting, ..Default::default() };
     match disk::apply(tree, root, &options) {
@@ -83,7 +84,8 @@ fn threads() -> usize {
 fn templates(directory: Option<&Path>) -> Result<Templates, Failure> {
     let Some(directory) = directory else { return Templates::built_in() };
     let mut replacements = vec![];
-    let refuse = |error: std::io::Error| Failure::path("read the directory", directory.to_string_lossy(), error);
+    let refuse =
+        |error: std::io::Error| Failure::path("read the directory", directory.to_string_lossy(), error);
     for entry in std::fs::read_dir(directory).map_err(refuse)? {
         let path = entry.map_err(refuse)?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

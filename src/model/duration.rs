@@ -54,7 +54,7 @@ const EXPECTED: &str = "expected a number of seconds or a text such as \"30s\", 
 impl Serialize for Duration {
     /// As seconds: a whole number if it is one.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.milliseconds % 1000 == 0 {
+        if self.milliseconds.is_multiple_of(1000) {
             serializer.serialize_u64(self.milliseconds / 1000)
         } else {
             serializer.serialize_f64(self.milliseconds as f64 / 1000.0)

@@ -149,7 +149,8 @@ impl Check<'_> {
     }
 
     fn missing(&mut self, key: &str, why: &str) {
-        let diagnostic = Diagnostic::error("missing-key", format!("`{key}` is missing")).at(self.node.head(), why);
+        let diagnostic =
+            Diagnostic::error("missing-key", format!("`{key}` is missing")).at(self.node.head(), why);
         self.found.push(diagnostic);
     }
 

@@ -17,10 +17,20 @@ pub fn text(tree: &Tree, show_secrets: bool, colour: bool, out: &mut dyn Write) 
         let (bold, plain) = if colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
         match &entry.kind {
             Kind::Link(target) => {
-                writeln!(out, "{bold}==> {path} -> {}{plain}  link {}:{}", visible(target), entry.owner, entry.group)?;
+                writeln!(
+                    out,
+                    "{bold}==> {path} -> {}{plain}  link {}:{}",
+                    visible(target),
+                    entry.owner,
+                    entry.group
+                )?;
             }
             Kind::Directory => {
-                writeln!(out, "{bold}==> {path}/{plain}  {:04o} {}:{}", entry.mode, entry.owner, entry.group)?;
+                writeln!(
+                    out,
+                    "{bold}==> {path}/{plain}  {:04o} {}:{}",
+                    entry.mode, entry.owner, entry.group
+                )?;
             }
             Kind::File(content) => {
                 writeln!(out, "{bold}==> {path}{plain}  {:04o} {}:{}", entry.mode, entry.owner, entry.group)?;

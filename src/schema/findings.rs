@@ -59,7 +59,10 @@ impl Checker {
                 let key = property.as_str().unwrap_or_default();
                 found.push(
                     Diagnostic::error("missing-key", format!("`{}` is missing", dotted(&steps, Some(key))))
-                        .at(node.find(steps.iter().map(String::as_str)).unwrap_or(node).head(), "this map lacks it"),
+                        .at(
+                            node.find(steps.iter().map(String::as_str)).unwrap_or(node).head(),
+                            "this map lacks it",
+                        ),
                 );
             }
             ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
@@ -197,7 +200,10 @@ impl Checker {
                 }
             }
         }
-        let listed = schemas.iter().flat_map(|schema| self.branches(schema)).any(|schema| schema.get("enum").is_some());
+        let listed = schemas
+            .iter()
+            .flat_map(|schema| self.branches(schema))
+            .any(|schema| schema.get("enum").is_some());
         let example = schemas.iter().find_map(|schema| schema["examples"].get(0)).filter(|_| !listed);
         let example = example.map(|example| format!(", such as {example}")).unwrap_or_default();
         match wanted.as_slice() {
@@ -213,15 +219,13 @@ fn wrong_value(error: &ValidationError<'_>, steps: &[String], expected: &str, no
     let secret = secret_place(steps);
     let shown = if secret { "a value".to_owned() } else { show(&place.value) };
     let (rule, message) = match error.kind() {
-        ValidationErrorKind::Type { .. } => {
-            (
-                "wrong-type",
-                format!(
-                    "`{name}` is {}",
-                    if secret { kind_of(&place.value).to_owned() } else { typed(&place.value) }
-                ),
-            )
-        }
+        ValidationErrorKind::Type { .. } => (
+            "wrong-type",
+            format!(
+                "`{name}` is {}",
+                if secret { kind_of(&place.value).to_owned() } else { typed(&place.value) }
+            ),
+        ),
         ValidationErrorKind::Minimum { limit } => {
             ("out-of-range", format!("`{name}` is {shown}, and the least is {limit}"))
         }
@@ -288,7 +292,9 @@ fn describe(schema: &Json) -> Vec<String> {
         .map(|name| match *name {
             "integer" | "number" => format!("{}{range}", article(name)),
             "string" => {
-                let example = schema["examples"].get(0).filter(|_| schema.get("default").is_none() && schema.get("x-default").is_none());
+                let example = schema["examples"]
+                    .get(0)
+                    .filter(|_| schema.get("default").is_none() && schema.get("x-default").is_none());
                 let example = example.map(|example| format!(" such as {example}")).unwrap_or_default();
                 format!("{}{pattern}{example}", article(name))
             }

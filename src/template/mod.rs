@@ -252,12 +252,15 @@ fn literal(language: Language, value: &Value, out: &mut String) -> Result<(), Er
             });
             Ok(())
         }
-        ValueKind::None => match language {
-            Language::Python => Ok(out.push_str("None")),
-            Language::Ruby => Ok(out.push_str("nil")),
-            Language::Yaml => Ok(out.push_str("null")),
-            Language::Sh => wrong("nothing (null)"),
-        },
+        ValueKind::None => {
+            out.push_str(match language {
+                Language::Python => "None",
+                Language::Ruby => "nil",
+                Language::Yaml => "null",
+                Language::Sh => return wrong("nothing (null)"),
+            });
+            Ok(())
+        }
         ValueKind::Seq | ValueKind::Iterable => {
             let items = value.try_iter()?;
             let (open, separator, close) = match language {
