@@ -1,5 +1,6 @@
 //! Reading pillars: what is said of wrong ones, where, and that hostile ones cost nothing.
 #![allow(clippy::disallowed_methods, reason = "a test looks at the clock")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by them")]
 
 use runsmith::diagnostic::Diagnostic;
 use runsmith::pillar::{Dialect, Format, Node, Parsed, Style, Value, parse, too_large};
@@ -282,7 +283,7 @@ fn hostile_texts_are_answered_at_once() {
     let jinja = "a: {{ x }}\n".repeat(100_000);
     let cases: [(&str, String, &str); 25] = [
         ("billion laughs", bomb("[", "]"), "alias-bomb"),
-        ("merge bomb", merge_bomb, "duplicate-key"),
+        ("merge bomb", merge_bomb, "alias-bomb"),
         ("alias chain", chain, "too-deep"),
         ("one long string many times", long_string, "alias-bomb"),
         ("flow lists", "[".repeat(50_000), "too-deep"),
@@ -350,4 +351,10 @@ fn too_many_values_are_refused() {
     assert_eq!(quickly("five million items", text, Dialect::Salt, Format::Yaml), ["too-large"]);
     assert_eq!(too_large(MAX_BYTES as u64, ID), None);
     assert_eq!(too_large(100 << 20, ID).map(|finding| finding.rule), Some("too-large"));
+}
+
+#[test]
+fn yaml_1_2_warns_of_merge_keys() {
+    assert_eq!(findings(Dialect::Yaml12, "a:\n  <<: {b: 1}\n"), ["merge-key@2:3"]);
+    assert_eq!(findings(Dialect::Yaml12, "\"<<\": 1\n"), [""; 0]);
 }

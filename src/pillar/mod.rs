@@ -13,6 +13,7 @@ mod graph;
 mod jinja;
 mod json;
 mod key;
+mod merge;
 mod number;
 mod print;
 mod tag;
