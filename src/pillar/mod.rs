@@ -13,6 +13,7 @@ mod graph;
 mod jinja;
 mod json;
 mod key;
+mod merge;
 mod number;
 mod print;
 mod select;
@@ -34,7 +35,7 @@ pub const MAX_NODES: usize = 4_000_000;
 
 /// How many bytes aliases and merge keys may copy in one document. 10,000 services that merge forty
 /// defaults each copy 80 MB.
-pub const MAX_EXPANSION: usize = 256 << 20;
+pub const MAX_EXPANSION: usize = 128 << 20;
 
 /// How a text is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
