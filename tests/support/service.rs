@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
@@ -54,6 +55,8 @@ pub struct Service {
     pub user: User,
     pub root: PathBuf,
     pub directory: PathBuf,
+    /// What `runsmith render` printed.
+    pub rendered: String,
     runsv: Option<Child>,
     scratch: tempfile::TempDir,
 }
@@ -85,8 +88,9 @@ impl Service {
         let name = user.name.clone();
         let directory = scratch.path().join("sv").join(&name);
         let log = Log::default();
-        let service = Self { name, server, address, log, user, root, directory, runsv: None, scratch };
-        service.write_pillar(more);
+        let rendered = String::new();
+        let mut service = Self { name, server, address, log, user, root, directory, rendered, runsv: None, scratch };
+        service.rendered = service.write_pillar(more);
         service.release(1, Release::Good);
         service.switch(1);
         service
@@ -94,13 +98,23 @@ impl Service {
 
     /// Renders and starts; returns once the service is ready.
     pub fn start(server: Server, socket: Socket, more: &str) -> Self {
-        let mut service = Self::render(server, socket, more);
-        service.supervise();
-        service.log.wait(0, &["runsmith: ready:"], START);
-        service
+        Self::render(server, socket, more).started()
     }
 
-    fn write_pillar(&self, more: &str) {
+    /// Starts runsv; returns once the service is ready.
+    pub fn started(mut self) -> Self {
+        self.supervise();
+        self.log.wait(0, &["runsmith: ready:"], START);
+        self
+    }
+
+    /// The pillar as it was given.
+    pub fn pillar(&self) -> String {
+        fs::read_to_string(self.scratch.path().join("pillar.yaml")).expect("the pillar")
+    }
+
+    /// Writes the pillar and renders it; gives what was printed.
+    fn write_pillar(&self, more: &str) -> String {
         let scratch = self.scratch.path().display();
         let bind = match &self.address {
             Address::Tcp(port) => format!("127.0.0.1:{port}"),
@@ -135,7 +149,7 @@ impl Service {
         pillar.push_str(more);
         let path = self.scratch.path().join("pillar.yaml");
         fs::write(&path, pillar).expect("the pillar");
-        run(env!("CARGO_BIN_EXE_runsmith"), &["render", path.to_str().expect("UTF-8"), "--out", "/"]);
+        run(env!("CARGO_BIN_EXE_runsmith"), &["render", path.to_str().expect("UTF-8"), "--out", "/"])
     }
 
     /// Starts runsv; its output, which is that of the run script and the server, becomes the log.
@@ -143,6 +157,8 @@ impl Service {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         let child = Command::new("runsv")
             .arg(&self.directory)
+            // A Ctrl-C at the terminal is for the test, which then ends what it started.
+            .process_group(0)
             .stdout(writer.try_clone().expect("a descriptor"))
             .stderr(writer)
             .spawn()
