@@ -327,6 +327,13 @@ fn handoff(
             "`handoff.ready: workers` works with gunicorn and unicorn only; this program can say it by `notify` or be `alive`",
         );
     }
+    if server == Server::Any && run_script == RunScript::Shell && ready == Ready::Notify {
+        check.complain(
+            "handoff",
+            &["handoff", "ready"],
+            "`handoff.ready: notify` needs `run_script: native`: a shell cannot receive it",
+        );
+    }
     let graceful = settings.get("graceful_timeout").and_then(Json::as_u64).unwrap_or(GRACEFUL_TIMEOUT);
     let drain = Duration::seconds(graceful.min(80_000) + DRAIN_MARGIN);
     Handoff {
