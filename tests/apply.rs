@@ -530,3 +530,197 @@ fn a_large_tree_in_two_threads_is_the_same() {
     assert_eq!(scratch.changes(&want).len(), 350 + 350 * 11);
     assert_eq!(disk::read(scratch.root(), &want).unwrap().tree, want);
 }
+
+/// This test binary again, as another process that only runs [`child`]; `wrap` comes before it.
+fn another(wrap: &[&str], root: &Path, story: &str) -> Command {
+    let exe = std::env::current_exe().unwrap();
+    let mut words: Vec<_> = wrap.iter().map(std::ffi::OsString::from).collect();
+    words.push(exe.into());
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).args(["--exact", "child", "--ignored", "--nocapture", "--quiet"]);
+    command.env("RUNSMITH_ROOT", root).env("RUNSMITH_STORY", story);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+    command
+}
+
+/// Two hundred files, half of them in directories that one version has and the other makes anew.
+fn version(text: &str) -> Tree {
+    let text = text.repeat(3000);
+    tree((0..200).map(|n| file(&format!("/d{}/{n}", n % 5), &text)).collect())
+}
+
+#[test]
+#[ignore = "is run by other tests in a process of its own"]
+fn child() {
+    let Ok(root) = std::env::var("RUNSMITH_ROOT") else { return };
+    let root = Path::new(&root);
+    match std::env::var("RUNSMITH_STORY").unwrap().as_str() {
+        "loop" => loop {
+            for text in ["one", "two"] {
+                disk::apply(&version(text), root, &quick()).unwrap();
+            }
+        },
+        _ => match disk::apply(&tree(service()), root, &quick()) {
+            Ok(applied) => {
+                let notes = applied.notes.iter().map(ToString::to_string).collect::<Vec<_>>();
+                println!("@{} changes; {}@", applied.changes.len(), notes.join("; "));
+            }
+            Err(stopped) => println!("@{}@", stopped.failure),
+        },
+    }
+}
+
+/// What the child said.
+fn said(mut command: Command) -> String {
+    let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    output.split('@').nth(1).unwrap_or(&output).to_owned()
+}
+
+#[test]
+fn a_run_that_is_killed_leaves_whole_files_and_the_next_completes_it() {
+    let scratch = Scratch::new();
+    let (one, two) = ("one".repeat(3000), "two".repeat(3000));
+    let mut seen_leftovers = 0;
+    for round in 0..40u64 {
+        if round % 4 == 0 {
+            // Sometimes everything is new.
+            for n in 0..5 {
+                let _ = fs::remove_dir_all(scratch.at(&format!("/d{n}")));
+            }
+        }
+        let mut run = another(&["env"], scratch.root(), "loop").spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(3000 + round * 977));
+        run.kill().unwrap();
+        run.wait().unwrap();
+        for path in walk(scratch.root()).iter().filter(|path| path.is_file()) {
+            if !path.to_string_lossy().contains(".runsmith-") {
+                let text = fs::read_to_string(path).unwrap();
+                assert!(text == one || text == two, "{} is in halves", path.display());
+            }
+        }
+        seen_leftovers += scratch.temporary().len();
+        scratch.apply(&version("one")).unwrap();
+        assert_eq!(scratch.temporary(), Vec::<String>::new());
+        assert!((0..200).all(|n| scratch.text(&format!("/d{}/{n}", n % 5)) == one));
+    }
+    assert!(seen_leftovers > 0, "no run was killed in the middle of anything");
+}
+
+#[test]
+fn a_full_disk_changes_nothing() {
+    let scratch = Scratch::new();
+    let mount = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=256k", "none"])
+        .arg(scratch.root())
+        .stderr(std::process::Stdio::null())
+        .status();
+    if !mount.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no file system can be mounted here");
+        return;
+    }
+    let old = tree(vec![file("/a/x", "old"), file("/b/x", "old")]);
+    scratch.apply(&old).unwrap();
+    let new = tree(vec![
+        file("/a/x", "new"),
+        file("/b/x", &"big".repeat(200_000)),
+        file("/c/d", &"new".repeat(200_000)),
+    ]);
+    let failed = scratch.failure(&new);
+    let fresh = scratch.failure(&tree(vec![file("/a/x", "new"), file("/c/d/e", &"new".repeat(200_000))]));
+    let texts = (scratch.text("/a/x"), scratch.text("/b/x"), scratch.at("/c").exists());
+    let remount =
+        Command::new("mount").args(["-o", "remount,ro"]).arg(scratch.root()).status().unwrap().success();
+    let read_only = remount.then(|| scratch.failure(&tree(vec![file("/a/x", "new")])));
+    let unchanged = scratch.apply(&old).map(|applied| applied.changes);
+    Command::new("umount").arg(scratch.root()).status().unwrap();
+    assert_eq!(failed, "cannot write ROOT/b/x: No space left on device");
+    assert_eq!(fresh, "cannot write ROOT/c/d/e: No space left on device");
+    assert_eq!(texts, ("old".into(), "old".into(), false));
+    assert_eq!(read_only.unwrap(), "cannot write ROOT/a/x: Read-only file system");
+    assert_eq!(unchanged, Ok(vec![]));
+}
+
+#[test]
+fn who_is_not_root_leaves_owners_alone() {
+    if !root_user() {
+        return;
+    }
+    // A place where the other user can start this binary and write.
+    let scratch = Scratch::new();
+    chown(scratch.root(), Some(65534), Some(65534)).unwrap();
+    let exe = scratch.at("/exe");
+    fs::copy(std::env::current_exe().unwrap(), &exe).unwrap();
+    let root = scratch.at("/root");
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let run = || {
+        let mut command = Command::new(nobody[0]);
+        command.args(&nobody[1..]).arg(&exe).args([
+            "--exact",
+            "child",
+            "--ignored",
+            "--nocapture",
+            "--quiet",
+        ]);
+        command.env("RUNSMITH_ROOT", &root).env("RUNSMITH_STORY", "once").current_dir("/");
+        said(command).replace(scratch.root().to_str().unwrap(), "ROOT")
+    };
+    let note = "owners and groups are left alone: only root can set them";
+    assert_eq!(run(), format!("15 changes; {note}; made the directory ROOT/root"));
+    assert_eq!(run(), format!("0 changes; {note}"));
+    chown(root.join("etc/sv"), Some(0), Some(0)).unwrap();
+    fs::remove_dir_all(root.join("etc/sv/web-two")).unwrap();
+    assert_eq!(run(), "cannot make the directory ROOT/root/etc/sv/web-two: Permission denied");
+    chown(root.join("etc/sv/web/env/TOKEN"), Some(0), Some(0)).unwrap();
+    assert_eq!(run(), "cannot read ROOT/root/etc/sv/web/env/TOKEN: Permission denied");
+}
+
+#[test]
+fn a_user_who_races_gains_nothing() {
+    if !root_user() {
+        return;
+    }
+    let scratch = Scratch::new();
+    fs::create_dir_all(scratch.at("/victim/shared/deep")).unwrap();
+    for path in ["/victim/config", "/victim/shared/config", "/victim/shared/deep/x"] {
+        fs::write(scratch.at(path), "victim's").unwrap();
+    }
+    fs::create_dir_all(scratch.at("/app/shared")).unwrap();
+    for path in ["/app", "/app/shared"] {
+        chown(scratch.at(path), Some(65534), Some(65534)).unwrap();
+    }
+    let before: Vec<_> =
+        scratch.facts().into_iter().filter(|fact| fact.0.starts_with(scratch.at("/victim"))).collect();
+    let script = "cd \"$0/app\" || exit 1
+        while :; do
+            mv -T shared aside; ln -s ../victim/shared shared; rm -f shared; ln -s \"$0/victim/shared\" shared
+            rm -f shared; mv -T aside shared
+            rm -f shared/config; ln -s ../../victim/config shared/config; rm -f shared/config; mkfifo shared/config
+            rm -rf shared/config shared/deep; ln -s ../../victim/shared/deep shared/deep; rm -rf shared/deep
+            for temp in shared/.*.runsmith-*; do rm -rf \"$temp\"; ln -s ../../victim/shared/deep \"$temp\"; done
+            rm -rf shared/.*.runsmith-*
+        done";
+    let mut user = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", script])
+        .arg(scratch.root())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut outcomes = [0, 0];
+    for round in 0..600 {
+        let want = tree(vec![
+            entry("/app/shared", Kind::Directory, 0o750 + round % 2, "nobody"),
+            entry("/app/shared/config", Kind::File(format!("{round}").into()), 0o640, "nobody"),
+            entry("/app/shared/deep", Kind::Directory, 0o700, "nobody"),
+            entry("/app/shared/deep/x", Kind::File(format!("{round}").into()), 0o600, "nobody"),
+        ]);
+        outcomes[usize::from(scratch.apply(&want).is_ok())] += 1;
+        disk::read(scratch.root(), &want).unwrap();
+    }
+    user.kill().unwrap();
+    user.wait().unwrap();
+    let after: Vec<_> =
+        scratch.facts().into_iter().filter(|fact| fact.0.starts_with(scratch.at("/victim"))).collect();
+    assert_eq!(after, before);
+    assert_eq!(scratch.text("/victim/shared/deep/x"), "victim's");
+    assert!(outcomes[0] > 0, "the user was never fast enough: {outcomes:?}");
+}

@@ -3,7 +3,9 @@
 //!
 //! The loaders run in the virtual environments that `scripts/setup` makes.
 #![allow(clippy::disallowed_methods, reason = "a test starts programs and reads files")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by them")]
 
+use runsmith::diagnostic::Severity;
 use runsmith::pillar::{Dialect, Format, Int, MAX_DEPTH, Node, Value, parse};
 use runsmith::source::{Source, SourceId};
 use serde_json::{Value as Json, json};
@@ -201,6 +203,8 @@ fn compare(dialect: Dialect, loader: &str, cases: &[(String, String)]) {
         .zip(&answers)
         .filter_map(|((name, text), theirs)| difference(dialect, name, text, theirs))
         .collect();
+    let read = answers.iter().filter(|answer| answer.get("documents").is_some()).count();
+    assert!(read * 5 > cases.len(), "only {read} of {} texts are YAML at all", cases.len());
     let shown = differences.iter().take(60).cloned().collect::<Vec<_>>().join("\n");
     assert!(differences.is_empty(), "{} of {} differ:\n{shown}", differences.len(), cases.len());
 }
@@ -373,4 +377,76 @@ fn depth_is_limited_where_the_loaders_still_read() {
     let read = |text: String| parse(&Source::new("x", text), SourceId(0), Format::Yaml, Dialect::Salt);
     assert!(read(nested(MAX_DEPTH)).is_ok());
     assert_eq!(read(nested(MAX_DEPTH + 1)).expect_err("too deep")[0].rule, "too-deep");
+}
+
+/// A value as the page shows it.
+fn shown(dialect: Dialect, text: &str) -> String {
+    match parse(&Source::new("x", format!("key: {text}\n")), SourceId(0), Format::Yaml, dialect) {
+        Err(findings) => match findings.iter().find(|finding| finding.severity == Severity::Error) {
+            Some(finding) => format!("error: {}", finding.rule),
+            None => "refused without an error".to_owned(),
+        },
+        Ok(parsed) => {
+            let value = &parsed.documents[0].get("key").expect("there").value;
+            let mut json = String::new();
+            value.write_json(&mut json).expect("a string takes everything");
+            let json = json.split_whitespace().collect::<Vec<_>>().join(" ");
+            match value.value {
+                Value::Timestamp(_) => format!("date `{json}`"),
+                Value::Bytes(_) => format!("bytes `{json}`"),
+                Value::Vault(_) => "encrypted".to_owned(),
+                _ => format!("`{json}`"),
+            }
+        }
+    }
+}
+
+#[test]
+fn yaml_1_2_reads_what_its_specification_says() {
+    for line in include_str!("dialects/yaml12.txt").lines().filter(|line| !line.starts_with('#')) {
+        let (text, expected) = line.split_once(" => ").expect("TEXT => JSON");
+        let read =
+            parse(&Source::new("x", format!("key: {text}\n")), SourceId(0), Format::Yaml, Dialect::Yaml12);
+        let found = match read {
+            Err(_) => "error".to_owned(),
+            Ok(parsed) => {
+                let mut json = String::new();
+                parsed.documents[0].get("key").expect("there").value.write_json(&mut json).expect("written");
+                // On one line, as the case is.
+                let words: Vec<&str> = json.lines().map(str::trim).collect();
+                words.join(" ").replace("[ ", "[").replace(" ]", "]").replace("{ ", "{").replace(" }", "}")
+            }
+        };
+        assert_eq!(found, expected, "{text}");
+    }
+}
+
+/// The table of `docs/dialects.md` is what the code does; `make golden` rewrites it.
+#[test]
+fn the_page_shows_what_is_read() {
+    const ROW: &str = "| `` ";
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/dialects.md");
+    let page = std::fs::read_to_string(&path).expect("the page");
+    let mut rows = 0;
+    let now: String = page
+        .lines()
+        .map(|line| {
+            let Some(text) = line.strip_prefix(ROW).and_then(|rest| rest.split_once(" `` |")) else {
+                return format!("{line}\n");
+            };
+            rows += 1;
+            let text = text.0.replace("\\|", "|");
+            let cells =
+                [Dialect::Salt, Dialect::Ansible, Dialect::Yaml12].map(|dialect| shown(dialect, &text));
+            format!("{ROW}{} `` | {} |\n", text.replace('|', "\\|"), cells.join(" | "))
+        })
+        .collect();
+    assert!(rows > 50, "{rows} rows");
+    if std::env::var_os("RUNSMITH_BLESS").is_some() {
+        std::fs::write(&path, &now).expect("the page can be written");
+    }
+    assert!(
+        page == now || std::env::var_os("RUNSMITH_BLESS").is_some(),
+        "docs/dialects.md is out of date: make golden"
+    );
 }

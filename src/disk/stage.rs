@@ -394,12 +394,14 @@ fn changes(entry: &Entry, ways: Vec<How>) -> Vec<Change> {
     ways.into_iter().map(|how| Change { path: entry.path.clone(), how }).collect()
 }
 
-/// Reads at most one byte more than `length`, so that a longer file is noticed.
+/// Reads a file that was `length` bytes long a moment ago.
 fn read_up_to(fd: &OwnedFd, length: usize, buffer: &mut Vec<u8>) -> Result<(), Errno> {
+    // Room for one more, so that a file that grew meanwhile is not taken for the wanted one. A
+    // regular file gives all it has: no second read is needed to find its end.
     buffer.resize(length + 1, 0);
     let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match rustix::io::read(fd, rest) {
+    while filled < length {
+        match rustix::io::read(fd, buffer.get_mut(filled..).unwrap_or_default()) {
             Ok(0) => break,
             Ok(count) => filled += count,
             Err(Errno::INTR) => {}

@@ -3,19 +3,16 @@
 
 use super::event::Range;
 use super::graph::{Content, Entry, Graph, Link};
-use super::key::repeated;
 use super::tag::{Tag, implied};
-use super::{Dialect, MAX_DEPTH, MAX_EXPANSION, Node, Pair, Style, Value, base64, number, time};
-use crate::diagnostic::Diagnostic;
+use super::{
+    Dialect, MAX_DEPTH, MAX_EXPANSION, MOST_FINDINGS, Node, Pair, Style, Value, base64, number, time,
+};
+use crate::diagnostic::{Diagnostic, Severity};
 use crate::source::{SourceId, Span};
-use std::collections::HashSet;
-
-/// More findings than anybody reads at once.
-const MOST_FINDINGS: usize = 100;
 
 pub(super) struct Builder<'g, 'a> {
-    graph: &'g mut Graph<'a>,
-    dialect: Dialect,
+    pub(super) graph: &'g mut Graph<'a>,
+    pub(super) dialect: Dialect,
     source: SourceId,
     /// Bytes that aliases and merge keys have copied so far.
     expanded: usize,
@@ -68,24 +65,29 @@ pub(super) fn build(
 }
 
 impl Builder<'_, '_> {
-    fn span(&self, range: Range) -> Span {
+    pub(super) fn span(&self, range: Range) -> Span {
         Span { source: self.source, start: range.start, end: range.end }
     }
 
     /// Adds a finding unless it was made before: an alias leads to the same place again and again.
-    fn found(&mut self, finding: Diagnostic) {
+    pub(super) fn found(&mut self, finding: Diagnostic) {
+        if self.gave_up {
+            return;
+        }
         let known = |other: &Diagnostic| other.rule == finding.rule && other.span() == finding.span();
         if self.findings.iter().any(known) {
             return;
         }
-        self.findings.push(finding);
-        if self.findings.len() >= MOST_FINDINGS {
-            self.gave_up = true;
+        let is_error = finding.severity == Severity::Error;
+        let enough = self.findings.len() >= MOST_FINDINGS;
+        if is_error || !enough {
+            self.findings.push(finding);
         }
+        self.gave_up = is_error && enough;
     }
 
     /// Counts what an alias or a merge key copies.
-    fn charge(&mut self, bytes: usize, at: Range) -> Option<()> {
+    pub(super) fn charge(&mut self, bytes: usize, at: Range) -> Option<()> {
         self.expanded += bytes;
         if self.expanded <= MAX_EXPANSION {
             return Some(());
@@ -96,15 +98,20 @@ impl Builder<'_, '_> {
         )
         .at(self.span(at), "expanded again and again")
         .help("Write the values out, or refer to fewer of them.");
-        self.found(finding);
-        self.gave_up = true;
+        self.give_up(finding);
         None
     }
 
-    fn too_deep(&mut self, at: Range) {
-        let finding = super::too_deep(self.span(at));
-        self.found(finding);
+    /// Says this and nothing else: the rest would only repeat it.
+    fn give_up(&mut self, finding: Diagnostic) {
+        self.findings.clear();
+        self.findings.push(finding);
         self.gave_up = true;
+    }
+
+    pub(super) fn too_deep(&mut self, at: Range) {
+        let finding = super::too_deep(self.span(at));
+        self.give_up(finding);
     }
 
     fn node(&mut self, link: Link, way: Way) -> Option<Node> {
@@ -276,6 +283,9 @@ impl Builder<'_, '_> {
         let mut complete = true;
         for Entry { key, value } in entries {
             let key = self.key(key, below);
+            if let (Dialect::Yaml12, Some(key)) = (self.dialect, &key) {
+                self.warn_of_merge_key(key);
+            }
             let value = self.node(value, below);
             match (key, value) {
                 (Some(key), Some(value)) => pairs.push(Pair { key, value }),
@@ -305,148 +315,6 @@ impl Builder<'_, '_> {
             .help("If it is a placeholder like `{{ name }}`, fill it in first; else quote it.");
         self.found(finding);
         None
-    }
-
-    /// Salt refuses a key that is there already; Ansible warns, and the last one wins.
-    fn without_repeated(&mut self, mut pairs: Vec<Pair>) -> Vec<Pair> {
-        let repeated = repeated(self.dialect, &pairs);
-        if repeated.is_empty() {
-            return pairs;
-        }
-        for (at, first) in &repeated {
-            self.repeated_key(&pairs[*at].key, &pairs[*first].key);
-        }
-        if self.dialect != Dialect::Ansible {
-            return pairs;
-        }
-        // As in a Python dict: the first key keeps its place, the last value stays.
-        for (at, first) in &repeated {
-            let value = std::mem::replace(&mut pairs[*at].value.value, Value::Null);
-            let Pair { value: last, .. } = &pairs[*at];
-            pairs[*first].value = Node { value, ..last.clone() };
-        }
-        let gone: HashSet<usize> = repeated.iter().map(|(at, _)| *at).collect();
-        let mut at = 0;
-        pairs.retain(|_| {
-            at += 1;
-            !gone.contains(&(at - 1))
-        });
-        pairs
-    }
-
-    fn repeated_key(&mut self, key: &Node, first: &Node) {
-        let shown = match &key.value {
-            Value::Str(text) if text.len() <= 60 => format!("the key `{text}`"),
-            _ => "this key".to_owned(),
-        };
-        let message = format!("{shown} is given twice in the same mapping");
-        let label = match (&key.value, &first.value) {
-            (a, b) if a == b => "",
-            _ => "Python takes it for the same key",
-        };
-        let finding = match self.dialect {
-            Dialect::Ansible => {
-                // Overriding what a merge key brought is what merge keys are for.
-                if first.via.is_some() {
-                    return;
-                }
-                Diagnostic::warning("duplicate-key", message)
-                    .help("Ansible uses the last value and drops the first: remove one of them.")
-            }
-            Dialect::Salt | Dialect::Yaml12 => {
-                Diagnostic::error("duplicate-key", message).help("Remove or rename one of them.")
-            }
-        };
-        let at = key.via.unwrap_or(key.span);
-        let mut finding = finding.at(at, label).at(first.via.unwrap_or(first.span), "given first here");
-        if key.via.is_some() {
-            finding = finding.at(key.span, "merged in from here");
-            finding.help = vec![
-                "Salt refuses merged mappings that share a key: merge one of them, or write the key out."
-                    .to_owned(),
-            ];
-        }
-        self.found(finding);
-    }
-
-    /// PyYAML's `flatten_mapping`: puts what merge keys bring in front of a mapping's own entries,
-    /// once and for all. What is no mapping is left as it is.
-    fn flatten(&mut self, link: Link, depth: usize) -> Option<()> {
-        if self.dialect == Dialect::Yaml12 {
-            return Some(());
-        }
-        let raw = &self.graph.nodes[link.node as usize];
-        let Content::Map(entries) = &raw.content else { return Some(()) };
-        let tags = |entry: &Entry| self.graph.nodes[entry.key.node as usize].tag;
-        if !entries.iter().any(|entry| matches!(tags(entry), Tag::Merge | Tag::Value)) {
-            return Some(());
-        }
-        if depth > MAX_DEPTH {
-            let range = raw.range;
-            self.too_deep(range);
-            return None;
-        }
-        let entries = entries.clone();
-        let mut own = Vec::with_capacity(entries.len());
-        let mut merged = Vec::new();
-        for entry in entries {
-            match self.graph.nodes[entry.key.node as usize].tag {
-                Tag::Merge => self.merge(entry, depth, &mut merged)?,
-                Tag::Value => {
-                    self.graph.nodes[entry.key.node as usize].tag = Tag::Str;
-                    own.push(entry);
-                }
-                _ => own.push(entry),
-            }
-        }
-        if self.dialect == Dialect::Salt {
-            self.drop_overridden(&own, &mut merged);
-        }
-        merged.append(&mut own);
-        self.graph.nodes[link.node as usize].content = Content::Map(merged);
-        Some(())
-    }
-
-    fn merge(&mut self, entry: Entry, depth: usize, merged: &mut Vec<Entry>) -> Option<()> {
-        let via = self.graph.nodes[entry.key.node as usize].range;
-        let targets = match &self.graph.nodes[entry.value.node as usize].content {
-            Content::Map(_) => vec![entry.value],
-            // The first one in the list wins: it comes last.
-            Content::List(items) => items.iter().rev().copied().collect(),
-            Content::Scalar(_) => return self.unmergeable(entry.value),
-        };
-        for target in targets {
-            self.flatten(target, depth + 1)?;
-            let Content::Map(entries) = &self.graph.nodes[target.node as usize].content else {
-                return self.unmergeable(target);
-            };
-            let entries = entries.clone();
-            self.charge(entries.len() * size_of::<Entry>(), via)?;
-            merged.extend(entries.into_iter().map(|Entry { key, value }| Entry {
-                key: Link { via: Some(via), ..key },
-                value: Link { via: Some(via), ..value },
-            }));
-        }
-        Some(())
-    }
-
-    fn unmergeable(&mut self, link: Link) -> Option<()> {
-        let range = self.graph.nodes[link.node as usize].range;
-        let finding = Diagnostic::error("merge-key", "`<<` merges a mapping, or a list of mappings")
-            .at(self.span(link.via.unwrap_or(range)), "this is something else")
-            .help("Write `<<: *anchor` with the anchor of a mapping, or quote the key: \"<<\".");
-        self.found(finding);
-        None
-    }
-
-    /// Salt drops what the mapping itself has, comparing keys as they are written.
-    fn drop_overridden(&self, own: &[Entry], merged: &mut Vec<Entry>) {
-        let text = |entry: &Entry| match &self.graph.nodes[entry.key.node as usize].content {
-            Content::Scalar(text) => Some(text.as_ref()),
-            _ => None,
-        };
-        let own: HashSet<&str> = own.iter().filter_map(text).collect();
-        merged.retain(|entry| text(entry).is_none_or(|text| !own.contains(text)));
     }
 
     fn scalar(&mut self, link: Link, tag: Tag, way: Way) -> Option<Value> {

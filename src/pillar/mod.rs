@@ -13,6 +13,7 @@ mod graph;
 mod jinja;
 mod json;
 mod key;
+mod merge;
 mod number;
 mod print;
 mod select;
@@ -34,7 +35,10 @@ pub const MAX_NODES: usize = 4_000_000;
 
 /// How many bytes aliases and merge keys may copy in one document. 10,000 services that merge forty
 /// defaults each copy 80 MB.
-pub const MAX_EXPANSION: usize = 256 << 20;
+pub const MAX_EXPANSION: usize = 128 << 20;
+
+/// More findings than anybody reads at once: what comes after them is left out.
+const MOST_FINDINGS: usize = 100;
 
 /// How a text is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -290,7 +294,8 @@ fn documents<'a>(
         } else {
             findings.extend(flaws.into_iter().map(|flaw| flaw_finding(flaw, id, text)));
         }
-        if is_final {
+        let is_wrong = || findings.iter().any(|finding| finding.severity == Severity::Error);
+        if is_final || findings.len() >= MOST_FINDINGS && is_wrong() {
             break;
         }
     }

@@ -167,13 +167,17 @@ fn int_11(text: &str) -> Option<Int> {
     Some(if negative { negate(value) } else { value })
 }
 
+/// Python's `str.strip()`.
+fn strip(text: &str) -> &str {
+    text.trim_matches(|character: char| character.is_whitespace() || matches!(character, '\x1c'..='\x1f'))
+}
+
 /// `1:30` is ninety.
 fn sixties(text: &str) -> Option<Int> {
     let mut sum = Decimal::default();
     for part in text.split(':') {
-        // Only what the pattern lets through: no sign, no blanks.
         if part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_digit()) {
-            return None;
+            return odd_sixties(text);
         }
         let mut value = Decimal::default();
         part.bytes().for_each(|digit| value.multiply_add(10, u32::from(digit - b'0')));
@@ -183,9 +187,19 @@ fn sixties(text: &str) -> Option<Int> {
     Some(sum.into_int(false))
 }
 
+/// The same where an explicit `!!int` lets signs and blanks through that no pattern would.
+fn odd_sixties(text: &str) -> Option<Int> {
+    text.split(':')
+        .try_fold(0_i64, |sum, part| match python_int(part, 10)? {
+            Int::Small(value) => sum.checked_mul(60)?.checked_add(value),
+            Int::Big(_) => None,
+        })
+        .map(Int::Small)
+}
+
 /// Python's `int(text, base)` for ASCII: blanks around, a sign, the base's own prefix.
 fn python_int(text: &str, base: u32) -> Option<Int> {
-    let text = text.trim_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
+    let text = strip(text);
     let negative = text.starts_with('-');
     let text = text.strip_prefix(['-', '+']).unwrap_or(text);
     let prefixes = match base {
@@ -322,5 +336,5 @@ fn sixties_float(text: &str) -> Option<f64> {
 
 /// Python's `float(text)`, and Rust's own, agree on ASCII but for the blanks around.
 fn python_float(text: &str) -> Option<f64> {
-    text.trim_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']).parse().ok()
+    strip(text).parse().ok()
 }

@@ -5,6 +5,9 @@ use super::{MAX_DEPTH, Style};
 use granit_parser::{Parser, ScalarStyle, ScanError, StrInput, Tag};
 use std::borrow::Cow;
 
+/// How far the scanner looks ahead for the colon of a key, and a little more.
+const LOOKAHEAD: usize = 1100;
+
 /// The scanner of the dialect `yaml1.2`.
 pub(super) struct Scanner<'a> {
     parser: Parser<'a, StrInput<'a>>,
@@ -15,9 +18,9 @@ impl<'a> Scanner<'a> {
         let options = granit_parser::options! {
             emit_comments: false,
             emit_unresolved_aliases: true,
-            // One more than is accepted, so that the composer says it in its own words.
-            flow_nesting_limit: MAX_DEPTH + 1,
-            block_nesting_limit: MAX_DEPTH + 1,
+            // More than is accepted, and than the scanner looks ahead: the composer says it first.
+            flow_nesting_limit: MAX_DEPTH + LOOKAHEAD,
+            block_nesting_limit: MAX_DEPTH + LOOKAHEAD,
         };
         Self { parser: Parser::new_from_str_with_options(text, options) }
     }

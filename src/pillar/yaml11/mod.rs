@@ -8,6 +8,7 @@
 
 mod cursor;
 mod directive;
+mod flow;
 mod parser;
 mod scalar;
 mod scanner;

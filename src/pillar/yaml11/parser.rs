@@ -10,7 +10,7 @@ use std::borrow::Cow;
 const MOST_TAG_DIRECTIVES: usize = 100;
 
 #[derive(Clone, Copy, Debug)]
-enum State {
+pub(super) enum State {
     ImplicitDocumentStart,
     DocumentStart,
     DocumentContent,
@@ -37,21 +37,21 @@ enum State {
 /// The scanner of the dialects `salt` and `ansible`.
 #[derive(Debug)]
 pub(in crate::pillar) struct Parser<'a> {
-    scanner: Scanner<'a>,
-    state: State,
-    states: Vec<State>,
+    pub(super) scanner: Scanner<'a>,
+    pub(super) state: State,
+    pub(super) states: Vec<State>,
     /// Where the open collections began.
     marks: Vec<Mark>,
     tag_directives: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
-type Found<'a> = Result<(Event<'a>, Range)>;
+pub(super) type Found<'a> = Result<(Event<'a>, Range)>;
 
-fn range(start: Mark, end: Mark) -> Range {
+pub(super) fn range(start: Mark, end: Mark) -> Range {
     Range { start: start.byte, end: end.byte }
 }
 
-fn empty_scalar<'a>(at: Mark) -> Found<'a> {
+pub(super) fn empty_scalar<'a>(at: Mark) -> Found<'a> {
     let event = Event::Scalar { properties: Properties::default(), value: "".into(), style: Style::Plain };
     Ok((event, range(at, at)))
 }
@@ -198,7 +198,7 @@ impl<'a> Parser<'a> {
     }
 
     /// An alias, or properties and content.
-    fn node(&mut self, block: bool, indentless: bool) -> Found<'a> {
+    pub(super) fn node(&mut self, block: bool, indentless: bool) -> Found<'a> {
         let token = self.scanner.peek()?;
         let start = token.start;
         if let Kind::Alias(name) = token.kind {
@@ -285,14 +285,14 @@ impl<'a> Parser<'a> {
     }
 
     /// Past the token that opened a collection, which errors in it point to.
-    fn open(&mut self) -> Result<()> {
+    pub(super) fn open(&mut self) -> Result<()> {
         let start = self.scanner.peek()?.start;
         self.marks.push(start);
         self.scanner.skip();
         Ok(())
     }
 
-    fn close(&mut self, closing: bool) -> Found<'a> {
+    pub(super) fn close(&mut self, closing: bool) -> Found<'a> {
         let token = self.scanner.peek()?;
         let place = if closing { range(token.start, token.end) } else { range(token.start, token.start) };
         self.scanner.skip();
@@ -301,7 +301,7 @@ impl<'a> Parser<'a> {
         Ok((Event::CollectionEnd, place))
     }
 
-    fn unexpected(&mut self, context: &'static str, problem: &'static str, at: Mark) -> Found<'a> {
+    pub(super) fn unexpected(&mut self, context: &'static str, problem: &'static str, at: Mark) -> Found<'a> {
         let from = self.marks.pop().unwrap_or(at);
         error(context, from, problem, at)
     }
@@ -382,114 +382,5 @@ impl<'a> Parser<'a> {
         }
         self.states.push(State::BlockMappingKey);
         self.node(true, true)
-    }
-
-    fn flow_sequence_entry(&mut self, first: bool) -> Found<'a> {
-        if first {
-            self.open()?;
-        } else if !matches!(self.scanner.peek()?.kind, Kind::FlowSequenceEnd) {
-            let token = self.scanner.peek()?;
-            let at = token.start;
-            if !matches!(token.kind, Kind::FlowEntry) {
-                return self.unexpected(
-                    "while parsing a flow sequence",
-                    "did not find expected ',' or ']'",
-                    at,
-                );
-            }
-            self.scanner.skip();
-        }
-        let token = self.scanner.peek()?;
-        let place = range(token.start, token.end);
-        match token.kind {
-            Kind::Key => {
-                self.scanner.skip();
-                self.state = State::FlowSequenceEntryMappingKey;
-                Ok((Event::MapStart(Properties::default()), place))
-            }
-            Kind::FlowSequenceEnd => self.close(true),
-            _ => {
-                self.states.push(State::FlowSequenceEntry);
-                self.node(false, false)
-            }
-        }
-    }
-
-    fn flow_sequence_entry_mapping_key(&mut self) -> Found<'a> {
-        let token = self.scanner.peek()?;
-        let end = token.end;
-        if matches!(token.kind, Kind::Value | Kind::FlowEntry | Kind::FlowSequenceEnd) {
-            // libyaml drops the token here, so `[? : x]` is an error of its own kind; so be it.
-            self.scanner.skip();
-            self.state = State::FlowSequenceEntryMappingValue;
-            return empty_scalar(end);
-        }
-        self.states.push(State::FlowSequenceEntryMappingValue);
-        self.node(false, false)
-    }
-
-    fn flow_sequence_entry_mapping_value(&mut self) -> Found<'a> {
-        if matches!(self.scanner.peek()?.kind, Kind::Value) {
-            self.scanner.skip();
-            if !matches!(self.scanner.peek()?.kind, Kind::FlowEntry | Kind::FlowSequenceEnd) {
-                self.states.push(State::FlowSequenceEntryMappingEnd);
-                return self.node(false, false);
-            }
-        }
-        self.state = State::FlowSequenceEntryMappingEnd;
-        empty_scalar(self.scanner.peek()?.start)
-    }
-
-    fn flow_sequence_entry_mapping_end(&mut self) -> Found<'a> {
-        let at = self.scanner.peek()?.start;
-        self.state = State::FlowSequenceEntry;
-        Ok((Event::CollectionEnd, range(at, at)))
-    }
-
-    fn flow_mapping_key(&mut self, first: bool) -> Found<'a> {
-        if first {
-            self.open()?;
-        } else if !matches!(self.scanner.peek()?.kind, Kind::FlowMappingEnd) {
-            let token = self.scanner.peek()?;
-            let at = token.start;
-            if !matches!(token.kind, Kind::FlowEntry) {
-                return self.unexpected(
-                    "while parsing a flow mapping",
-                    "did not find expected ',' or '}'",
-                    at,
-                );
-            }
-            self.scanner.skip();
-        }
-        match self.scanner.peek()?.kind {
-            Kind::Key => {
-                self.scanner.skip();
-                let token = self.scanner.peek()?;
-                if matches!(token.kind, Kind::Value | Kind::FlowEntry | Kind::FlowMappingEnd) {
-                    let at = token.start;
-                    self.state = State::FlowMappingValue;
-                    return empty_scalar(at);
-                }
-                self.states.push(State::FlowMappingValue);
-                self.node(false, false)
-            }
-            Kind::FlowMappingEnd => self.close(true),
-            _ => {
-                self.states.push(State::FlowMappingEmptyValue);
-                self.node(false, false)
-            }
-        }
-    }
-
-    fn flow_mapping_value(&mut self, empty: bool) -> Found<'a> {
-        if !empty && matches!(self.scanner.peek()?.kind, Kind::Value) {
-            self.scanner.skip();
-            if !matches!(self.scanner.peek()?.kind, Kind::FlowEntry | Kind::FlowMappingEnd) {
-                self.states.push(State::FlowMappingKey);
-                return self.node(false, false);
-            }
-        }
-        self.state = State::FlowMappingKey;
-        empty_scalar(self.scanner.peek()?.start)
     }
 }

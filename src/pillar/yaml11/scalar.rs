@@ -194,6 +194,10 @@ impl<'a> Scanner<'a> {
                 b'\\' if quote == b'"' => text.push(self.scan_escape(start)?),
                 _ => {
                     self.cursor.skip();
+                    let run = self.cursor.run(|byte| {
+                        byte == quote || matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b'\\' | 0xC2 | 0xE2)
+                    });
+                    self.cursor.skip_bytes(run);
                     text.push_str(self.cursor.slice(from, self.cursor.mark.byte));
                 }
             }
