@@ -18,7 +18,7 @@ use runsmith::source::{Source, SourceId};
 use serde_json::{Value as Json, json};
 
 /// How many times a tree with `SERVICES` services is rendered and read.
-const BATCHES: u32 = 40;
+const BATCHES: u32 = 32;
 /// Texts in one batch: somewhat more than the keys of its services, so that each key sees others each time.
 const TEXTS: usize = 240;
 
