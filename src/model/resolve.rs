@@ -47,13 +47,15 @@ pub fn resolve(input: Application, context: Context<'_>) -> Result<Service, Vec<
 }
 
 fn build(input: Application, context: Context<'_>, check: &mut Check<'_>) -> Service {
-    let application = input
+    let mut application = input
         .application
         .or(input.unicorn_application)
         .or_else(|| context.name.map(str::to_owned))
         .unwrap_or_default();
     if application.is_empty() {
         check.missing("application", "it names the service");
+        // Paths that are made of the name are not complained about as well.
+        application.push('-');
     }
     let user = input.user.unwrap_or_else(|| {
         check.missing("user", "the application runs as this user");
