@@ -187,7 +187,7 @@ fn double_names(planned: &[Planned]) -> Vec<Diagnostic> {
 ///
 /// Each application's are in order; what begins with the same two steps (`/etc/sv`, `/var/www`) is
 /// brought together first. Applications mostly come in the order of their names, so the sort then
-/// finds little to do: 200,000 paths compared all over took a fifth of a run.
+/// finds little to do, where comparing 200,000 paths all over was a good part of a run.
 fn in_order(planned: Vec<Planned>) -> Vec<(Entry, Span)> {
     /// Where every application has a place of its own, bringing together does not help.
     const MOST_PARTS: usize = 32;
