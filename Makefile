@@ -1,13 +1,11 @@
 # The two commands a newcomer needs: make demo, make test.
 CARGO ?= cargo
-BINARY = target/debug/runsmith
 
 .PHONY: demo test lint bench golden build
 
 demo:
 	@scripts/setup demo
-	@$(CARGO) build --quiet --bins --example demo
-	@target/debug/examples/demo
+	@$(CARGO) test --quiet --locked --test demo
 
 test:
 	scripts/setup test
@@ -26,7 +24,7 @@ bench:
 
 # Rewrites what the tests compare with; `git diff` is the review.
 golden:
-	RUNSMITH_BLESS=1 $(CARGO) test --locked --test golden --test schema
+	RUNSMITH_BLESS=1 $(CARGO) test --locked --test golden --test schema --test readme --test dialects
 
 build:
 	$(CARGO) build --release --locked

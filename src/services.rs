@@ -267,7 +267,7 @@ pub fn rendered(source: &Source, id: SourceId) -> Result<Service, Vec<Diagnostic
                 .at(start, "expected a first line such as \"#!/usr/bin/runsmith run\""),
         ]);
     }
-    let parsed = pillar::parse(source, id, Format::Yaml, Dialect::Yaml12)?;
+    let parsed = pillar::parse_rendered(source, id)?;
     let Some(node) = parsed.documents.first() else {
         return Err(vec![Diagnostic::error("run-script", "the run script is empty").at(start, "")]);
     };
@@ -350,7 +350,7 @@ fn json(node: &Node, path: &mut Vec<String>, found: &mut Vec<Diagnostic>) -> Jso
             Json::Array(list)
         }
         Value::Map(pairs) => {
-            let settings = path.len() == 1 && path.iter().any(|key| key == "gunicorn" || key == "unicorn");
+            let settings = path.first().is_some_and(|key| key == "gunicorn" || key == "unicorn");
             let mut map = Map::with_capacity(pairs.len());
             for pair in pairs {
                 let Value::Str(key) = &pair.key.value else {

@@ -1,3 +1,4 @@
+# -*- coding: utf-8 -*-
 # {{ managed | comment }}
 # Edits are overwritten.
 {% if settings.workers is undefined %}

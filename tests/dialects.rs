@@ -421,7 +421,7 @@ fn yaml_1_2_reads_what_its_specification_says() {
     }
 }
 
-/// The table of `docs/dialects.md` is what the code does; `GOLDEN=1` rewrites it.
+/// The table of `docs/dialects.md` is what the code does; `make golden` rewrites it.
 #[test]
 fn the_page_shows_what_is_read() {
     const ROW: &str = "| `` ";
@@ -442,11 +442,11 @@ fn the_page_shows_what_is_read() {
         })
         .collect();
     assert!(rows > 50, "{rows} rows");
-    if std::env::var_os("GOLDEN").is_some() {
+    if std::env::var_os("RUNSMITH_BLESS").is_some() {
         std::fs::write(&path, &now).expect("the page can be written");
     }
     assert!(
-        page == now || std::env::var_os("GOLDEN").is_some(),
-        "docs/dialects.md is out of date: GOLDEN=1 cargo test --test dialects"
+        page == now || std::env::var_os("RUNSMITH_BLESS").is_some(),
+        "docs/dialects.md is out of date: make golden"
     );
 }

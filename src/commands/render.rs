@@ -62,7 +62,9 @@ fn put(tree: &crate::tree::Tree, root: &Path, arguments: &cli::Render, terminal:
             Ok(Exit::Clean)
         }
         Err(stopped) => {
-            report::tree::changes_text(&stopped.done, &mut terminal.out)?;
+            if !stopped.done.is_empty() {
+                report::tree::changes_text(&stopped.done, &mut terminal.out)?;
+            }
             Err(stopped.failure.into())
         }
     }
@@ -97,9 +99,13 @@ fn templates(directory: Option<&Path>) -> Result<Templates, Failure> {
         replacements.push((name, text));
     }
     replacements.sort();
-    let templates = Templates::with(replacements)?;
+    let place = |failure| match failure {
+        Failure::Template(sentence) => Failure::Template(format!("{}/{sentence}", directory.display())),
+        other => other,
+    };
+    let templates = Templates::with(replacements).map_err(place)?;
     for context in services::specimens()? {
-        templates.check(&context)?;
+        templates.check(&context).map_err(place)?;
     }
     Ok(templates)
 }

@@ -23,6 +23,8 @@ const BOOT_TIMEOUT: Duration = Duration::seconds(60);
 const GRACEFUL_TIMEOUT: u64 = 30;
 /// How much longer than the server we wait, so that the server's own limit acts first, in seconds.
 const DRAIN_MARGIN: u64 = 10;
+/// The longest argument or variable that a program can be given, in bytes (MAX_ARG_STRLEN less the NUL).
+const ARGUMENT_MAX: usize = 131_071;
 /// The backlog of gunicorn and of the gist.
 const BACKLOG: u32 = 2048;
 
@@ -44,13 +46,15 @@ pub fn resolve(input: Application, context: Context<'_>) -> Result<Service, Vec<
 }
 
 fn build(input: Application, context: Context<'_>, check: &mut Check<'_>) -> Service {
-    let application = input
+    let mut application = input
         .application
         .or(input.unicorn_application)
         .or_else(|| context.name.map(str::to_owned))
         .unwrap_or_default();
     if application.is_empty() {
         check.missing("application", "it names the service");
+        // Paths that are made of the name are not complained about as well.
+        application.push('-');
     }
     let user = input.user.unwrap_or_else(|| {
         check.missing("user", "the application runs as this user");
@@ -186,7 +190,12 @@ fn words(
 ) -> Vec<String> {
     match given {
         None => default(),
-        Some(Words::List(words)) => words,
+        Some(Words::List(words)) => {
+            if words.iter().any(|word| word.len() > ARGUMENT_MAX) {
+                check.complain("too-long", &[key], format!("`{key}`: a word has more than {ARGUMENT_MAX} bytes, and the kernel takes no more for an argument"));
+            }
+            words
+        }
         Some(Words::Line(line)) => {
             if let Some(sign) = line.chars().find(|c| "'\"\\$`;&|<>()*?[]{}~#!".contains(*c)) {
                 check.complain(
@@ -233,6 +242,13 @@ fn app(given: Option<String>, server: Server, check: &mut Check<'_>) -> String {
         Server::Unicorn => "config.ru".to_owned(),
         Server::Gunicorn | Server::Any => "wsgi:app".to_owned(),
     });
+    if app.len() > ARGUMENT_MAX {
+        check.complain(
+            "too-long",
+            &["app"],
+            format!("`app` has more than {ARGUMENT_MAX} bytes, and the kernel takes no more for an argument"),
+        );
+    }
     if app.trim() != app {
         check.complain("app", &["app"], "`app` begins or ends with a blank");
     }
@@ -312,6 +328,13 @@ fn handoff(
             "`handoff.ready: workers` works with gunicorn and unicorn only; this program can say it by `notify` or be `alive`",
         );
     }
+    if server == Server::Any && run_script == RunScript::Shell && ready == Ready::Notify {
+        check.complain(
+            "handoff",
+            &["handoff", "ready"],
+            "`handoff.ready: notify` needs `run_script: native`: a shell cannot receive it",
+        );
+    }
     let graceful = settings.get("graceful_timeout").and_then(Json::as_u64).unwrap_or(GRACEFUL_TIMEOUT);
     let drain = Duration::seconds(graceful.min(80_000) + DRAIN_MARGIN);
     Handoff {
@@ -359,6 +382,13 @@ fn sockets(input: OneOrMany<BindInput>, server: Server, check: &mut Check<'_>) -
         let path = address.unix_path().unwrap_or_default();
         if path.chars().any(char::is_control) {
             check.complain("address", steps, "`bind`: the path of a Unix socket has a control character");
+        }
+        if server == Server::Gunicorn && path.contains("unix:") {
+            check.complain(
+                "address",
+                steps,
+                "`bind`: gunicorn takes only what follows the last \"unix:\" for the path",
+            );
         }
         if server == Server::Gunicorn && path.trim() != path {
             check.complain("address", steps, "`bind`: gunicorn drops the blank at the end of the path");
@@ -408,6 +438,26 @@ fn variables(
         }
         kept.insert(name, text(value));
     }
+    for (name, value) in plain.iter().chain(&kept) {
+        let place = ["secrets", "environment"].into_iter().find(|key| check.node.has(&[key, name]));
+        let steps = [place.unwrap_or("environment"), name];
+        if let Some(why) = taken(name, kept.contains_key(name)) {
+            check.complain("variable", &steps, format!("`{name}` cannot be set: {why}"));
+        }
+        if name.len() + 1 + value.len() > ARGUMENT_MAX {
+            check.complain("too-long", &steps, format!("`{name}` and its value have more than {ARGUMENT_MAX} bytes, and the kernel takes no more for a variable"));
+        }
+        if kept.contains_key(name) && name.len() > super::paths::NAME_MAX {
+            check.complain(
+                "too-long",
+                &steps,
+                format!(
+                    "the name of a secret is that of a file and may have {} bytes",
+                    super::paths::NAME_MAX
+                ),
+            );
+        }
+    }
     if run_script == RunScript::Shell {
         let names: Vec<_> = kept
             .iter()
@@ -424,6 +474,20 @@ fn variables(
         }
     }
     (plain, kept)
+}
+
+/// Why a variable would not arrive: the service itself sets it.
+fn taken(name: &str, secret: bool) -> Option<&'static str> {
+    match name {
+        "RUNSMITH_SERVICE" | "RUNSMITH_TOKEN" | "RUNSMITH_READY" => Some("runsmith sets it itself"),
+        "LISTEN_FDS" | "LISTEN_PID" | "LISTEN_FDNAMES" | "GUNICORN_FD" | "GUNICORN_PID" | "UNICORN_FD"
+        | "UNICORN_WORKER" => Some("by it a server is told which sockets it inherits"),
+        "NOTIFY_SOCKET" => Some("by it a server is told where to say that it is ready"),
+        "HOME" | "USER" | "LOGNAME" | "PWD" | "PATH" | "VIRTUAL_ENV" if secret => {
+            Some("every service has it, so it is no secret; use `environment`")
+        }
+        _ => None,
+    }
 }
 
 fn limits(given: BTreeMap<Resource, LimitInput>, check: &mut Check<'_>) -> BTreeMap<Resource, Limit> {

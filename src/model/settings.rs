@@ -109,8 +109,12 @@ pub struct Removed {
     pub instead: String,
 }
 
-/// A text without blanks at its ends, as Python's `str.strip` knows them.
-const STRIPPED: &str = r"^([^\s\x1c-\x1f]([\s\S]*[^\s\x1c-\x1f])?)?$";
+/// A text without blanks at its ends, as Python's `str.strip` knows them. They are listed, because `\s` is another set
+/// in each dialect of patterns: a schema's has U+FEFF and lacks U+0085 and U+001C to U+001F.
+const STRIPPED: &str = concat!(
+    r"^([^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]",
+    r"([\s\S]*[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000])?)?$"
+);
 
 impl Setting {
     /// Why a pillar may not set it, and what to do instead; nothing if it may.

@@ -4,12 +4,11 @@
 use super::event::Range;
 use super::graph::{Content, Entry, Graph, Link};
 use super::tag::{Tag, implied};
-use super::{Dialect, MAX_DEPTH, MAX_EXPANSION, Node, Pair, Style, Value, base64, number, time};
-use crate::diagnostic::Diagnostic;
+use super::{
+    Dialect, MAX_DEPTH, MAX_EXPANSION, MOST_FINDINGS, Node, Pair, Style, Value, base64, number, time,
+};
+use crate::diagnostic::{Diagnostic, Severity};
 use crate::source::{SourceId, Span};
-
-/// More findings than anybody reads at once.
-const MOST_FINDINGS: usize = 100;
 
 pub(super) struct Builder<'g, 'a> {
     pub(super) graph: &'g mut Graph<'a>,
@@ -79,10 +78,12 @@ impl Builder<'_, '_> {
         if self.findings.iter().any(known) {
             return;
         }
-        self.findings.push(finding);
-        if self.findings.len() >= MOST_FINDINGS {
-            self.gave_up = true;
+        let is_error = finding.severity == Severity::Error;
+        let enough = self.findings.len() >= MOST_FINDINGS;
+        if is_error || !enough {
+            self.findings.push(finding);
         }
+        self.gave_up = is_error && enough;
     }
 
     /// Counts what an alias or a merge key copies.

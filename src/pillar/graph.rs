@@ -2,7 +2,7 @@
 
 use super::event::{Event, Events, Properties, Range, SyntaxError};
 use super::tag::{Tag, Tags};
-use super::{Dialect, MAX_DEPTH, MAX_NODES, Style};
+use super::{Dialect, MAX_DEPTH, MAX_NODES, MOST_FINDINGS, Style};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
@@ -172,12 +172,19 @@ impl<'a> Composer<'a> {
         Ok(Link { node, via: None })
     }
 
+    /// Keeps a flaw that does not end the reading.
+    fn flaw(&mut self, flaw: Flaw<'a>) {
+        if self.flaws.len() < MOST_FINDINGS {
+            self.flaws.push(flaw);
+        }
+    }
+
     /// PyYAML refuses a second anchor of the same name; YAML 1.2 lets it win from there on.
     fn name(&mut self, name: Cow<'a, str>, node: u32, range: Range) {
         match self.anchors.get(&name) {
             Some(first) if self.dialect != Dialect::Yaml12 => {
                 let first = self.nodes[*first as usize].range;
-                self.flaws.push(Flaw::DuplicateAnchor(name, range, first));
+                self.flaw(Flaw::DuplicateAnchor(name, range, first));
             }
             _ => {
                 self.anchors.insert(name, node);
@@ -189,13 +196,13 @@ impl<'a> Composer<'a> {
         match self.anchors.get(&name) {
             Some(node) => {
                 if self.open.iter().any(|open| open.node == *node) {
-                    self.flaws.push(Flaw::RecursiveAlias(name, range));
+                    self.flaw(Flaw::RecursiveAlias(name, range));
                     return Link { node: 0, via: None };
                 }
                 Link { node: *node, via: Some(range) }
             }
             None => {
-                self.flaws.push(Flaw::UndefinedAlias(name, range));
+                self.flaw(Flaw::UndefinedAlias(name, range));
                 // Never followed: a graph with flaws is not built.
                 Link { node: 0, via: None }
             }

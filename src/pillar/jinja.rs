@@ -24,9 +24,17 @@ pub(super) fn in_value(text: &str) -> Option<usize> {
 /// The first `{{`, `{%` or `{#` of a text that is no YAML, comments left out.
 pub(super) fn in_text(text: &str) -> Option<Range> {
     let mut start = 0;
+    // What is never closed is no Jinja, only many braces.
+    let pairs = [("{{", "}}"), ("{%", "%}"), ("{#", "#}")].map(|(open, close)| (open, text.rfind(close)));
     for line in text.split_inclusive('\n') {
         let code = without_comment(line);
-        let first = ["{{", "{%", "{#"].into_iter().filter_map(|open| code.find(open)).min();
+        let first = pairs
+            .iter()
+            .filter_map(|(open, last_close)| {
+                let at = code.find(open)?;
+                last_close.is_some_and(|close| close > start + at).then_some(at)
+            })
+            .min();
         if let Some(at) = first {
             let end = code[at..].find(['}', '\r', '\n']).map_or(code.len(), |end| at + end);
             let end = if code[end..].starts_with("}}") { end + 2 } else { code.len().min(end + 1) };

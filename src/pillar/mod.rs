@@ -37,6 +37,9 @@ pub const MAX_NODES: usize = 4_000_000;
 /// defaults each copy 80 MB.
 pub const MAX_EXPANSION: usize = 128 << 20;
 
+/// More findings than anybody reads at once: what comes after them is left out.
+const MOST_FINDINGS: usize = 100;
+
 /// How a text is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -250,10 +253,25 @@ pub fn parse(
     if let Some(finding) = control_character(text, id) {
         return Err(vec![finding]);
     }
+    let jinja = jinja::suspected(text);
     match dialect {
-        Dialect::Salt | Dialect::Ansible => documents(&mut yaml11::Parser::new(text), text, id, dialect),
-        Dialect::Yaml12 => documents(&mut yaml12::Scanner::new(text), text, id, dialect),
+        Dialect::Salt | Dialect::Ansible => {
+            documents(&mut yaml11::Parser::new(text), text, id, dialect, jinja)
+        }
+        Dialect::Yaml12 => documents(&mut yaml12::Scanner::new(text), text, id, dialect, jinja),
     }
+}
+
+/// Reads YAML that was rendered, not written by hand: braces in it are only text.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_rendered(source: &Source, id: SourceId) -> Result<Parsed, Vec<Diagnostic>> {
+    let text = source.text();
+    if let Some(finding) = too_large(text.len() as u64, id).or_else(|| control_character(text, id)) {
+        return Err(vec![finding]);
+    }
+    documents(&mut yaml12::Scanner::new(text), text, id, Dialect::Yaml12, false)
 }
 
 fn documents<'a>(
@@ -261,8 +279,8 @@ fn documents<'a>(
     text: &'a str,
     id: SourceId,
     dialect: Dialect,
+    look_for_jinja: bool,
 ) -> Result<Parsed, Vec<Diagnostic>> {
-    let look_for_jinja = jinja::suspected(text);
     let mut documents = Vec::new();
     let mut findings = Vec::new();
     while let Some((mut graph, flaws)) = graph::compose(events, dialect) {
@@ -276,7 +294,8 @@ fn documents<'a>(
         } else {
             findings.extend(flaws.into_iter().map(|flaw| flaw_finding(flaw, id, text)));
         }
-        if is_final {
+        let is_wrong = || findings.iter().any(|finding| finding.severity == Severity::Error);
+        if is_final || findings.len() >= MOST_FINDINGS && is_wrong() {
             break;
         }
     }

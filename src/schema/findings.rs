@@ -1,15 +1,19 @@
 //! What the schema has against an application, each finding at its place and in plain words.
 
-use jsonschema::error::ValidationErrorKind;
-use jsonschema::{ValidationError, Validator};
+use std::collections::HashSet;
 use std::sync::OnceLock;
 
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{ValidationError, Validator};
 use serde_json::Value as Json;
 
 use super::proof::Shapes;
 use crate::diagnostic::Diagnostic;
 use crate::model::settings::{GUNICORN, Table, UNICORN};
 use crate::pillar::{Node, Value};
+
+/// So many unknown keys of one map are named; who has more has given another file than was meant.
+const MOST_KEYS: usize = 100;
 
 /// The schema of one application. It is compiled once somebody has something wrong.
 pub struct Checker {
@@ -37,16 +41,16 @@ impl Checker {
 
     /// Every finding about `json`, which `node` is the spanned form of, and the keys of the
     /// application they are about.
-    pub fn check(&self, json: &Json, node: &Node) -> (Vec<Diagnostic>, Vec<String>) {
+    pub fn check(&self, json: &Json, node: &Node) -> (Vec<Diagnostic>, HashSet<String>) {
         if self.proves(json) {
-            return (vec![], vec![]);
+            return (vec![], HashSet::new());
         }
         match self.whole.get_or_init(Whole::compile) {
             Ok(whole) => whole.check(json, node),
             // A test compiles it, so nobody will read this.
             Err(error) => {
                 let message = format!("the schema cannot be compiled: {error}");
-                (vec![Diagnostic::error("invalid", message).at(node.span, "")], vec![])
+                (vec![Diagnostic::error("invalid", message).at(node.span, "")], HashSet::new())
             }
         }
     }
@@ -64,13 +68,15 @@ impl Whole {
         Ok(Self { validator, schema })
     }
 
-    fn check(&self, json: &Json, node: &Node) -> (Vec<Diagnostic>, Vec<String>) {
+    fn check(&self, json: &Json, node: &Node) -> (Vec<Diagnostic>, HashSet<String>) {
         let mut found = vec![];
-        let mut keys = vec![];
+        let mut keys = HashSet::new();
         for error in self.validator.iter_errors(json) {
             self.explain(&error, node, &mut found);
             match steps(&error).into_iter().next() {
-                Some(key) => keys.push(key),
+                Some(key) => {
+                    keys.insert(key);
+                }
                 None => {
                     if let ValidationErrorKind::AdditionalProperties { unexpected } = error.kind() {
                         keys.extend(unexpected.iter().cloned());
@@ -85,8 +91,13 @@ impl Whole {
         let steps = steps(error);
         match error.kind() {
             ValidationErrorKind::AdditionalProperties { unexpected } => {
-                for key in unexpected {
+                for key in unexpected.iter().take(MOST_KEYS) {
                     found.push(self.unknown_key(&steps, key, node));
+                }
+                if unexpected.len() > MOST_KEYS {
+                    let map = node.find(steps.iter().map(String::as_str)).unwrap_or(node);
+                    let more = format!("{} more unknown keys", unexpected.len() - MOST_KEYS);
+                    found.push(Diagnostic::error("unknown-key", more).at(map.head(), "in this map"));
                 }
             }
             ValidationErrorKind::PropertyNames { error: inner } => {

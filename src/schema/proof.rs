@@ -258,7 +258,9 @@ enum Pattern {
     Word,
     #[serde(rename = "\\S")]
     NotBlank,
-    #[serde(rename = "^([^\\s\\x1c-\\x1f]([\\s\\S]*[^\\s\\x1c-\\x1f])?)?$")]
+    #[serde(
+        rename = r"^([^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]([\s\S]*[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000])?)?$"
+    )]
     Stripped,
     /// Proven by none; the validator knows it.
     #[serde(other)]

@@ -1,0 +1,80 @@
+//! What the server is started with by the shell run script, and that `sv start` waits for it.
+
+#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a test may look and tell")]
+
+mod support;
+
+use std::fs;
+
+use support::service::{Server, Service, Socket, WORKERS};
+
+/// A value that no quoting gets right by luck.
+const ODD: &str = " it's \"$HOME\" `id` \\ *;\n-é\t";
+
+#[test]
+fn server_gets_what_the_pillar_says() {
+    let json = |text: &str| serde_json::Value::from(text).to_string();
+    let more = format!(
+        "environment: {{ODD: {odd}, EMPTY: ''}}\nsecrets: {{API_KEY: {key}}}\nlimits: {{nofile: {{soft: 1234, hard: 2345}}, core: 0}}\n\
+         umask: '0027'\nnice: 5\noom_score_adj: 100\ngroups: [adm]\n",
+        odd = json(ODD),
+        key = json("two\nlines and 'quotes'"),
+    );
+    let mut service = Service::render_with_log(Server::Sync, Socket::Tcp, &more);
+    service.supervise();
+    let output = service.sv("start");
+    assert!(output.status.success(), "{output:?}");
+    // `sv start` has returned, so it serves: no waiting here.
+    assert_eq!(service.version(), "1");
+    service.assert_one_generation();
+    let master = service.master();
+
+    let proc = |name: &str| fs::read(format!("/proc/{master}/{name}")).unwrap();
+    let text = |name: &str| String::from_utf8(proc(name)).unwrap();
+    let environment = text("environ");
+    let variable =
+        |name: &str| environment.split('\0').find_map(|entry| entry.strip_prefix(&format!("{name}=")));
+    assert_eq!(variable("ODD"), Some(ODD));
+    assert_eq!(variable("EMPTY"), Some(""));
+    assert_eq!(variable("API_KEY"), Some("two\nlines and 'quotes'"));
+    assert_eq!(variable("USER"), Some(service.name.as_str()));
+    assert_eq!(variable("RUNSMITH_SERVICE"), Some(service.name.as_str()));
+    assert_eq!(variable("PWD").map(str::to_owned), Some(format!("{}/current", service.root.display())));
+    assert!(variable("PATH").is_some_and(|path| path.starts_with("/") && path.contains("/bin:")));
+    assert_eq!(variable("SHELL"), None, "nothing of runsv's environment is passed on");
+
+    let status = text("status");
+    let line =
+        |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    assert_eq!(line("Umask:"), "0027");
+    assert_eq!(line("Uid:"), vec![service.user.uid.to_string(); 4].join("\t"));
+    let adm = fs::read_to_string("/etc/group").unwrap();
+    let adm = adm.lines().find_map(|line| line.strip_prefix("adm:x:")).unwrap().split(':').next().unwrap();
+    assert_eq!(line("Groups:").split(' ').next(), Some(adm));
+    // 32 and 33 are the C library's own.
+    let ignored = u64::from_str_radix(&line("SigIgn:"), 16).unwrap() & 0x7fff_ffff;
+    assert_eq!(ignored, 0x0100_1000, "only what Python itself ignores: PIPE and XFSZ");
+    let limits = text("limits");
+    assert!(
+        limits.lines().any(|line| line.split_whitespace().collect::<Vec<_>>()[..5]
+            == ["Max", "open", "files", "1234", "2345"]),
+        "{limits}"
+    );
+    assert_eq!(text("oom_score_adj").trim(), "100");
+    let stat = text("stat");
+    assert_eq!(stat.rsplit_once(") ").unwrap().1.split(' ').nth(16), Some("5"), "nice");
+    let fifo = service.run_directory().join("ready");
+    for entry in fs::read_dir(format!("/proc/{master}/fd")).unwrap().flatten() {
+        let target = fs::read_link(entry.path()).unwrap_or_default();
+        assert!(
+            !target.starts_with(fifo.parent().unwrap()),
+            "the script's {} is open in the server",
+            target.display()
+        );
+    }
+
+    let log = fs::read_to_string(service.root.join("shared/logs/service/current")).unwrap();
+    assert!(log.contains(&format!("runsmith: ready: {WORKERS} workers of master {master}")), "{log}");
+    service.sv("down");
+    service.assert_nothing_left();
+}

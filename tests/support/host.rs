@@ -1,0 +1,160 @@
+//! Users, ports, processes, programs.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+
+/// Fails the test by the name of what is missing.
+pub fn require(what: &str, path: &Path) {
+    assert!(path.exists(), "{what} is missing: there is no {}; run scripts/setup", path.display());
+}
+
+/// A virtualenv made by scripts/setup.
+pub fn virtualenv(name: &str) -> PathBuf {
+    let all =
+        std::env::var_os("RUNSMITH_VENVS").map_or_else(|| "/var/lib/runsmith-test".into(), PathBuf::from);
+    all.join(name)
+}
+
+/// Runs a command to its end and gives its output; a failure is the test's.
+pub fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("{program} could not be run ({error}); run scripts/setup"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}\n{}{}",
+        output.status,
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+    text(&output.stdout)
+}
+
+/// A user that exists as long as this value. Its processes are ended with it.
+pub struct User {
+    pub name: String,
+    pub uid: u32,
+}
+
+static USERS: AtomicU32 = AtomicU32::new(0);
+
+impl User {
+    pub fn new() -> Self {
+        assert!(rustix::process::geteuid().is_root(), "these tests make users and run runsv: they need root");
+        let name = format!("rst{}x{}", std::process::id(), USERS.fetch_add(1, Ordering::Relaxed));
+        // The tools give up if another one holds the password file, so they are called one at a time.
+        let lock = "/run/lock/runsmith-tests";
+        run(
+            "flock",
+            &[
+                "-w",
+                "60",
+                lock,
+                "useradd",
+                "--user-group",
+                "--no-create-home",
+                "--shell",
+                "/usr/sbin/nologin",
+                &name,
+            ],
+        );
+        let uid = run("id", &["-u", &name]).trim().parse().expect("a uid");
+        Self { name, uid }
+    }
+
+    /// Its living processes, but for svlogd, which is runsv's.
+    pub fn processes(&self) -> Vec<Process> {
+        Process::all()
+            .into_iter()
+            .filter(|process| process.uid == self.uid && process.lives() && process.command != "svlogd")
+            .collect()
+    }
+
+    /// Its processes that are nobody's child among them: masters.
+    pub fn masters(&self) -> Vec<u32> {
+        let all = self.processes();
+        all.iter().filter(|one| !all.iter().any(|other| other.pid == one.parent)).map(|one| one.pid).collect()
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        for process in self.processes() {
+            kill(process.pid, rustix::process::Signal::KILL);
+        }
+        let _ = Command::new("flock")
+            .args(["-w", "60", "/run/lock/runsmith-tests", "userdel", "--force", &self.name])
+            .output();
+    }
+}
+
+/// What /proc says about a process.
+#[derive(Clone, Debug)]
+pub struct Process {
+    pub pid: u32,
+    pub command: String,
+    pub parent: u32,
+    pub state: char,
+    pub uid: u32,
+}
+
+impl Process {
+    pub fn read(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let (head, fields) = stat.rsplit_once(") ")?;
+        let command = head.split_once('(')?.1.to_owned();
+        let mut fields = fields.split(' ');
+        let uid =
+            status.lines().find_map(|line| line.strip_prefix("Uid:\t"))?.split('\t').next()?.parse().ok()?;
+        Some(Self {
+            pid,
+            command,
+            state: fields.next()?.chars().next()?,
+            parent: fields.next()?.parse().ok()?,
+            uid,
+        })
+    }
+
+    pub fn all() -> Vec<Self> {
+        fs::read_dir("/proc")
+            .expect("/proc")
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter_map(Self::read)
+            .collect()
+    }
+
+    /// Neither ended nor a zombie.
+    pub fn lives(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X')
+    }
+}
+
+/// Whether a process exists and is no zombie.
+pub fn lives(pid: u32) -> bool {
+    Process::read(pid).is_some_and(|process| process.lives())
+}
+
+/// Sends a signal to one process.
+pub fn kill(pid: u32, signal: rustix::process::Signal) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid as i32) {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+static PORTS: AtomicU16 = AtomicU16::new(0);
+
+/// A port that nobody listens on. It is below those that outgoing connections get, and test
+/// processes look in different places first.
+pub fn free_port() -> u16 {
+    let first = (std::process::id() % 120) as u16 * 100;
+    (0..12_000u16)
+        .map(|_| 20_000 + (first + PORTS.fetch_add(1, Ordering::Relaxed)) % 12_000)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
+}

@@ -1,0 +1,409 @@
+//! One rendered service in a scratch root, run by a real runsv.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::host::{User, free_port, kill, require, run, virtualenv};
+use super::load::Address;
+use super::log::{Line, Log};
+use super::{HANDOVER, SOON, START, STOP};
+
+/// Which server, and with which workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server {
+    Sync,
+    Gthread,
+    Gevent,
+    Unicorn,
+}
+
+/// TCP or Unix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Socket {
+    Tcp,
+    Unix,
+}
+
+/// How a release behaves when it is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    Good,
+    /// Loads something that is not there.
+    Broken,
+    /// Never ends to load.
+    Hanging,
+    /// Loads once the file `go` is there in the scratch root.
+    Waiting,
+}
+
+/// Workers of each generation.
+pub const WORKERS: usize = 3;
+
+/// A service. Dropping it ends everything it started.
+pub struct Service {
+    pub name: String,
+    pub server: Server,
+    pub address: Address,
+    pub log: Log,
+    pub user: User,
+    pub root: PathBuf,
+    pub directory: PathBuf,
+    /// What `runsmith render` printed.
+    pub rendered: String,
+    runsv: Option<Child>,
+    scratch: tempfile::TempDir,
+}
+
+impl Service {
+    /// Renders a service with release 1 in place; nothing runs yet. `more` are further lines of the pillar.
+    pub fn render(server: Server, socket: Socket, more: &str) -> Self {
+        Self::render_with_log(server, socket, &format!("log: {{kind: none}}\n{more}"))
+    }
+
+    /// The same with a log service, so that `log` stays empty.
+    pub fn render_with_log(server: Server, socket: Socket, more: &str) -> Self {
+        for program in ["runsv", "sv", "svlogd", "chpst", "prlimit", "flock"] {
+            require(program, &find(program));
+        }
+        let venv = virtualenv("gunicorn");
+        match server {
+            Server::Unicorn => require("unicorn", &find("unicorn")),
+            _ => require("gunicorn's virtualenv", &venv.join("bin/gunicorn")),
+        }
+        let user = User::new();
+        let scratch = tempfile::Builder::new().prefix("rst").tempdir().expect("a scratch directory");
+        fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+        let root = scratch.path().join("root");
+        let address = match socket {
+            Socket::Tcp => Address::Tcp(free_port()),
+            Socket::Unix => Address::Unix(format!("{}/shared/sockets/web.sock", root.display())),
+        };
+        let name = user.name.clone();
+        let directory = scratch.path().join("sv").join(&name);
+        let log = Log::default();
+        let rendered = String::new();
+        let mut service =
+            Self { name, server, address, log, user, root, directory, rendered, runsv: None, scratch };
+        service.rendered = service.write_pillar(more);
+        service.release(1, Release::Good);
+        service.switch(1);
+        service
+    }
+
+    /// Renders and starts; returns once the service is ready.
+    pub fn start(server: Server, socket: Socket, more: &str) -> Self {
+        Self::render(server, socket, more).started()
+    }
+
+    /// Starts runsv; returns once the service is ready.
+    pub fn started(mut self) -> Self {
+        self.supervise();
+        self.log.wait(0, &["runsmith: ready:"], START);
+        self
+    }
+
+    /// The pillar as it was given.
+    pub fn pillar(&self) -> String {
+        fs::read_to_string(self.scratch.path().join("pillar.yaml")).expect("the pillar")
+    }
+
+    /// Writes the pillar and renders it; gives what was printed.
+    fn write_pillar(&self, more: &str) -> String {
+        let scratch = self.scratch.path().display();
+        let bind = match &self.address {
+            Address::Tcp(port) => format!("127.0.0.1:{port}"),
+            Address::Unix(path) => format!("unix:{path}"),
+        };
+        let mut pillar = String::new();
+        let _ = write!(
+            pillar,
+            "application: {name}\nuser: {name}\ngroup: {name}\nhome: {scratch}\nroot: {root}\nbind: \"{bind}\"\n\
+             run_script: shell\nlayout: {{run: {scratch}/run}}\n\
+             service: {{directory: {scratch}/sv, link: {scratch}/service, enabled: false}}\n",
+            name = self.name,
+            root = self.root.display(),
+        );
+        let _ = match self.server {
+            Server::Unicorn => write!(
+                pillar,
+                "unicorn_command: {}\nunicorn: {{worker_processes: {WORKERS}}}\n",
+                find("unicorn").display()
+            ),
+            _ => write!(
+                pillar,
+                "unicorn_command: gunicorn\nvirtualenv: {}\ngunicorn: {{workers: {WORKERS}, {}}}\n",
+                virtualenv("gunicorn").display(),
+                match self.server {
+                    Server::Sync => "worker_class: sync",
+                    Server::Gthread => "worker_class: gthread, threads: 4",
+                    Server::Gevent | Server::Unicorn => "worker_class: gevent",
+                }
+            ),
+        };
+        pillar.push_str(more);
+        let path = self.scratch.path().join("pillar.yaml");
+        fs::write(&path, pillar).expect("the pillar");
+        run(env!("CARGO_BIN_EXE_runsmith"), &["render", path.to_str().expect("UTF-8"), "--out", "/"])
+    }
+
+    /// Starts runsv; its output, which is that of the run script and the server, becomes the log.
+    pub fn supervise(&mut self) {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let child = Command::new("runsv")
+            .arg(&self.directory)
+            // A Ctrl-C at the terminal is for the test, which then ends what it started.
+            .process_group(0)
+            .stdout(writer.try_clone().expect("a descriptor"))
+            .stderr(writer)
+            .spawn()
+            .expect("runsv is missing; run scripts/setup");
+        self.log = Log::follow(reader);
+        self.runsv = Some(child);
+        // sv can speak to runsv once runsv reads this FIFO; there is nothing to wait on before that.
+        let ok = self.directory.join("supervise/ok");
+        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+        let until = Instant::now() + SOON;
+        while fs::OpenOptions::new().write(true).custom_flags(nonblocking).open(&ok).is_err() {
+            assert!(Instant::now() < until, "runsv does not read {}", ok.display());
+            std::thread::yield_now();
+        }
+    }
+
+    /// kill -9 of runsv.
+    pub fn kill_runsv(&mut self) {
+        let mut runsv = self.runsv.take().expect("runsv runs");
+        runsv.kill().expect("kill");
+        runsv.wait().expect("wait");
+    }
+
+    /// Makes a release; its answers begin with its number.
+    pub fn release(&self, number: u32, kind: Release) {
+        let directory = self.root.join(format!("releases/{number}"));
+        fs::create_dir_all(&directory).expect("a release");
+        let go = self.scratch.path().join("go");
+        let (python, ruby) = match kind {
+            Release::Good => (String::new(), String::new()),
+            Release::Broken => {
+                ("import there_is_no_such_module".into(), "require 'there_is_no_such_library'".into())
+            }
+            Release::Hanging => ("import threading; threading.Event().wait()".into(), "sleep".into()),
+            Release::Waiting => (
+                format!("import os\nwhile not os.path.exists({go:?}): time.sleep(0.02)"),
+                format!("sleep 0.02 until File.exist?({go:?})"),
+            ),
+        };
+        let wsgi = format!(
+            "import os, time\n{python}\n\ndef app(environ, start_response):\n\
+             \x20   time.sleep(3 if environ['PATH_INFO'] == '/slow' else 0)\n\
+             \x20   body = b'{number} %d' % os.getpid()\n\
+             \x20   start_response('200 OK', [('Content-Type', 'text/plain'), ('Content-Length', str(len(body)))])\n\
+             \x20   return [body]\n"
+        );
+        fs::write(directory.join("wsgi.py"), wsgi).expect("wsgi.py");
+        let rack = format!(
+            "{ruby}\nrun lambda {{ |env|\n  sleep 3 if env['PATH_INFO'] == '/slow'\n  body = \"{number} #{{$$}}\"\n\
+             \x20 [200, {{'Content-Type' => 'text/plain', 'Content-Length' => body.bytesize.to_s}}, [body]]\n}}\n"
+        );
+        fs::write(directory.join("config.ru"), rack).expect("config.ru");
+    }
+
+    /// Points `current` to a release, as deploy tools do: by a rename.
+    pub fn switch(&self, number: u32) {
+        let new = self.root.join("current.new");
+        symlink(format!("releases/{number}"), &new).expect("a link");
+        fs::rename(new, self.root.join("current")).expect("current");
+    }
+
+    /// Lets a `Release::Waiting` load.
+    pub fn go(&self) {
+        fs::write(self.scratch.path().join("go"), "").expect("go");
+    }
+
+    /// `sv COMMAND`, waiting for at most two minutes.
+    pub fn sv(&self, command: &str) -> Output {
+        Command::new("sv")
+            .args(["-w", "120", command])
+            .arg(&self.directory)
+            .output()
+            .expect("sv is missing; run scripts/setup")
+    }
+
+    /// What `sv check` would be told now.
+    pub fn checks(&self) -> bool {
+        Command::new("./check").current_dir(&self.directory).output().expect("check").status.success()
+    }
+
+    /// A new release by `sv 2`; the line that says how it ended.
+    pub fn deploy(&self, number: u32, kind: Release) -> Line {
+        let mark = self.begin_deploy(number, kind);
+        self.log.wait(mark, &["runsmith: done:", "runsmith: hand-over FAILED"], HANDOVER)
+    }
+
+    /// As `deploy`, but returns at once: the place in the log from which on the outcome will be.
+    pub fn begin_deploy(&self, number: u32, kind: Release) -> usize {
+        self.release(number, kind);
+        self.switch(number);
+        let mark = self.log.mark();
+        self.sv("2");
+        mark
+    }
+
+    /// The one master.
+    pub fn master(&self) -> u32 {
+        let masters = self.user.masters();
+        assert_eq!(masters.len(), 1, "one master is expected; the log:\n{}", self.log.text(0));
+        masters[0]
+    }
+
+    /// Which version answers now.
+    pub fn version(&self) -> String {
+        let body = self
+            .address
+            .get("/")
+            .unwrap_or_else(|error| panic!("no answer: {error}; the log:\n{}", self.log.text(0)));
+        body.split(' ').next().unwrap_or_default().to_owned()
+    }
+
+    /// Waits until the service answers with a version.
+    pub fn wait_for_version(&self, version: &str, limit: Duration) {
+        let until = Instant::now() + limit;
+        // A refused connection says nothing about when to ask again, so there is nothing to wait on.
+        while self.address.get("/").ok().is_none_or(|body| !body.starts_with(&format!("{version} "))) {
+            assert!(
+                Instant::now() < until,
+                "version {version} does not answer; the log:\n{}",
+                self.log.text(0)
+            );
+            std::thread::yield_now();
+        }
+    }
+
+    /// The inode of the Unix socket.
+    pub fn inode(&self) -> Option<u64> {
+        match &self.address {
+            Address::Unix(path) => Some(fs::metadata(path).expect("the socket").ino()),
+            Address::Tcp(_) => None,
+        }
+    }
+
+    /// The server's PID file.
+    pub fn pid_file(&self) -> PathBuf {
+        let name = if self.server == Server::Unicorn { "unicorn.pid" } else { "gunicorn.pid" };
+        self.root.join("shared/pids").join(name)
+    }
+
+    /// The file that exists only while there are two masters.
+    pub fn extra_pid_file(&self) -> PathBuf {
+        let suffix = if self.server == Server::Unicorn { "oldbin" } else { "2" };
+        PathBuf::from(format!("{}.{suffix}", self.pid_file().display()))
+    }
+
+    /// `sv down`, and then: no process of the user, no PID file, no socket, no record.
+    pub fn down(&self) {
+        let mark = self.log.mark();
+        self.sv("down");
+        self.log.wait(mark, &["nothing is left"], STOP);
+        self.assert_nothing_left();
+    }
+
+    /// `sv down` that returns at once.
+    pub fn begin_down(&self) {
+        let mut sv = Command::new("sv");
+        let _ = sv.args(["-w", "0", "down"]).arg(&self.directory).output().expect("sv");
+    }
+
+    /// Where the run script keeps its record.
+    pub fn run_directory(&self) -> PathBuf {
+        self.scratch.path().join("run")
+    }
+
+    /// What `sv down` promises.
+    pub fn assert_nothing_left(&self) {
+        let processes = self.user.processes();
+        assert!(processes.is_empty(), "left behind: {processes:?}; the log:\n{}", self.log.text(0));
+        for directory in
+            [self.root.join("shared/pids"), self.root.join("shared/sockets"), self.scratch.path().join("run")]
+        {
+            let left: Vec<_> =
+                fs::read_dir(&directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+            assert!(left.is_empty(), "left behind: {left:?}; the log:\n{}", self.log.text(0));
+        }
+    }
+
+    /// Exactly one master with all its workers, and nothing else of the user's.
+    pub fn assert_one_generation(&self) {
+        let master = self.master();
+        let processes = self.user.processes();
+        assert!(
+            processes.len() == WORKERS + 1
+                && processes.iter().all(|one| one.pid == master || one.parent == master),
+            "one generation is expected, not {processes:?}; the log:\n{}",
+            self.log.text(0)
+        );
+    }
+
+    /// A process that is not the service's, with its number in a PID file. `owner`: as whom it runs.
+    pub fn foreign(&self, owner: Option<&User>, pid_file: &Path) -> Foreign {
+        let mut command = match owner {
+            None => Command::new("sleep"),
+            Some(user) => {
+                let mut command = Command::new("chpst");
+                command.args(["-u", &user.name, "sleep"]);
+                command
+            }
+        };
+        let child = command.arg("600").spawn().expect("sleep");
+        fs::write(pid_file, format!("{}\n", child.id())).expect("a PID file");
+        Foreign(child)
+    }
+}
+
+/// A process that must survive whatever the service does.
+pub struct Foreign(Child);
+
+impl Foreign {
+    pub fn assert_untouched(&mut self) {
+        assert!(self.0.try_wait().expect("wait").is_none(), "a process that is not the service's was ended");
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Some(mut runsv) = self.runsv.take() {
+            // Without runsv the run script leaves within a second; the user's processes end with the user.
+            let script = fs::read_to_string(self.directory.join("supervise/pid")).unwrap_or_default();
+            let _ = runsv.kill();
+            let _ = runsv.wait();
+            if let Ok(pid) = script.trim().parse() {
+                kill(pid, Signal::KILL);
+            }
+        }
+        if std::thread::panicking() {
+            eprintln!("--- the log of {}:\n{}", self.name, self.log.text(0));
+        }
+    }
+}
+
+/// Where a program is, in PATH or where Debian has those of root.
+fn find(program: &str) -> PathBuf {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':')
+        .chain(["/usr/sbin", "/usr/bin", "/sbin", "/bin"])
+        .map(|directory| Path::new(directory).join(program))
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| Path::new("/usr/bin").join(program))
+}
