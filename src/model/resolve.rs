@@ -13,7 +13,6 @@ use super::input::{
 };
 use super::paths;
 use super::service::{Directory, Handoff, HealthCheck, Layout, Limit, Log, Place, Restart, Service, Socket};
-use super::settings;
 use crate::diagnostic::Diagnostic;
 use crate::pillar::Node;
 use crate::source::Span;
@@ -607,7 +606,6 @@ fn gunicorn_settings(
         LogKind::None => {}
     }
     settings.extend(given);
-    settings.retain(|name, _| settings::GUNICORN.get(name).is_some());
     settings
 }
 
@@ -626,4 +624,24 @@ fn unicorn_settings(
     }
     settings.extend(given);
     settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::settings::{GUNICORN, Table, UNICORN};
+
+    /// The tables are not asked at every run, because reading them takes longer than rendering a service.
+    #[test]
+    fn the_servers_have_the_settings_that_are_filled_in() {
+        let known = |table: &Table, settings: BTreeMap<String, Json>| {
+            settings
+                .keys()
+                .for_each(|name| assert!(table.get(name).is_some(), "{} has no {name}", table.server));
+        };
+        for kind in [LogKind::Svlogd, LogKind::Files, LogKind::None] {
+            known(&GUNICORN, gunicorn_settings(BTreeMap::new(), "/logs", Some(kind)));
+            known(&UNICORN, unicorn_settings(BTreeMap::new(), "/logs", Some(kind)));
+        }
+    }
 }
