@@ -328,7 +328,7 @@ fn handoff(
             "`handoff.ready: workers` works with gunicorn and unicorn only; this program can say it by `notify` or be `alive`",
         );
     }
-    if server == Server::Any && run_script == RunScript::Shell && ready == Ready::Notify {
+    if run_script == RunScript::Shell && ready == Ready::Notify {
         check.complain(
             "handoff",
             &["handoff", "ready"],
