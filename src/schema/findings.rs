@@ -8,6 +8,7 @@ use jsonschema::{ValidationError, Validator};
 use serde_json::Value as Json;
 
 use super::proof::Shapes;
+use super::words::{describe, kind_of, list, show, typed};
 use crate::diagnostic::Diagnostic;
 use crate::model::settings::{GUNICORN, Table, UNICORN};
 use crate::pillar::{Node, Value};
@@ -315,136 +316,6 @@ fn secret_place(steps: &[String]) -> bool {
         [first, ..] if first == "secrets" => true,
         [first, name, ..] if first == "environment" => crate::model::Service::is_secret_name(name),
         _ => false,
-    }
-}
-
-/// What one schema wants, in words.
-fn describe(schema: &Json) -> Vec<String> {
-    if let Some(options) = schema["enum"].as_array() {
-        return options.iter().filter(|option| !option.is_null()).map(ToString::to_string).collect();
-    }
-    let range = match (&schema["minimum"], &schema["maximum"]) {
-        (Json::Number(low), Json::Number(high)) => format!(" from {low} to {high}"),
-        (Json::Number(low), _) => format!(" of at least {low}"),
-        (_, Json::Number(high)) => format!(" of at most {high}"),
-        _ => String::new(),
-    };
-    let pattern = schema["pattern"].as_str().and_then(pattern_words).unwrap_or_default();
-    let types: Vec<&str> = match &schema["type"] {
-        Json::String(name) => vec![name],
-        Json::Array(names) => names.iter().filter_map(Json::as_str).collect(),
-        _ => vec![],
-    };
-    types
-        .iter()
-        .filter(|name| **name != "null")
-        .map(|name| match *name {
-            "integer" | "number" => format!("{}{range}", article(name)),
-            "string" => {
-                let example = schema["examples"]
-                    .get(0)
-                    .filter(|_| schema.get("default").is_none() && schema.get("x-default").is_none());
-                let example = example.map(|example| format!(" such as {example}")).unwrap_or_default();
-                format!("{}{pattern}{example}", article(name))
-            }
-            "object" => match schema["properties"].as_object() {
-                Some(properties) if properties.len() <= 6 => {
-                    format!(
-                        "a map with {}",
-                        properties.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
-                    )
-                }
-                _ => article(name),
-            },
-            _ => article(name),
-        })
-        .collect()
-}
-
-/// The patterns of the model, for people.
-fn pattern_words(pattern: &str) -> Option<String> {
-    let words = match pattern {
-        "^[a-z0-9][a-z0-9_.-]{0,63}$" => " of small letters, digits, `_`, `.` and `-`, at most 64",
-        "^[A-Za-z_][A-Za-z0-9_.-]{0,31}$" => " of letters, digits, `_`, `.` and `-`, at most 32",
-        "^0?[0-7]{3}$" | "^[0-7]?[0-7]{3}$" => " of three or four octal digits",
-        "^[0-9]{1,9}(ms|s|m|h)?$" => " of a number with a unit (ms, s, m, h)",
-        "^/[!-~]*$" => " that begins with `/` and has no blanks",
-        "^/[!-~]{1,110}$" => " that is an absolute path of at most 111 characters without blanks",
-        "\\S" => " that is not blank",
-        "^[!-~]+$" => " without blanks",
-        _ if pattern.contains("x1c") => " without blanks at its ends",
-        _ => return None,
-    };
-    Some(words.to_owned())
-}
-
-fn article(name: &str) -> String {
-    match name {
-        "string" => "a string",
-        "integer" => "a whole number",
-        "number" => "a number",
-        "boolean" => "true or false",
-        "object" => "a map",
-        "array" => "a list",
-        "null" => "nothing",
-        other => return other.to_owned(),
-    }
-    .to_owned()
-}
-
-fn list(items: &[String]) -> String {
-    match items {
-        [] => String::new(),
-        [one] => one.clone(),
-        [rest @ .., last] => format!("{} or {last}", rest.join(", ")),
-    }
-}
-
-fn kind_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "nothing",
-        Value::Bool(_) => "a boolean",
-        Value::Int(_) => "a whole number",
-        Value::Float(_) => "a floating point number",
-        Value::Str(_) => "a string",
-        Value::Bytes(_) => "binary data",
-        Value::Timestamp(_) => "a date",
-        Value::Vault(_) => "an encrypted value",
-        Value::List(_) => "a list",
-        Value::Map(_) => "a map",
-    }
-}
-
-/// What a value is, with the value where it is short.
-fn typed(value: &Value) -> String {
-    match value {
-        Value::Null | Value::Bytes(_) | Value::Vault(_) | Value::List(_) | Value::Map(_) => {
-            kind_of(value).to_owned()
-        }
-        Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Str(_) | Value::Timestamp(_) => {
-            format!("{} here, {}", kind_of(value), show(value))
-        }
-    }
-}
-
-fn show(value: &Value) -> String {
-    /// Longer values would bury the message; the excerpt shows them.
-    const LONGEST: usize = 60;
-    let text = match value {
-        Value::Bool(value) => value.to_string(),
-        Value::Int(crate::pillar::Int::Small(value)) => value.to_string(),
-        Value::Int(crate::pillar::Int::Big(value)) => value.clone(),
-        Value::Float(value) => format!("{value:?}"),
-        Value::Str(value) => format!("{value:?}"),
-        Value::Timestamp(value) => value.clone(),
-        Value::Null | Value::Bytes(_) | Value::Vault(_) | Value::List(_) | Value::Map(_) => {
-            kind_of(value).to_owned()
-        }
-    };
-    if text.chars().count() > LONGEST {
-        format!("{}…", text.chars().take(LONGEST).collect::<String>())
-    } else {
-        text
     }
 }
 

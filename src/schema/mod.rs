@@ -3,6 +3,7 @@
 
 mod findings;
 mod proof;
+mod words;
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
