@@ -3,7 +3,7 @@
 /// The longest path that a system call takes, in bytes (PATH_MAX less the NUL).
 const PATH_MAX: usize = 4095;
 /// The longest step of a path, in bytes (NAME_MAX).
-pub(super) const NAME_MAX: usize = 255;
+pub(crate) const NAME_MAX: usize = 255;
 
 /// Accepts an absolute, normal path; the error says what is wrong with it.
 pub fn absolute(path: &str) -> Result<(), String> {

@@ -1,0 +1,63 @@
+//! Complaints, each at the value it is about.
+
+use crate::diagnostic::Diagnostic;
+use crate::model::duration::Duration;
+use crate::model::input::DurationInput;
+use crate::model::paths;
+use crate::pillar::Node;
+use crate::source::Span;
+
+/// Collects complaints, each at the value it is about.
+pub(super) struct Check<'a> {
+    pub(super) node: &'a Node,
+    pub(super) found: Vec<Diagnostic>,
+}
+
+impl Check<'_> {
+    pub(super) fn span(&self, steps: &[&str]) -> Span {
+        self.node.locate(steps.iter().copied())
+    }
+
+    pub(super) fn complain(&mut self, rule: &'static str, steps: &[&str], message: impl Into<String>) {
+        let span = self.span(steps);
+        self.found.push(Diagnostic::error(rule, message).at(span, ""));
+    }
+
+    pub(super) fn missing(&mut self, key: &str, why: &str) {
+        let diagnostic =
+            Diagnostic::error("missing-key", format!("`{key}` is missing")).at(self.node.head(), why);
+        self.found.push(diagnostic);
+    }
+
+    /// An absolute path, or the default.
+    pub(super) fn path(
+        &mut self,
+        steps: &[&str],
+        given: Option<String>,
+        default: impl FnOnce() -> String,
+    ) -> String {
+        let Some(path) = given else { return default() };
+        match paths::absolute(&path) {
+            Ok(()) => path,
+            Err(reason) => {
+                self.complain("path", steps, format!("`{}`: {reason}", steps.join(".")));
+                // What is built upon it is not to be complained about as well.
+                default()
+            }
+        }
+    }
+
+    pub(super) fn duration(
+        &mut self,
+        steps: &[&str],
+        given: Option<DurationInput>,
+        default: Duration,
+    ) -> Duration {
+        given.map_or(default, |input| {
+            Duration::parse(&input).unwrap_or_else(|reason| {
+                self.complain("duration", steps, format!("`{}`: {reason}", steps.join(".")));
+                default
+            })
+        })
+    }
+}

@@ -1,0 +1,116 @@
+//! What the process is given: variables and limits.
+
+use std::collections::BTreeMap;
+
+use super::ARGUMENT_MAX;
+use super::check::Check;
+use crate::model::input::{LimitInput, LimitValue, Resource, RunScript, Text};
+use crate::model::paths;
+use crate::model::service::{Limit, Service};
+
+pub(super) type Variables = BTreeMap<String, String>;
+
+/// Plain variables, and those that are kept in files: all of `secrets`, and of `environment` those
+/// whose names say so.
+pub(super) fn variables(
+    environment: BTreeMap<String, Text>,
+    secrets: BTreeMap<String, Text>,
+    run_script: RunScript,
+    check: &mut Check<'_>,
+) -> (Variables, Variables) {
+    let text = |value: Text| match value {
+        Text::String(text) => text,
+        Text::Integer(number) => number.to_string(),
+    };
+    let mut plain = Variables::new();
+    let mut kept = Variables::new();
+    for (name, value) in environment {
+        let target = if Service::is_secret_name(&name) { &mut kept } else { &mut plain };
+        target.insert(name, text(value));
+    }
+    for (name, value) in secrets {
+        if plain.contains_key(&name) || kept.contains_key(&name) {
+            check.complain(
+                "secret",
+                &["secrets", &name],
+                format!("`{name}` is in `environment` and in `secrets`"),
+            );
+        }
+        kept.insert(name, text(value));
+    }
+    for (name, value) in plain.iter().chain(&kept) {
+        let place = ["secrets", "environment"].into_iter().find(|key| check.node.has(&[key, name]));
+        let steps = [place.unwrap_or("environment"), name];
+        if let Some(why) = taken(name, kept.contains_key(name)) {
+            check.complain("variable", &steps, format!("`{name}` cannot be set: {why}"));
+        }
+        if name.len() + 1 + value.len() > ARGUMENT_MAX {
+            check.complain("too-long", &steps, format!("`{name}` and its value have more than {ARGUMENT_MAX} bytes, and the kernel takes no more for a variable"));
+        }
+        if kept.contains_key(name) && name.len() > paths::NAME_MAX {
+            check.complain(
+                "too-long",
+                &steps,
+                format!("the name of a secret is that of a file and may have {} bytes", paths::NAME_MAX),
+            );
+        }
+    }
+    if run_script == RunScript::Shell {
+        let names: Vec<_> = kept
+            .iter()
+            .filter(|(_, value)| value.ends_with([' ', '\t']))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in names {
+            let place = ["secrets", "environment"].into_iter().find(|key| check.node.has(&[key, &name]));
+            check.complain(
+                "secret",
+                &[place.unwrap_or("secrets"), &name],
+                format!("the value of `{name}` ends in a blank, which chpst would drop; the native run script keeps it"),
+            );
+        }
+    }
+    (plain, kept)
+}
+
+/// Why a variable would not arrive: the service itself sets it.
+fn taken(name: &str, secret: bool) -> Option<&'static str> {
+    match name {
+        "RUNSMITH_SERVICE" | "RUNSMITH_TOKEN" | "RUNSMITH_READY" => Some("runsmith sets it itself"),
+        "LISTEN_FDS" | "LISTEN_PID" | "LISTEN_FDNAMES" | "GUNICORN_FD" | "GUNICORN_PID" | "UNICORN_FD"
+        | "UNICORN_WORKER" => Some("by it a server is told which sockets it inherits"),
+        "NOTIFY_SOCKET" => Some("by it a server is told where to say that it is ready"),
+        "HOME" | "USER" | "LOGNAME" | "PWD" | "PATH" | "VIRTUAL_ENV" if secret => {
+            Some("every service has it, so it is no secret; use `environment`")
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn limits(
+    given: BTreeMap<Resource, LimitInput>,
+    check: &mut Check<'_>,
+) -> BTreeMap<Resource, Limit> {
+    let nofile = LimitValue::Number(65_535);
+    let mut limits = BTreeMap::from([(Resource::Nofile, Limit { soft: nofile, hard: nofile })]);
+    for (resource, input) in given {
+        let limit = match input {
+            LimitInput::Both(value) => Limit { soft: value, hard: value },
+            LimitInput::Each(each) => Limit { soft: each.soft, hard: each.hard.unwrap_or(each.soft) },
+        };
+        let number = |value| match value {
+            LimitValue::Number(number) => number,
+            LimitValue::Word(_) => u64::MAX,
+        };
+        if number(limit.soft) > number(limit.hard) {
+            let name = format!("{resource:?}").to_ascii_lowercase();
+            check.complain(
+                "limit",
+                &["limits", &name],
+                format!("`limits.{name}`: the soft limit is above the hard limit"),
+            );
+        }
+        limits.insert(resource, limit);
+    }
+    limits
+}
