@@ -43,7 +43,9 @@ fn demo(interrupted: &AtomicBool) -> ExitCode {
     let service = service.started();
     println!("release 1 is ready after {:.1} s", begun.elapsed().as_secs_f32());
 
-    println!("\n8 clients ask all the time, 2 keep their connections, 1 request of 3 s is in flight at each deploy");
+    println!(
+        "\n8 clients ask all the time, 2 keep their connections, 1 request of 3 s is in flight at each deploy"
+    );
     let mut load = Load::start(&service.address, 8, 2);
     let mut seconds = vec![];
     for number in 2..2 + RELEASES {
@@ -64,7 +66,8 @@ fn demo(interrupted: &AtomicBool) -> ExitCode {
     println!("  release {last} goes on serving");
 
     let seen = load.finish();
-    let mut versions: Vec<u32> = seen.answers.iter().filter_map(|answer| answer.version.parse().ok()).collect();
+    let mut versions: Vec<u32> =
+        seen.answers.iter().filter_map(|answer| answer.version.parse().ok()).collect();
     versions.sort_unstable();
     versions.dedup();
     println!("\n$ sv down {}", service.name);

@@ -21,7 +21,8 @@ fn every_example_prints_what_it_says() {
         match language {
             "console" => page.push_str(&replay(body, scratch.path(), &mut commands)),
             "yaml" => {
-                let name = body.lines().next().and_then(|line| line.strip_prefix("# ")).expect("a file's name");
+                let name =
+                    body.lines().next().and_then(|line| line.strip_prefix("# ")).expect("a file's name");
                 std::fs::write(scratch.path().join(name), format!("{body}\n")).unwrap();
                 page.push_str(body);
             }
@@ -65,7 +66,9 @@ fn the_demo_in_the_readme_is_the_demo() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
     let demo = std::fs::read_to_string(root.join("tests/demo.rs")).unwrap();
-    for label in ["requests            ", "failed              ", "versions seen       ", "seconds per deploy  "] {
+    for label in
+        ["requests            ", "failed              ", "versions seen       ", "seconds per deploy  "]
+    {
         assert!(readme.contains(label) && demo.contains(label), "{label}");
     }
 }

@@ -55,8 +55,12 @@ fn table(schema: &serde_json::Value, prefix: &str, definitions: &serde_json::Val
             (serde_json::Value::Null, None) => "none".to_owned(),
             (value, None) => code(value),
         };
-        let meaning = property["description"].as_str().unwrap_or_default().replace('\n', " ").replace('|', "\\|");
-        page.push_str(&format!("| `{prefix}{key}` | {default} | {} | {meaning} |\n", code(&property["examples"][0])));
+        let meaning =
+            property["description"].as_str().unwrap_or_default().replace('\n', " ").replace('|', "\\|");
+        page.push_str(&format!(
+            "| `{prefix}{key}` | {default} | {} | {meaning} |\n",
+            code(&property["examples"][0])
+        ));
         for inner in alternatives(property) {
             table(inner, &format!("{prefix}{key}."), definitions, page);
         }

@@ -89,7 +89,8 @@ impl Service {
         let directory = scratch.path().join("sv").join(&name);
         let log = Log::default();
         let rendered = String::new();
-        let mut service = Self { name, server, address, log, user, root, directory, rendered, runsv: None, scratch };
+        let mut service =
+            Self { name, server, address, log, user, root, directory, rendered, runsv: None, scratch };
         service.rendered = service.write_pillar(more);
         service.release(1, Release::Good);
         service.switch(1);
