@@ -307,10 +307,7 @@ pub fn secrets_in_text(text: &str, id: SourceId) -> Vec<Span> {
         let start = at + value;
         let end = end_of_value(text, start, end, depth(line), line.trim_start().starts_with('-'));
         spans.push(Span::new(id, start, end));
-        at = end.max(start + 1);
-        while !text.is_char_boundary(at) {
-            at += 1;
-        }
+        at = end.max(start);
     }
     spans
 }
