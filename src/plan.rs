@@ -1,6 +1,8 @@
 //! From a service to the files it consists of.
 
-use minijinja::value::{Serde, Value};
+use std::sync::Arc;
+
+use minijinja::value::{Enumerator, Object, Serde, Value};
 use serde_json::{Map, Value as Json, json};
 
 use crate::failure::Failure;
@@ -19,11 +21,57 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// Every file, directory and link of one service. `key` says where in the pillar it comes from:
 /// a colon path, or nothing for a flat document.
 pub fn plan(service: &Service, key: &str, templates: &Templates) -> Result<Vec<Entry>, Failure> {
-    let context = Value::from(Serde(context(service, key)?));
+    let context = Names::of(context(service, key)?);
     let mut plan = Plan { service, templates, context, entries: Vec::with_capacity(32) };
     plan.service_directory(key)?;
     plan.application()?;
     Ok(plan.entries)
+}
+
+/// A map of the context. A template asks for few of all the names there are, so each is made a
+/// template's value when it is asked for; making all of them took as long as rendering.
+#[derive(Debug)]
+struct Names {
+    /// The maps in this one that are asked often.
+    maps: Vec<(String, Value)>,
+    rest: Map<String, Json>,
+}
+
+impl Names {
+    /// Maps in this map, and maps in those, stay maps of names.
+    fn of(value: Json) -> Value {
+        let Json::Object(mut rest) = value else { return Value::from(Serde(value)) };
+        let mut maps = vec![];
+        for (name, value) in &mut rest {
+            if value.is_object() {
+                maps.push((name.clone(), Self::of(value.take())));
+            }
+        }
+        Value::from_object(Self { maps, rest })
+    }
+}
+
+impl Object for Names {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.get_value_by_str(key.as_str()?)
+    }
+
+    fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
+        if let Some((_, map)) = self.maps.iter().find(|(name, _)| name == key) {
+            return Some(map.clone());
+        }
+        self.rest.get(key).map(|value| match value {
+            Json::String(text) => Value::from(text.as_str()),
+            other => Value::from(Serde(other)),
+        })
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        // In the order of the names, as a map of the template language has them.
+        let mut names: Vec<&String> = self.rest.keys().collect();
+        names.sort_unstable();
+        Enumerator::Values(names.into_iter().map(|name| Value::from(name.as_str())).collect())
+    }
 }
 
 struct Plan<'a> {
@@ -138,7 +186,8 @@ fn origin(key: &str, service: &Service) -> String {
 pub fn context(service: &Service, key: &str) -> Result<Json, Failure> {
     let body = serde_json::to_value(service).map_err(|error| Failure::Template(error.to_string()))?;
     let layout = &service.layout;
-    let mut seen = body.clone();
+    let text = crate::template::document(&body);
+    let mut seen = body;
     if let Some(map) = seen.as_object_mut() {
         for name in ["groups", "virtualenv", "nice", "oom_score_adj"] {
             map.entry(name).or_insert(Json::Null);
@@ -185,7 +234,7 @@ pub fn context(service: &Service, key: &str) -> Result<Json, Failure> {
         "service": seen,
         "settings": settings,
         "inherits_sockets": service.inherits_sockets(),
-        "body": crate::template::document(&body),
+        "body": text,
         "paths": {
             "current": format!("{}/current", service.root),
             "releases": layout.releases.path,

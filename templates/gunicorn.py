@@ -7,7 +7,8 @@ import multiprocessing
 
 bind = {{ paths.binds }}
 backlog = {{ settings.backlog if settings.backlog is defined else paths.backlog }}
-umask = 0o{{ service.umask | safe }}
+{% set masks = service.bind | map(attribute="umask") | reject("none") | sort %}
+umask = 0o{{ (masks | last if masks else "000") | safe }} # of Unix sockets only; the process has its own
 {% if not inherits_sockets %}
 pidfile = {{ paths.pidfile }}
 {% endif %}

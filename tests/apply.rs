@@ -1,13 +1,19 @@
-//! What `disk::apply` promises, on a real file system. Tests that need root (owners, other users)
-//! say so and do nothing for anybody else.
+//! What `disk::apply` promises, on a real file system, as root. Runs that are killed, refused by the
+//! system or another user's are the real binary; strace does the killing and refusing, at a call.
 
 #![allow(clippy::disallowed_methods, reason = "these tests are about what is on disk")]
 #![allow(clippy::unwrap_used, reason = "what surrounds a test may fail it too")]
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use runsmith::disk::{self, Applied, Options, Stopped};
@@ -34,10 +40,6 @@ fn me() -> String {
     "root".into()
 }
 
-fn root_user() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
 fn tree(entries: Vec<Entry>) -> Tree {
     Tree::new(entries).unwrap()
 }
@@ -45,12 +47,16 @@ fn tree(entries: Vec<Entry>) -> Tree {
 /// A path, its inode, mode, and the times of its last change of content and of anything.
 type Fact = (PathBuf, u64, u32, (i64, i64), (i64, i64));
 
-/// A scratch ROOT; its directory is root's alone, so that links in it can be trusted.
-struct Scratch(tempfile::TempDir);
+/// A scratch ROOT; its directory is root's alone, so that links in it can be trusted. The second
+/// directory holds the lock of runs within this process, which need not wait for those of others.
+struct Scratch(tempfile::TempDir, tempfile::TempDir);
 
 impl Scratch {
     fn new() -> Self {
-        Self(tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap())
+        assert!(rustix::process::geteuid().is_root(), "run the tests as root: they set owners");
+        let open =
+            || tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+        Self(open(), open())
     }
 
     fn root(&self) -> &Path {
@@ -61,8 +67,16 @@ impl Scratch {
         self.root().join(path.trim_start_matches('/'))
     }
 
+    fn quick(&self) -> Options<'_> {
+        Options { durable: false, locks: self.1.path(), ..Options::default() }
+    }
+
+    fn durable(&self) -> Options<'_> {
+        Options { durable: true, ..self.quick() }
+    }
+
     fn apply(&self, tree: &Tree) -> Result<Applied, Stopped> {
-        disk::apply(tree, self.root(), &quick())
+        disk::apply(tree, self.root(), &self.quick())
     }
 
     /// Applies and returns what changed, one line each.
@@ -106,10 +120,6 @@ impl Scratch {
     }
 }
 
-fn quick() -> Options<'static> {
-    Options { durable: false, ..Options::default() }
-}
-
 fn lines(applied: &Applied) -> Vec<String> {
     applied.changes.iter().map(ToString::to_string).collect()
 }
@@ -145,7 +155,7 @@ fn service() -> Vec<Entry> {
 fn a_fresh_tree_is_made_as_wanted() {
     let scratch = Scratch::new();
     let want = tree(service());
-    let applied = disk::apply(&want, scratch.root(), &Options::default()).unwrap();
+    let applied = disk::apply(&want, scratch.root(), &scratch.durable()).unwrap();
     let expected = [
         "/etc: created directory",
         "/etc/service: created directory",
@@ -169,7 +179,7 @@ fn a_fresh_tree_is_made_as_wanted() {
     assert_eq!(scratch.stat("/var/www/web/shared/config").mode() & 0o7777, 0o4711);
     let found = disk::read(scratch.root(), &want).unwrap();
     assert_eq!(found.unreadable, []);
-    assert_eq!(compare(&found.tree, &want, root_user()), []);
+    assert_eq!(compare(&found.tree, &want, true), []);
     assert_eq!(scratch.temporary(), Vec::<String>::new());
 }
 
@@ -179,7 +189,7 @@ fn an_unchanged_tree_is_not_touched() {
     let want = tree(service());
     scratch.apply(&want).unwrap();
     let before = scratch.facts();
-    assert_eq!(disk::apply(&want, scratch.root(), &Options::default()).unwrap().changes, []);
+    assert_eq!(disk::apply(&want, scratch.root(), &scratch.durable()).unwrap().changes, []);
     assert_eq!(scratch.facts(), before);
 }
 
@@ -217,9 +227,6 @@ fn only_what_differs_is_changed() {
 
 #[test]
 fn owners_are_set_and_set_back() {
-    if !root_user() {
-        return;
-    }
     let scratch = Scratch::new();
     let mut entries = service();
     scratch.apply(&tree(entries.clone())).unwrap();
@@ -254,9 +261,6 @@ fn owners_are_set_and_set_back() {
 
 #[test]
 fn unknown_users_and_groups_are_named_before_anything_is_written() {
-    if !root_user() {
-        return;
-    }
     let scratch = Scratch::new();
     let mut entries = service();
     entries[0].owner = "no-such-user".into();
@@ -340,7 +344,7 @@ fn any_name_and_any_bytes_arrive() {
     }
     assert_eq!(scratch.apply(&want).unwrap().changes.len(), names.len());
     let all = disk::read_all(scratch.root()).unwrap();
-    assert_eq!(compare(&disk::read(scratch.root(), &want).unwrap().tree, &want, root_user()), []);
+    assert_eq!(compare(&disk::read(scratch.root(), &want).unwrap().tree, &want, true), []);
     assert_eq!(all.unreadable, []);
     assert_eq!(scratch.changes(&want), Vec::<String>::new());
 }
@@ -372,9 +376,6 @@ fn links_that_root_made_are_followed_within_root() {
 
 #[test]
 fn links_that_a_user_could_have_made_are_refused() {
-    if !root_user() {
-        return;
-    }
     let reason = "somebody other than root could have made it; put a directory in its place, \
                   or let root own it and every directory above it";
     let outside = Scratch::new();
@@ -417,9 +418,6 @@ fn links_that_a_user_could_have_made_are_refused() {
 
 #[test]
 fn a_file_with_two_names_is_replaced_and_the_other_is_not_touched() {
-    if !root_user() {
-        return;
-    }
     let scratch = Scratch::new();
     fs::write(scratch.at("/shadow"), "same").unwrap();
     fs::set_permissions(scratch.at("/shadow"), fs::Permissions::from_mode(0o600)).unwrap();
@@ -468,21 +466,30 @@ fn what_a_killed_run_left_is_removed() {
     assert_eq!(scratch.text("/etc/sv/web/run"), "#!/bin/sh\n");
 }
 
+/// What a run in this process is told, and what it fails with, while somebody holds what it needs.
+fn kept_waiting(root: &Path, locks: &Path) -> (Vec<String>, String) {
+    let told = std::sync::Mutex::new(vec![]);
+    let waiting = |held: &str| told.lock().unwrap().push(held.to_owned());
+    let options = Options { durable: false, waiting: &waiting, patience: Duration::from_millis(60), locks };
+    let stopped = disk::apply(&tree(service()), root, &options).unwrap_err();
+    (told.into_inner().unwrap(), stopped.failure.to_string())
+}
+
+fn lock(path: &Path) -> fs::File {
+    let held = fs::File::open(path).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    held
+}
+
+/// As [`kept_waiting`] returns it: this process holds the file.
+fn held_by_this(file: &Path) -> (Vec<String>, String) {
+    let (file, process) = (file.display(), format!("process {}", std::process::id()));
+    (vec![format!("{process} holds {file}")], format!("cannot lock {file}: {process} has held it for 0 s"))
+}
+
 #[test]
 fn two_runs_wait_for_each_other() {
-    let scratch = Scratch::new();
-    let held = fs::File::open(scratch.root()).unwrap();
-    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    let told = std::sync::atomic::AtomicUsize::new(0);
-    let waiting = || {
-        told.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    };
-    let options = Options { durable: false, waiting: &waiting, patience: Duration::from_millis(60) };
-    let stopped = disk::apply(&tree(service()), scratch.root(), &options).unwrap_err();
-    let expected = format!("cannot lock {}: another run has held it for 0 s", scratch.root().display());
-    assert_eq!((stopped.failure.to_string(), told.into_inner()), (expected, 1));
-    drop(held);
-
+    let (scratch, other) = (Scratch::new(), Scratch::new());
     let want = |text: String| tree((0..200).map(|n| file(&format!("/d/{n}"), &text)).collect());
     std::thread::scope(|scope| {
         for run in 0..4 {
@@ -493,13 +500,56 @@ fn two_runs_wait_for_each_other() {
     let last = scratch.text("/d/0");
     assert!((0..200).all(|n| scratch.text(&format!("/d/{n}")) == last));
     assert_eq!(scratch.temporary(), Vec::<String>::new());
+
+    let locks = scratch.1.path();
+    let path = locks.join("apply.lock");
+    let held = lock(&path);
+    assert_eq!(held.metadata().unwrap().mode() & 0o7777, 0o600);
+    // Whatever the ROOT is.
+    for root in [scratch.root(), &scratch.at("/d"), other.root()] {
+        assert_eq!(kept_waiting(root, locks), held_by_this(&path));
+    }
+    drop(held);
+    // Somebody who may read ROOT keeps nobody waiting.
+    let _held = lock(scratch.root());
+    scratch.apply(&want("free".into())).unwrap();
+}
+
+#[test]
+fn the_lock_is_where_only_root_can_reach_it() {
+    let scratch = Scratch::new();
+    let locks = scratch.1.path();
+    let refused = |locks: &Path| {
+        let options = Options { locks, ..scratch.quick() };
+        let stopped = disk::apply(&tree(service()), scratch.root(), &options).unwrap_err();
+        stopped.failure.to_string().replace(&*scratch.1.path().to_string_lossy(), "LOCKS")
+    };
+    symlink("/etc/passwd", locks.join("apply.lock")).unwrap();
+    assert_eq!(refused(locks), "cannot lock LOCKS/apply.lock: Too many levels of symbolic links");
+    symlink(".", locks.join("link")).unwrap();
+    assert_eq!(refused(&locks.join("link")), "cannot lock LOCKS/link/apply.lock: Not a directory");
+    fs::remove_file(locks.join("apply.lock")).unwrap();
+    let reason = "others than root can write here; let root own it, with mode 0755";
+    chown(locks, Some(65534), None).unwrap();
+    assert_eq!(refused(locks), format!("cannot lock LOCKS: {reason}"));
+    chown(locks, Some(0), None).unwrap();
+    fs::set_permissions(locks, fs::Permissions::from_mode(0o775)).unwrap();
+    assert_eq!(refused(locks), format!("cannot lock LOCKS: {reason}"));
+    assert_eq!(walk(scratch.root()).len(), 1);
+
+    let new = locks.join("new");
+    disk::apply(&tree(service()), scratch.root(), &Options { locks: &new, ..scratch.quick() }).unwrap();
+    assert_eq!(fs::metadata(&new).unwrap().mode() & 0o7777, 0o755);
+    // Nothing can be made in /proc: then it is ROOT.
+    let _held = lock(scratch.root());
+    assert_eq!(kept_waiting(scratch.root(), Path::new("/proc/runsmith")), held_by_this(scratch.root()));
 }
 
 #[test]
 fn a_missing_root_is_made_and_said() {
     let scratch = Scratch::new();
     let root = scratch.at("/not/yet");
-    let applied = disk::apply(&tree(vec![file("/x", "1")]), &root, &quick()).unwrap();
+    let applied = disk::apply(&tree(vec![file("/x", "1")]), &root, &scratch.quick()).unwrap();
     assert_eq!(lines(&applied), ["/x: created file"]);
     let notes: Vec<_> = applied.notes.iter().map(ToString::to_string).collect();
     assert!(notes.contains(&format!("made the directory {}", root.display())), "{notes:?}");
@@ -531,154 +581,354 @@ fn a_large_tree_in_two_threads_is_the_same() {
     assert_eq!(disk::read(scratch.root(), &want).unwrap().tree, want);
 }
 
-/// This test binary again, as another process that only runs [`child`]; `wrap` comes before it.
-fn another(wrap: &[&str], root: &Path, story: &str) -> Command {
-    let exe = std::env::current_exe().unwrap();
-    let mut words: Vec<_> = wrap.iter().map(std::ffi::OsString::from).collect();
-    words.push(exe.into());
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).args(["--exact", "child", "--ignored", "--nocapture", "--quiet"]);
-    command.env("RUNSMITH_ROOT", root).env("RUNSMITH_STORY", story);
-    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
-    command
+/// Runs of the binary share a lock with everything root does on the host: one at a time.
+static BINARY: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    BINARY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Two hundred files, half of them in directories that one version has and the other makes anew.
-fn version(text: &str) -> Tree {
-    let text = text.repeat(3000);
-    tree((0..200).map(|n| file(&format!("/d{}/{n}", n % 5), &text)).collect())
-}
+/// Applications for the binary to render, one file each.
+struct Pillars(tempfile::TempDir);
 
-#[test]
-#[ignore = "is run by other tests in a process of its own"]
-fn child() {
-    let Ok(root) = std::env::var("RUNSMITH_ROOT") else { return };
-    let root = Path::new(&root);
-    match std::env::var("RUNSMITH_STORY").unwrap().as_str() {
-        "loop" => loop {
-            for text in ["one", "two"] {
-                disk::apply(&version(text), root, &quick()).unwrap();
-            }
-        },
-        _ => match disk::apply(&tree(service()), root, &quick()) {
-            Ok(applied) => {
-                let notes = applied.notes.iter().map(ToString::to_string).collect::<Vec<_>>();
-                println!("@{} changes; {}@", applied.changes.len(), notes.join("; "));
-            }
-            Err(stopped) => println!("@{}@", stopped.failure),
-        },
+impl Pillars {
+    fn new() -> Self {
+        let pillars =
+            Self(tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap());
+        pillars.write("old", "one", "environment: {A: '1', B: '1'}");
+        pillars.write("new", "one", "environment: {A: '2', B: '1', C: '3'}\nnice: 5\ngunicorn: {workers: 4}");
+        pillars.write("more", "two", "environment: {A: '1'}");
+        pillars
+    }
+
+    fn write(&self, name: &str, application: &str, more: &str) {
+        let text = format!(
+            "application: {application}\nuser: nobody\ngroup: nogroup\nvirtualenv_home: /srv\n\
+             unicorn_command: gunicorn\n{more}\n"
+        );
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name).with_extension("yaml")
+    }
+
+    /// The binary, about to render some of them; `wrap` comes before it.
+    fn render(&self, wrap: &[&str], exe: &Path, names: &[&str], root: &Path) -> Command {
+        let words: Vec<&OsStr> = wrap.iter().map(OsStr::new).chain([exe.as_os_str()]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg("render").args(names.iter().map(|name| self.path(name)));
+        command.arg("--out").arg(root).current_dir("/");
+        command
+    }
+
+    /// What the binary makes of them.
+    fn tree(&self, names: &[&str]) -> Tree {
+        let scratch = Scratch::new();
+        let output = self.render(&["env"], EXE.as_ref(), names, scratch.root()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        disk::read_all(scratch.root()).unwrap().tree
     }
 }
 
-/// What the child said.
-fn said(mut command: Command) -> String {
-    let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
-    output.split('@').nth(1).unwrap_or(&output).to_owned()
+const EXE: &str = env!("CARGO_BIN_EXE_runsmith");
+
+/// Calls by which a run changes the disk, as strace has them; `?` is for those a machine may not have.
+const CALLS: &str =
+    "trace=openat,write,fchmod,fchown,fchownat,symlinkat,mkdirat,?renameat,renameat2,syncfs,unlinkat";
+
+/// A call of a run that changes the disk: its name, and the how manieth of that name it is.
+#[derive(Debug, PartialEq)]
+struct Call {
+    name: String,
+    at: usize,
+    /// Nothing has its own name before the first renaming.
+    renaming: bool,
 }
 
-#[test]
-fn a_run_that_is_killed_leaves_whole_files_and_the_next_completes_it() {
-    let scratch = Scratch::new();
-    let (one, two) = ("one".repeat(3000), "two".repeat(3000));
-    let mut seen_leftovers = 0;
-    for round in 0..40u64 {
-        if round % 4 == 0 {
-            // Sometimes everything is new.
-            for n in 0..5 {
-                let _ = fs::remove_dir_all(scratch.at(&format!("/d{n}")));
+/// One state of ROOT, and runs of the binary from it to another in which a call goes wrong.
+struct Faults {
+    scratch: Scratch,
+    pillars: Pillars,
+    log: tempfile::NamedTempFile,
+    old: Tree,
+    new: Tree,
+    /// What a killed run left, planted.
+    leftovers: bool,
+}
+
+impl Faults {
+    fn new(leftovers: bool) -> Self {
+        let pillars = Pillars::new();
+        let new = pillars.tree(&["new", "more"]);
+        // Something of every kind is to be changed, and some of it in place.
+        let mut old = pillars.tree(&["old"]).entries().to_vec();
+        for entry in &mut old {
+            match entry.path.as_str() {
+                "/etc/sv/one/finish" => entry.owner = "nobody".into(),
+                "/etc/sv/one/log/run" => entry.mode = 0o700,
+                "/etc/sv/one/check" | "/var/www/one/shared/logs/service/config" => {
+                    entry.kind = Kind::File("old".into());
+                }
+                "/etc/service/one" => entry.kind = Kind::Link("/elsewhere".into()),
+                "/var/www/one/shared/logs" => entry.group = "root".into(),
+                _ => {}
             }
         }
-        let mut run = another(&["env"], scratch.root(), "loop").spawn().unwrap();
-        std::thread::sleep(Duration::from_micros(3000 + round * 977));
-        run.kill().unwrap();
-        run.wait().unwrap();
-        for path in walk(scratch.root()).iter().filter(|path| path.is_file()) {
-            if !path.to_string_lossy().contains(".runsmith-") {
-                let text = fs::read_to_string(path).unwrap();
-                assert!(text == one || text == two, "{} is in halves", path.display());
+        let log = tempfile::NamedTempFile::new().unwrap();
+        Self { scratch: Scratch::new(), pillars, log, old: tree(old), new, leftovers }
+    }
+
+    /// ROOT as it was before.
+    fn restore(&self) {
+        for path in ["/etc", "/var"] {
+            let _ = fs::remove_dir_all(self.scratch.at(path));
+        }
+        self.scratch.apply(&self.old).unwrap();
+        if self.leftovers {
+            let half = self.scratch.at("/etc/sv/.two.runsmith-00000000deadbeef");
+            fs::create_dir_all(half.join("env")).unwrap();
+            fs::write(half.join("env/A"), "half").unwrap();
+            fs::write(self.scratch.at("/etc/sv/one/.run.runsmith-0123456789abcdef"), "half").unwrap();
+        }
+    }
+
+    /// Runs the binary under strace, with what that is to inject.
+    fn run(&self, injections: &[String]) -> Output {
+        let mut wrap = vec!["strace", "-qq", "-o", self.log.path().to_str().unwrap(), "-e", CALLS];
+        for injection in injections {
+            wrap.extend(["-e", injection.as_str()]);
+        }
+        loop {
+            let mut run = self.pillars.render(&wrap, EXE.as_ref(), &["new", "more"], self.scratch.root());
+            let output = run.output().expect("strace is needed: run scripts/setup test");
+            // To say that it waits for somebody else's run it writes, and is off the count.
+            if !String::from_utf8_lossy(&output.stderr).contains("waiting for it to end") {
+                return output;
+            }
+            self.restore();
+        }
+    }
+
+    /// Every call that changes the disk in a run that nothing happens to.
+    fn calls(&self) -> Vec<Call> {
+        self.restore();
+        let output = self.run(&[]);
+        assert!(
+            output.status.success(),
+            "strace cannot trace here (a container needs CAP_SYS_PTRACE): {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert_eq!(disk::read_all(self.scratch.root()).unwrap().tree, self.new);
+        let mut counts = BTreeMap::new();
+        let mut renaming = false;
+        let mut calls = vec![];
+        for line in fs::read_to_string(self.log.path()).unwrap().lines() {
+            let Some((name, rest)) = line.split_once('(') else { continue };
+            let at = *counts.entry(name.to_owned()).and_modify(|count| *count += 1).or_insert(1);
+            renaming |= name.starts_with("rename");
+            let changes = match name {
+                "openat" => rest.contains("O_CREAT") && !rest.contains("apply.lock"),
+                // Not to standard output and standard error.
+                "write" => !rest.starts_with("1,") && !rest.starts_with("2,"),
+                _ => true,
+            };
+            if changes {
+                calls.push(Call { name: name.to_owned(), at, renaming });
             }
         }
-        seen_leftovers += scratch.temporary().len();
-        scratch.apply(&version("one")).unwrap();
-        assert_eq!(scratch.temporary(), Vec::<String>::new());
-        assert!((0..200).all(|n| scratch.text(&format!("/d{}/{n}", n % 5)) == one));
+        calls
     }
-    assert!(seen_leftovers > 0, "no run was killed in the middle of anything");
+
+    /// What is there is, piece by piece, the old or the new, and is otherwise temporary.
+    fn assert_whole(&self, what: &dyn fmt::Debug) {
+        let found = disk::read_all(self.scratch.root()).unwrap();
+        assert_eq!(found.unreadable, [], "{what:?}");
+        for entry in found.tree.entries().iter().filter(|entry| !entry.path.contains(".runsmith-")) {
+            let of = |tree: &Tree| tree.get(&entry.path).cloned();
+            let (old, new) = (of(&self.old), of(&self.new));
+            let same = |other: &Option<Entry>| other.as_ref().is_some_and(|other| other.kind == entry.kind);
+            assert!(same(&old) || same(&new), "{what:?}: {} is neither old nor new", entry.path);
+            // What is new came with its mode and owner.
+            assert!(same(&old) || new.as_ref() == Some(entry), "{what:?}: {entry:?}");
+        }
+    }
+
+    /// The next run, that nothing happens to, leaves what is wanted and nothing else.
+    fn assert_completed(&self, what: &dyn fmt::Debug) {
+        self.scratch.apply(&self.new).unwrap();
+        assert_eq!(self.scratch.temporary(), Vec::<String>::new(), "{what:?}");
+        assert!(disk::read_all(self.scratch.root()).unwrap().tree == self.new, "{what:?}");
+    }
+
+    /// Kills a run as it enters each call that changes the disk, and returns how many there were.
+    fn kill_at_each(&self, wanted: impl Fn(&Call) -> bool) -> BTreeMap<String, usize> {
+        let mut killed = BTreeMap::new();
+        for call in self.calls().into_iter().filter(wanted) {
+            let mut injections = vec![format!("inject={}:signal=KILL:when={}", call.name, call.at)];
+            if call.name != "syncfs" {
+                // The disk of the machine is no part of this.
+                injections.push("inject=syncfs:retval=0".into());
+            }
+            self.restore();
+            let output = self.run(&injections);
+            assert_eq!(
+                output.status.signal(),
+                Some(9),
+                "{call:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            self.assert_whole(&call);
+            self.assert_completed(&call);
+            *killed.entry(call.name).or_insert(0) += 1;
+        }
+        killed
+    }
 }
 
 #[test]
-fn a_full_disk_changes_nothing() {
-    let scratch = Scratch::new();
-    let mount = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=256k", "none"])
-        .arg(scratch.root())
-        .stderr(std::process::Stdio::null())
-        .status();
-    if !mount.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: no file system can be mounted here");
-        return;
+fn a_run_that_is_killed_at_any_call_leaves_whole_files_and_the_next_completes_it() {
+    let _alone = alone();
+    let killed = Faults::new(false).kill_at_each(|_| true);
+    for call in ["openat", "write", "fchmod", "fchown", "symlinkat", "mkdirat", "renameat2", "syncfs"] {
+        assert!(killed.contains_key(call), "no {call} in {killed:?}");
     }
-    let old = tree(vec![file("/a/x", "old"), file("/b/x", "old")]);
-    scratch.apply(&old).unwrap();
-    let new = tree(vec![
-        file("/a/x", "new"),
-        file("/b/x", &"big".repeat(200_000)),
-        file("/c/d", &"new".repeat(200_000)),
-    ]);
-    let failed = scratch.failure(&new);
-    let fresh = scratch.failure(&tree(vec![file("/a/x", "new"), file("/c/d/e", &"new".repeat(200_000))]));
-    let texts = (scratch.text("/a/x"), scratch.text("/b/x"), scratch.at("/c").exists());
-    let remount =
-        Command::new("mount").args(["-o", "remount,ro"]).arg(scratch.root()).status().unwrap().success();
-    let read_only = remount.then(|| scratch.failure(&tree(vec![file("/a/x", "new")])));
-    let unchanged = scratch.apply(&old).map(|applied| applied.changes);
-    Command::new("umount").arg(scratch.root()).status().unwrap();
-    assert_eq!(failed, "cannot write ROOT/b/x: No space left on device");
-    assert_eq!(fresh, "cannot write ROOT/c/d/e: No space left on device");
-    assert_eq!(texts, ("old".into(), "old".into(), false));
-    assert_eq!(read_only.unwrap(), "cannot write ROOT/a/x: Read-only file system");
-    assert_eq!(unchanged, Ok(vec![]));
+    assert!(killed["openat"] >= 10, "fewer than ten files are written: {killed:?}");
+}
+
+#[test]
+fn a_run_that_is_killed_while_it_removes_leaves_that_to_the_next() {
+    let _alone = alone();
+    let killed = Faults::new(true).kill_at_each(|call| call.name == "unlinkat");
+    assert!(killed["unlinkat"] >= 4, "{killed:?}");
+
+    // Killed while it takes back what it staged, because something was refused.
+    let faults = Faults::new(false);
+    let calls = faults.calls();
+    let last = calls.iter().rfind(|call| call.name == "write").unwrap();
+    for at in 1..=6 {
+        faults.restore();
+        let refuse = format!("inject=write:error=ENOSPC:when={}", last.at);
+        let kill = format!("inject=unlinkat:signal=KILL:when={at}");
+        assert_eq!(faults.run(&[refuse, kill]).status.signal(), Some(9), "at {at}");
+        faults.assert_whole(&at);
+        faults.assert_completed(&at);
+    }
+}
+
+#[test]
+fn what_the_system_refuses_is_said_and_leaves_whole_files() {
+    let _alone = alone();
+    let faults = Faults::new(false);
+    let calls = faults.calls();
+    let mut refused = 0;
+    for (index, call) in calls.iter().enumerate() {
+        let (before, after) = (&calls[..index], &calls[index + 1..]);
+        let same = |others: &[Call]| others.iter().filter(|other| other.name == call.name).count();
+        // The first of its name and the last.
+        if same(before) != 0 && same(after) != 0 {
+            continue;
+        }
+        for (error, text) in [
+            ("ENOSPC", "No space left on device"),
+            ("EACCES", "Permission denied"),
+            ("EROFS", "Read-only file system"),
+        ] {
+            let what = (call, error);
+            let mut injections = vec![format!("inject={}:error={error}:when={}", call.name, call.at)];
+            if call.name != "syncfs" {
+                injections.push("inject=syncfs:retval=0".into());
+            }
+            faults.restore();
+            let output = faults.run(&injections);
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{what:?}: {stderr}");
+            assert!(stderr.contains(text) && stderr.contains("error: cannot "), "{what:?}: {stderr}");
+            assert_eq!(faults.scratch.temporary(), Vec::<String>::new(), "{what:?}");
+            faults.assert_whole(&what);
+            if !call.renaming {
+                assert!(disk::read_all(faults.scratch.root()).unwrap().tree == faults.old, "{what:?}");
+            }
+            faults.assert_completed(&what);
+            refused += 1;
+        }
+    }
+    assert!(refused >= 40, "{refused}");
+}
+
+/// Starts a run that finds `file` locked, and lets it go on when it says so.
+fn waits_for(mut run: Command, held: fs::File, file: &Path) {
+    let mut run = run.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(run.stderr.take().unwrap()).lines();
+    let note = said.by_ref().map(Result::unwrap).find(|line| line.contains("waiting for it to end"));
+    let expected =
+        format!("note: process {} holds {}; waiting for it to end", std::process::id(), file.display());
+    assert_eq!(note, Some(expected));
+    drop(held);
+    let rest: Vec<_> = said.map(Result::unwrap).collect();
+    assert!(run.wait().unwrap().success(), "{rest:?}");
+}
+
+#[test]
+fn the_binary_waits_for_the_lock_of_the_host() {
+    let _alone = alone();
+    let (scratch, pillars) = (Scratch::new(), Pillars::new());
+    let file = Path::new("/run/runsmith/apply.lock");
+    let render = |wrap: &[&str]| pillars.render(wrap, EXE.as_ref(), &["old"], scratch.root());
+    assert!(render(&["env"]).output().unwrap().status.success());
+    let stat = |path: &Path| fs::symlink_metadata(path).map(|stat| (stat.uid(), stat.mode())).unwrap();
+    assert_eq!(stat(file), (0, 0o100_600));
+    assert_eq!(stat(file.parent().unwrap()), (0, 0o40_755));
+    waits_for(render(&["env"]), lock(file), file);
+
+    // In a container that may only be read it is the lock of ROOT.
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let log_path = log.path().to_str().unwrap();
+    let trace = ["strace", "-qq", "-o", log_path, "-e", "trace=openat"];
+    assert!(render(&trace).output().unwrap().status.success());
+    let text = fs::read_to_string(log_path).unwrap();
+    let at =
+        text.lines().filter(|line| line.starts_with("openat(")).position(|line| line.contains("apply.lock"));
+    let refuse = format!("inject=openat:error=EROFS:when={}", at.unwrap() + 1);
+    let wrap: Vec<&str> = trace.into_iter().chain(["-e", &refuse]).collect();
+    waits_for(render(&wrap), lock(scratch.root()), scratch.root());
 }
 
 #[test]
 fn who_is_not_root_leaves_owners_alone() {
-    if !root_user() {
-        return;
-    }
-    // A place where the other user can start this binary and write.
+    let _alone = alone();
+    let pillars = Pillars::new();
+    // A place where the other user can start the binary and write.
     let scratch = Scratch::new();
     chown(scratch.root(), Some(65534), Some(65534)).unwrap();
     let exe = scratch.at("/exe");
-    fs::copy(std::env::current_exe().unwrap(), &exe).unwrap();
+    // Not by this process: what another test starts meanwhile would have the file open for writing.
+    assert!(Command::new("cp").arg(EXE).arg(&exe).status().unwrap().success());
     let root = scratch.at("/root");
     let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let render = || pillars.render(&nobody, &exe, &["old"], &root);
     let run = || {
-        let mut command = Command::new(nobody[0]);
-        command.args(&nobody[1..]).arg(&exe).args([
-            "--exact",
-            "child",
-            "--ignored",
-            "--nocapture",
-            "--quiet",
-        ]);
-        command.env("RUNSMITH_ROOT", &root).env("RUNSMITH_STORY", "once").current_dir("/");
-        said(command).replace(scratch.root().to_str().unwrap(), "ROOT")
+        let output = render().output().unwrap();
+        let last = String::from_utf8(output.stdout).unwrap().lines().last().unwrap_or_default().to_owned();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        (last, stderr.replace(scratch.root().to_str().unwrap(), "ROOT"))
     };
-    let note = "owners and groups are left alone: only root can set them";
-    assert_eq!(run(), format!("15 changes; {note}; made the directory ROOT/root"));
-    assert_eq!(run(), format!("0 changes; {note}"));
-    chown(root.join("etc/sv"), Some(0), Some(0)).unwrap();
-    fs::remove_dir_all(root.join("etc/sv/web-two")).unwrap();
-    assert_eq!(run(), "cannot make the directory ROOT/root/etc/sv/web-two: Permission denied");
-    chown(root.join("etc/sv/web/env/TOKEN"), Some(0), Some(0)).unwrap();
-    assert_eq!(run(), "cannot read ROOT/root/etc/sv/web/env/TOKEN: Permission denied");
+    let note = "note: owners and groups are left alone: only root can set them\n";
+    assert_eq!(run(), ("23 paths changed".into(), format!("{note}note: made the directory ROOT/root\n")));
+    assert_eq!(run(), ("nothing to change".into(), note.into()));
+    waits_for(render(), lock(&root), &root);
+    chown(root.join("etc/sv/one"), Some(0), Some(0)).unwrap();
+    fs::remove_dir_all(root.join("etc/sv/one/log")).unwrap();
+    let error = "error: cannot make the directory ROOT/root/etc/sv/one/log: Permission denied\n";
+    assert_eq!(run(), ("nothing to change".into(), error.into()));
+    chown(root.join("etc/sv/one/check"), Some(0), Some(0)).unwrap();
+    fs::set_permissions(root.join("etc/sv/one/check"), fs::Permissions::from_mode(0o700)).unwrap();
+    let error = "error: cannot read ROOT/root/etc/sv/one/check: Permission denied\n";
+    assert_eq!(run(), ("nothing to change".into(), error.into()));
 }
 
 #[test]
 fn a_user_who_races_gains_nothing() {
-    if !root_user() {
-        return;
-    }
     let scratch = Scratch::new();
     fs::create_dir_all(scratch.at("/victim/shared/deep")).unwrap();
     for path in ["/victim/config", "/victim/shared/config", "/victim/shared/deep/x"] {

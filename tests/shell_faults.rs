@@ -45,12 +45,12 @@ fn backs_out(server: Server, kind: Release, boot_timeout: u32, reason: &str) {
 
 #[test]
 fn gunicorn_release_that_cannot_be_imported() {
-    backs_out(Server::Sync, Release::Broken, 30, "ended before it was ready");
+    backs_out(Server::Sync, Release::Broken, 30, "ended");
 }
 
 #[test]
 fn unicorn_release_that_cannot_be_loaded() {
-    backs_out(Server::Unicorn, Release::Broken, 30, "ended before it was ready");
+    backs_out(Server::Unicorn, Release::Broken, 30, "ended");
 }
 
 #[test]

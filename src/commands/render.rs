@@ -46,9 +46,8 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
 }
 
 fn put(tree: &crate::tree::Tree, root: &Path, arguments: &cli::Render, terminal: &mut Terminal) -> Outcome {
-    let waiting = || {
-        let _ =
-            writeln!(std::io::stderr(), "note: another run holds {}; waiting for it to end", root.display());
+    let waiting = |held: &str| {
+        let _ = writeln!(std::io::stderr(), "note: {held}; waiting for it to end");
     };
     let options = disk::Options { durable: !arguments.no_sync, waiting: &waiting, ..Default::default() };
     match disk::apply(tree, root, &options) {

@@ -7,7 +7,8 @@ use rustix::fs::{FileType, Mode, OFlags, RenameFlags, fstat, openat, renameat, r
 use rustix::io::Errno;
 
 use super::directory::{Directory, Step, failure};
-use super::stage::{Act, Op, Run, Staged, meddled};
+use super::run::Run;
+use super::stage::{Act, Op, Staged, meddled};
 use super::{Stopped, write};
 use crate::failure::Failure;
 use crate::tree::Change;

@@ -1,40 +1,152 @@
-//! One run at a time on a ROOT.
+//! One run at a time: which file stands for that, and waiting for it.
+//!
+//! A lock on ROOT itself can be held by whoever may read ROOT, for as long as they like. Root's runs
+//! therefore lock a file that only root can open, one for all roots of the host: that keeps roots
+//! inside each other apart too. Where it cannot be made (a container that may only be read), and for
+//! everybody else, the lock is on ROOT, which leaves no file behind.
 
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, fchmod, flock, fstat, major, minor, mkdirat, openat};
 use rustix::io::Errno;
 
-use super::Options;
 use super::directory::{Directory, failure};
+use super::{Options, shown};
 use crate::failure::Failure;
+
+/// The directory of root's lock. Gone after a boot, as every lock is.
+pub(super) const DIRECTORY: &str = "/run/runsmith";
+
+/// The file in it.
+const FILE: &str = "apply.lock";
+
+/// How long a run waits for others. Thousands of services take seconds to put on disk: who holds the
+/// lock for a minute is stuck, or is not one of ours.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Holds ROOT for this run until what is returned is dropped, or the process is gone.
-pub(super) fn hold(root: &Directory, options: &Options<'_>) -> Result<std::os::fd::OwnedFd, Failure> {
-    let fail = |error| failure("lock", root.path().to_owned(), error);
-    // A descriptor of its own: the lock lasts as long as this one, whatever is cloned elsewhere.
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = openat(root.fd(), ".", flags, Mode::empty()).map_err(fail)?;
+/// Keeps other runs away until what is returned is dropped, or the process is gone.
+pub(super) fn hold(root: &Directory, options: &Options<'_>) -> Result<OwnedFd, Failure> {
+    let private = if rustix::process::geteuid().is_root() { private(options.locks)? } else { None };
+    let (fd, path) = match private {
+        Some(found) => found,
+        None => on(root)?,
+    };
     let mut waited = Duration::ZERO;
     loop {
         match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(fd),
             Err(Errno::WOULDBLOCK) if waited >= options.patience => {
-                let reason = format!("another run has held it for {} s", options.patience.as_secs());
-                return Err(Failure::path("lock", root.path(), reason));
+                let reason = format!("{} has held it for {} s", holder(&fd), options.patience.as_secs());
+                return Err(Failure::path("lock", path, reason));
             }
             Err(Errno::WOULDBLOCK) => {
                 if waited.is_zero() {
-                    (options.waiting)();
+                    (options.waiting)(&format!("{} holds {path}", holder(&fd)));
                 }
                 sleep(PAUSE);
                 waited += PAUSE;
             }
             Err(Errno::INTR) => {}
-            Err(error) => return Err(fail(error)),
+            Err(error) => return Err(failure("lock", path, error)),
+        }
+    }
+}
+
+/// Opens the file that only root can open, made where it is missing, and says its path; nothing
+/// where that cannot be.
+fn private(directory: &Path) -> Result<Option<(OwnedFd, String)>, Failure> {
+    let opened = directory_of_root(directory).and_then(|dir| {
+        let stat = fstat(&dir)?;
+        let safe = stat.st_uid == 0 && stat.st_mode & 0o022 == 0;
+        // Reading is enough to lock, and is possible where the file is there and nothing can be written.
+        let flags = OFlags::RDONLY
+            | OFlags::CREATE
+            | OFlags::NOFOLLOW
+            | OFlags::NONBLOCK
+            | OFlags::NOCTTY
+            | OFlags::CLOEXEC;
+        if safe { openat(&dir, FILE, flags, Mode::from_raw_mode(0o600)).map(Some) } else { Ok(None) }
+    });
+    let path = shown(directory);
+    match opened {
+        Ok(Some(fd)) => Ok(Some((fd, format!("{path}/{FILE}")))),
+        Ok(None) => Err(Failure::path(
+            "lock",
+            path,
+            "others than root can write here; let root own it, with mode 0755",
+        )),
+        Err(Errno::ROFS | Errno::ACCESS | Errno::PERM | Errno::NOENT) => Ok(None),
+        Err(error) => Err(failure("lock", format!("{path}/{FILE}"), error)),
+    }
+}
+
+fn directory_of_root(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = || openat(CWD, path, flags, Mode::empty());
+    match open() {
+        Err(Errno::NOENT) => {}
+        result => return result,
+    }
+    let mode = Mode::from_raw_mode(0o755);
+    match mkdirat(CWD, path, mode) {
+        Err(Errno::EXIST) => open(),
+        Err(error) => Err(error),
+        Ok(()) => {
+            let dir = open()?;
+            // Whatever the umask is.
+            fchmod(&dir, mode)?;
+            Ok(dir)
+        }
+    }
+}
+
+/// Opens ROOT anew: the lock lasts as long as this descriptor, whatever is cloned elsewhere.
+fn on(root: &Directory) -> Result<(OwnedFd, String), Failure> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let path = root.path().to_owned();
+    match openat(root.fd(), ".", flags, Mode::empty()) {
+        Ok(fd) => Ok((fd, path)),
+        Err(error) => Err(failure("lock", path, error)),
+    }
+}
+
+/// Who has locked it, as far as `/proc/locks` tells: it knows nothing of processes in other
+/// containers, and on some file systems (btrfs) it has another device than `stat`.
+fn holder(fd: &OwnedFd) -> String {
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let pid = fstat(fd).ok().and_then(|stat| {
+        let file = format!("{:02x}:{:02x}:{}", major(stat.st_dev), minor(stat.st_dev), stat.st_ino);
+        pid_in(&locks, &file)
+    });
+    pid.map_or_else(|| "another run".to_owned(), |pid| format!("process {pid}"))
+}
+
+/// The process that holds a file; lines with an arrow are those who wait for it.
+fn pid_in(locks: &str, file: &str) -> Option<u32> {
+    locks.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        [_, "FLOCK", _, _, pid, held, ..] if held == file => pid.parse().ok().filter(|pid| *pid > 0),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_is_found() {
+        let locks = "1: POSIX  ADVISORY  WRITE 7 fe:00:12 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 4711 fe:00:12 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 8 fe:00:13 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE -1 fe:00:14 0 EOF\n";
+        assert_eq!(pid_in(locks, "fe:00:12"), Some(4711));
+        for file in ["fe:00:13", "fe:00:14", "fe:00:1"] {
+            assert_eq!(pid_in(locks, file), None, "{file}");
         }
     }
 }

@@ -25,9 +25,11 @@
 //! A file with several names (hard links) is replaced and never changed in place, because the
 //! other name may be somebody's `/etc/shadow`.
 //!
-//! Two runs on one ROOT do not mix: an advisory lock on the directory ROOT itself, which leaves no
-//! file behind. Runs on roots inside each other are not kept apart. Anyone who may read ROOT can
-//! hold the lock; that is why there is a limit to the waiting, and why the caller is told.
+//! Two runs do not mix. Root's lock a file that only root can open, `/run/runsmith/apply.lock`, one
+//! for all roots of the host: roots inside each other are kept apart, and no other user can stall
+//! them. Where `/run` cannot be written, and for everybody else, the lock is on the directory ROOT
+//! itself, and anyone who may read ROOT can hold it; that is why there is a limit to the waiting,
+//! and why the caller is told who holds what.
 //!
 //! Owners are names of the host that runs this, not of ROOT's `/etc/passwd`.
 
@@ -39,6 +41,7 @@ mod leftover;
 mod lock;
 mod names;
 mod read;
+mod run;
 mod stage;
 mod write;
 
@@ -56,15 +59,17 @@ pub use read::{Found, read, read_all};
 pub struct Options<'a> {
     /// Make the result survive a power cut. Costs the time of writing to the device.
     pub durable: bool,
-    /// Called once if another run holds ROOT and has to be waited for.
-    pub waiting: &'a dyn Fn(),
-    /// How long to wait for another run.
+    /// Called once if another run has to be waited for, with words on who holds which file.
+    pub waiting: &'a dyn Fn(&str),
+    /// How long to wait for other runs.
     pub patience: Duration,
+    /// The directory of the lock that root's runs share; it is made if only it is missing.
+    pub locks: &'a Path,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { durable: true, waiting: &|| {}, patience: Duration::from_secs(600) }
+        Self { durable: true, waiting: &|_| {}, patience: lock::PATIENCE, locks: Path::new(lock::DIRECTORY) }
     }
 }
 
@@ -130,7 +135,7 @@ pub fn apply(tree: &Tree, root: &Path, options: &Options<'_>) -> Result<Applied,
     let root = directory::Directory::root(root)?;
     let _lock = lock::hold(&root, options)?;
 
-    let run = stage::Run::new(ids);
+    let run = run::Run::new(ids);
     let mut staged = stage::stage(&run, &root, &entries)?;
     notes.append(&mut staged.notes);
     let changes = commit::commit(&run, &root, staged, options.durable)?;

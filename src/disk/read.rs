@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::directory::{Directory, Step, failure, word};
 use super::names::Ids;
 use super::ordered;
-use super::stage::groups;
+use super::run::groups;
 use crate::failure::Failure;
 use crate::tree::{Entry, Kind, Tree};
 

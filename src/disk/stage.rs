@@ -2,103 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
 use rustix::io::Errno;
 
 use super::directory::{Directory, Step, failure, ours, word};
-use super::leftover::TempNames;
-use super::names::Ids;
+use super::run::{Group, Run, groups};
 use super::write::{self, Attributes};
 use super::{Note, Stopped, commit};
 use crate::failure::Failure;
 use crate::tree::{Change, Entry, How, Kind, Seen, SeenKind};
 use crate::visible::visible;
-
-/// What is the same for a whole run.
-pub(super) struct Run {
-    pub(super) ids: Ids,
-    pub(super) temps: TempNames,
-    /// How many more threads may be started.
-    threads: AtomicUsize,
-}
-
-/// Below this many entries a second thread costs more than it saves.
-const WORTH_A_THREAD: usize = 4000;
-
-impl Run {
-    /// A run with the owners it needs.
-    pub(super) fn new(ids: Ids) -> Self {
-        let spare = std::thread::available_parallelism().map_or(1, usize::from) - 1;
-        Self { ids, temps: TempNames::new(), threads: AtomicUsize::new(spare.min(3)) }
-    }
-
-    /// Cuts entries in two between children of one directory, if that is worth a thread and one
-    /// is to be had; [`Run::joined`] gives it back.
-    pub(super) fn split<'a, 'e>(
-        &self,
-        entries: &'a [&'e Entry],
-        at: usize,
-    ) -> Option<(&'a [&'e Entry], &'a [&'e Entry])> {
-        if entries.len() < WORTH_A_THREAD {
-            return None;
-        }
-        let middle = entries.len() / 2;
-        let name = child(entries.get(middle)?, at);
-        let mut cut = middle;
-        while cut > 0 && child(entries[cut - 1], at) == name {
-            cut -= 1;
-        }
-        // A cut far from the middle leaves one thread idle; a level further down may do better.
-        if cut < entries.len() / 4 {
-            return None;
-        }
-        let take = |spare: usize| spare.checked_sub(1);
-        self.threads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
-        Some(entries.split_at(cut))
-    }
-
-    /// A thread has ended.
-    pub(super) fn joined(&self) {
-        self.threads.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// A child of a directory and all that is wanted below it.
-pub(super) struct Group<'a, 'e> {
-    /// The child's name.
-    pub(super) name: &'e str,
-    /// Its path, as an entry has it.
-    pub(super) path: &'e str,
-    /// Its entry; none for a directory that is only on the way to others.
-    pub(super) entry: Option<&'e Entry>,
-    /// What is wanted below it.
-    pub(super) rest: &'a [&'e Entry],
-    /// Where the names of its own children begin.
-    pub(super) below: usize,
-}
-
-/// The name of the child that an entry is, or is below of.
-fn child(entry: &Entry, at: usize) -> &str {
-    let rest = entry.path.get(at..).unwrap_or_default();
-    rest.split('/').next().unwrap_or_default()
-}
-
-/// The children of a directory. All entries are below it, and `at` is where names begin.
-pub(super) fn groups<'a, 'e>(mut entries: &'a [&'e Entry], at: usize) -> impl Iterator<Item = Group<'a, 'e>> {
-    std::iter::from_fn(move || {
-        let first: &'e Entry = entries.first()?;
-        let name = child(first, at);
-        let same = entries.iter().take_while(|entry| child(entry, at) == name).count();
-        let (mine, others) = entries.split_at(same);
-        entries = others;
-        let end = at + name.len();
-        let entry = (first.path.len() == end).then_some(first);
-        let rest = if entry.is_some() { &mine[1..] } else { mine };
-        Some(Group { name, path: &first.path[..end], entry, rest, below: end + 1 })
-    })
-}
 
 /// Something that waits for phase three.
 pub(super) struct Op {

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::directory::failure;
 use super::leftover::remove;
-use super::stage::{Run, groups};
+use super::run::{Run, groups};
 use crate::failure::Failure;
 use crate::tree::{Change, Entry, How, Kind};
 use crate::visible::visible;

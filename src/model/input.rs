@@ -237,9 +237,10 @@ pub struct SocketInput {
     #[schemars(length(min = 1))]
     #[schemars(extend("examples" = ["unix:/run/lobby.sock"], "x-default" = "none: it is required"))]
     pub address: String,
-    /// Mode of a Unix socket's file, a quoted octal number. Default: what the umask leaves.
+    /// Mode of a Unix socket's file, a quoted octal number. The default is that of gunicorn and unicorn: whoever can
+    /// enter the directory can connect.
     #[schemars(regex(pattern = r"^0?[0-7]{3}$"))]
-    #[schemars(extend("examples" = ["0660"], "default" = null))]
+    #[schemars(extend("examples" = ["0660"], "default" = "0777"))]
     pub mode: Option<String>,
     /// Owner of a Unix socket's file. Default: the application's user.
     #[schemars(regex(pattern = r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$"))]

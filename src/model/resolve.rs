@@ -13,7 +13,6 @@ use super::input::{
 };
 use super::paths;
 use super::service::{Directory, Handoff, HealthCheck, Layout, Limit, Log, Place, Restart, Service, Socket};
-use super::settings;
 use crate::diagnostic::Diagnostic;
 use crate::pillar::Node;
 use crate::source::Span;
@@ -47,13 +46,15 @@ pub fn resolve(input: Application, context: Context<'_>) -> Result<Service, Vec<
 }
 
 fn build(input: Application, context: Context<'_>, check: &mut Check<'_>) -> Service {
-    let application = input
+    let mut application = input
         .application
         .or(input.unicorn_application)
         .or_else(|| context.name.map(str::to_owned))
         .unwrap_or_default();
     if application.is_empty() {
         check.missing("application", "it names the service");
+        // Paths that are made of the name are not complained about as well.
+        application.push('-');
     }
     let user = input.user.unwrap_or_else(|| {
         check.missing("user", "the application runs as this user");
@@ -327,6 +328,13 @@ fn handoff(
             "`handoff.ready: workers` works with gunicorn and unicorn only; this program can say it by `notify` or be `alive`",
         );
     }
+    if run_script == RunScript::Shell && ready == Ready::Notify {
+        check.complain(
+            "handoff",
+            &["handoff", "ready"],
+            "`handoff.ready: notify` needs `run_script: native`: a shell cannot receive it",
+        );
+    }
     let graceful = settings.get("graceful_timeout").and_then(Json::as_u64).unwrap_or(GRACEFUL_TIMEOUT);
     let drain = Duration::seconds(graceful.min(80_000) + DRAIN_MARGIN);
     Handoff {
@@ -598,7 +606,6 @@ fn gunicorn_settings(
         LogKind::None => {}
     }
     settings.extend(given);
-    settings.retain(|name, _| settings::GUNICORN.get(name).is_some());
     settings
 }
 
@@ -617,4 +624,24 @@ fn unicorn_settings(
     }
     settings.extend(given);
     settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::settings::{GUNICORN, Table, UNICORN};
+
+    /// The tables are not asked at every run, because reading them takes longer than rendering a service.
+    #[test]
+    fn the_servers_have_the_settings_that_are_filled_in() {
+        let known = |table: &Table, settings: BTreeMap<String, Json>| {
+            settings
+                .keys()
+                .for_each(|name| assert!(table.get(name).is_some(), "{} has no {name}", table.server));
+        };
+        for kind in [LogKind::Svlogd, LogKind::Files, LogKind::None] {
+            known(&GUNICORN, gunicorn_settings(BTreeMap::new(), "/logs", Some(kind)));
+            known(&UNICORN, unicorn_settings(BTreeMap::new(), "/logs", Some(kind)));
+        }
+    }
 }

@@ -1,7 +1,9 @@
 //! A tree, and changes to one, as text and as JSON.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::tree::{Change, Entry, How, Kind, Tree};
@@ -48,6 +50,11 @@ pub fn text(tree: &Tree, show_secrets: bool, colour: bool, out: &mut dyn Write) 
 
 /// A file's text, with what a terminal would obey spelt out.
 fn print(content: &[u8], out: &mut dyn Write) -> io::Result<()> {
+    // Nearly every file is plain ASCII, and is printed as it is.
+    if content.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\n')) {
+        out.write_all(content)?;
+        return if content.ends_with(b"\n") || content.is_empty() { Ok(()) } else { writeln!(out) };
+    }
     let text = String::from_utf8_lossy(content);
     for line in text.lines() {
         writeln!(out, "{}", visible(&line.replace('\t', "    ")))?;
@@ -55,36 +62,57 @@ fn print(content: &[u8], out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
+/// An entry for programs.
+#[derive(Serialize)]
+struct Shown<'a> {
+    path: &'a str,
+    kind: &'a str,
+    mode: String,
+    owner: &'a str,
+    group: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<&'a str>,
+}
+
 /// The tree for programs: a list of entries. A secret's content is left out unless it is asked for.
 pub fn json(tree: &Tree, show_secrets: bool, out: &mut dyn Write) -> io::Result<()> {
     write!(out, "{{\n  \"version\": 1,\n  \"entries\": [")?;
+    // serde_json writes in small pieces, each of which would be a virtual call.
+    let mut line = vec![];
     for (index, entry) in tree.entries().iter().enumerate() {
-        write!(out, "{}\n    ", if index > 0 { "," } else { "" })?;
-        serde_json::to_writer(&mut *out, &object(entry, show_secrets))?;
+        line.clear();
+        line.extend_from_slice(if index > 0 { b",\n    " } else { b"\n    " });
+        serde_json::to_writer(&mut line, &shown(entry, show_secrets))?;
+        out.write_all(&line)?;
     }
     writeln!(out, "\n  ]\n}}")
 }
 
-fn object(entry: &Entry, show_secrets: bool) -> Value {
-    let mut object = json!({
-        "path": entry.path,
-        "kind": entry.kind.word(),
-        "mode": format!("{:04o}", entry.mode),
-        "owner": entry.owner,
-        "group": entry.group,
-    });
-    match &entry.kind {
-        Kind::File(_) if entry.secret && !show_secrets => object["secret"] = true.into(),
+fn shown(entry: &Entry, show_secrets: bool) -> Shown<'_> {
+    let (content, target) = match &entry.kind {
+        Kind::File(_) if entry.secret && !show_secrets => (None, None),
+        // Checking a text that is valid is faster than looking for what is not.
         Kind::File(content) => {
-            object["content"] = String::from_utf8_lossy(content).into();
-            if entry.secret {
-                object["secret"] = true.into();
-            }
+            let text = std::str::from_utf8(content).map(Cow::Borrowed);
+            (Some(text.unwrap_or_else(|_| String::from_utf8_lossy(content))), None)
         }
-        Kind::Link(target) => object["target"] = target.as_str().into(),
-        Kind::Directory => {}
+        Kind::Link(target) => (None, Some(target.as_str())),
+        Kind::Directory => (None, None),
+    };
+    Shown {
+        path: &entry.path,
+        kind: entry.kind.word(),
+        mode: format!("{:04o}", entry.mode),
+        owner: &entry.owner,
+        group: &entry.group,
+        content,
+        secret: (entry.secret && matches!(entry.kind, Kind::File(_))).then_some(true),
+        target,
     }
-    object
 }
 
 /// What was changed, a line each, and how much it was.

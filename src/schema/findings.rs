@@ -1,37 +1,74 @@
 //! What the schema has against an application, each finding at its place and in plain words.
 
 use std::collections::HashSet;
+use std::sync::OnceLock;
 
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{ValidationError, Validator};
 use serde_json::Value as Json;
 
+use super::proof::Shapes;
 use crate::diagnostic::Diagnostic;
-use crate::failure::Failure;
 use crate::model::settings::{GUNICORN, Table, UNICORN};
 use crate::pillar::{Node, Value};
 
 /// So many unknown keys of one map are named; who has more has given another file than was meant.
 const MOST_KEYS: usize = 100;
 
-/// The compiled schema of one application.
+/// The schema of one application. It is compiled once somebody has something wrong.
 pub struct Checker {
+    shapes: Option<Shapes>,
+    whole: OnceLock<Result<Whole, String>>,
+}
+
+/// The compiled schema.
+struct Whole {
     validator: Validator,
     schema: Json,
 }
 
+impl Default for Checker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Checker {
-    /// Compiles the schema.
-    pub fn new() -> Result<Self, Failure> {
-        let schema = super::application();
-        let validator = jsonschema::validator_for(&schema)
-            .map_err(|error| Failure::Usage(format!("the schema cannot be compiled: {error}")))?;
-        Ok(Self { validator, schema })
+    /// Reads the schema.
+    pub fn new() -> Self {
+        Self { shapes: Shapes::read(super::text()), whole: OnceLock::new() }
     }
 
     /// Every finding about `json`, which `node` is the spanned form of, and the keys of the
     /// application they are about.
     pub fn check(&self, json: &Json, node: &Node) -> (Vec<Diagnostic>, HashSet<String>) {
+        if self.proves(json) {
+            return (vec![], HashSet::new());
+        }
+        match self.whole.get_or_init(Whole::compile) {
+            Ok(whole) => whole.check(json, node),
+            // A test compiles it, so nobody will read this.
+            Err(error) => {
+                let message = format!("the schema cannot be compiled: {error}");
+                (vec![Diagnostic::error("invalid", message).at(node.span, "")], HashSet::new())
+            }
+        }
+    }
+
+    /// Whether `json` is certainly valid; what is valid in an unusual way is not proven.
+    pub fn proves(&self, json: &Json) -> bool {
+        self.shapes.as_ref().is_some_and(|shapes| shapes.prove(json))
+    }
+}
+
+impl Whole {
+    fn compile() -> Result<Self, String> {
+        let schema = super::application();
+        let validator = jsonschema::validator_for(&schema).map_err(|error| error.to_string())?;
+        Ok(Self { validator, schema })
+    }
+
+    fn check(&self, json: &Json, node: &Node) -> (Vec<Diagnostic>, HashSet<String>) {
         let mut found = vec![];
         let mut keys = HashSet::new();
         for error in self.validator.iter_errors(json) {

@@ -2,6 +2,7 @@
 //! it gives.
 
 mod findings;
+mod proof;
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};

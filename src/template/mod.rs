@@ -94,14 +94,16 @@ impl Templates {
             }
             sources.push((name.clone(), text.clone()));
         }
-        for (name, _, text) in BUILT_IN {
-            let replaced = replacements.iter().find(|(replaced, _)| replaced == name);
-            let added = match replaced {
-                Some((_, text)) => environment.add_template_owned(*name, text.clone()),
-                None => environment.add_template(name, text),
-            };
-            added.map_err(|error| explain(&error, &sources))?;
+        for (name, text) in &replacements {
+            environment
+                .add_template_owned(name.clone(), text.clone())
+                .map_err(|error| explain(&error, &sources))?;
         }
+        // A run needs half of the others; each is compiled when it is first used.
+        environment.set_auto_reload(false);
+        environment.set_loader(|name| {
+            Ok(BUILT_IN.iter().find(|(known, ..)| *known == name).map(|(_, _, text)| *text))
+        });
         Ok(Self { environment, sources })
     }
 
@@ -311,6 +313,14 @@ mod tests {
         Templates::with(vec![(name.to_owned(), template.to_owned())])
             .and_then(|templates| templates.render(name, &Value::from(Serde(&context))))
             .map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn the_built_in_templates_are_templates() {
+        let templates = Templates::built_in().unwrap();
+        for (name, ..) in BUILT_IN {
+            assert!(templates.environment.get_template(name).is_ok(), "{name}");
+        }
     }
 
     #[test]

@@ -83,6 +83,10 @@ fn escaped(
 
 /// Characters that do not show, or that make others show elsewhere.
 pub fn hidden(c: char) -> bool {
+    // Nearly all of a text is this, so it comes first.
+    if matches!(c, ' '..='~') {
+        return false;
+    }
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
@@ -95,14 +99,16 @@ fn is_plain(text: &str) -> bool {
         && text
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'.' | b'-' | b'+'))
-        && !matches!(
-            text.to_ascii_lowercase().as_str(),
-            "y" | "n" | "yes" | "no" | "on" | "off" | "true" | "false" | "null" | "nan" | "inf" | "none"
-        )
+        && !["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf", "none"]
+            .iter()
+            .any(|word| text.eq_ignore_ascii_case(word))
 }
 
 /// One line for a comment: what does not show is spelt out, so that no value ends the comment.
 pub fn comment(text: &str) -> String {
+    if !text.chars().any(hidden) {
+        return text.to_owned();
+    }
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
         if hidden(c) {

@@ -18,7 +18,7 @@ fn block(value: &Value, indent: usize, out: &mut String) -> fmt::Result {
     match value {
         Value::Object(map) if !map.is_empty() => {
             for (key, value) in map {
-                write!(out, "{:indent$}", "")?;
+                spaces(indent, out);
                 quote::yaml(key, out)?;
                 out.push(':');
                 below(value, indent, out)?;
@@ -27,7 +27,8 @@ fn block(value: &Value, indent: usize, out: &mut String) -> fmt::Result {
         }
         Value::Array(items) if !items.is_empty() => {
             for item in items {
-                write!(out, "{:indent$}-", "")?;
+                spaces(indent, out);
+                out.push('-');
                 let mut inner = String::new();
                 below(item, indent, &mut inner)?;
                 // A map in a list begins on the dash's line.
@@ -47,6 +48,10 @@ fn block(value: &Value, indent: usize, out: &mut String) -> fmt::Result {
             Ok(())
         }
     }
+}
+
+fn spaces(count: usize, out: &mut String) {
+    out.extend(std::iter::repeat_n(' ', count));
 }
 
 fn below(value: &Value, indent: usize, out: &mut String) -> fmt::Result {

@@ -127,7 +127,7 @@ impl Connection {
 fn parse(bytes: &[u8]) -> Result<Option<(String, bool)>, String> {
     let text = String::from_utf8_lossy(bytes);
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return Ok(None) };
-    if !head.starts_with("HTTP/1.1 200 ") {
+    if !head.starts_with("HTTP/1.1 200 ") && !head.starts_with("HTTP/1.0 200 ") {
         return Err(format!("the answer was {head:?}"));
     }
     let header = |name: &str| {

@@ -20,7 +20,7 @@ use std::time::Duration;
 /// From the start of runsv until every worker has loaded the application, on a busy machine.
 pub const START: Duration = Duration::from_secs(40);
 /// From `sv 2` until the old master is gone: boot, a three-second request, promotion.
-pub const HANDOVER: Duration = Duration::from_secs(60);
+pub const HANDOVER: Duration = Duration::from_secs(90);
 /// From `sv down` until nothing is left.
 pub const STOP: Duration = Duration::from_secs(40);
 /// What the run script promises: a master's death is noticed within this.

@@ -22,6 +22,8 @@ pub enum Server {
     Gthread,
     Gevent,
     Unicorn,
+    /// Python's own HTTP server: a program that knows of no hand-over.
+    Any,
 }
 
 /// TCP or Unix.
@@ -75,6 +77,7 @@ impl Service {
         let venv = virtualenv("gunicorn");
         match server {
             Server::Unicorn => require("unicorn", &find("unicorn")),
+            Server::Any => require("python3", &find("python3")),
             _ => require("gunicorn's virtualenv", &venv.join("bin/gunicorn")),
         }
         let user = User::new();
@@ -136,6 +139,11 @@ impl Service {
                 "unicorn_command: {}\nunicorn: {{worker_processes: {WORKERS}}}\n",
                 find("unicorn").display()
             ),
+            Server::Any => write!(
+                pillar,
+                "unicorn_command: [/usr/bin/python3, -m, http.server, --bind, 127.0.0.1, \"{}\"]\n",
+                bind.rsplit(':').next().unwrap_or_default()
+            ),
             _ => write!(
                 pillar,
                 "unicorn_command: gunicorn\nvirtualenv: {}\ngunicorn: {{workers: {WORKERS}, {}}}\n",
@@ -143,7 +151,7 @@ impl Service {
                 match self.server {
                     Server::Sync => "worker_class: sync",
                     Server::Gthread => "worker_class: gthread, threads: 4",
-                    Server::Gevent | Server::Unicorn => "worker_class: gevent",
+                    Server::Gevent | Server::Unicorn | Server::Any => "worker_class: gevent",
                 }
             ),
         };
@@ -212,6 +220,7 @@ impl Service {
              \x20 [200, {{'Content-Type' => 'text/plain', 'Content-Length' => body.bytesize.to_s}}, [body]]\n}}\n"
         );
         fs::write(directory.join("config.ru"), rack).expect("config.ru");
+        fs::write(directory.join("index.html"), format!("{number} 0")).expect("index.html");
     }
 
     /// Points `current` to a release, as deploy tools do: by a rename.
