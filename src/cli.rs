@@ -35,6 +35,8 @@ pub enum When {
 pub enum Command {
     /// Renders pillars: prints the tree of files, or makes a directory hold it
     Render(Render),
+    /// Checks pillars: every finding, each at its line and column; writes nothing
+    Validate(Validate),
     /// Prints pillars as the dialect reads them, as JSON: what Salt or Ansible would see
     Read(Read),
     /// Prints the JSON Schema of a pillar (2020-12)
@@ -111,6 +113,37 @@ pub enum TreeFormat {
     Text,
     /// For programs: path, kind, mode, owner, group, content
     Json,
+}
+
+/// `validate`.
+#[derive(Debug, Args)]
+pub struct Validate {
+    /// The pillars.
+    #[command(flatten)]
+    pub inputs: Inputs,
+    /// Where in the pillar the applications are, as Salt writes it; by default `unicorn`, if there is one, else the document itself
+    #[arg(long, value_name = "A:B:C")]
+    pub key: Option<String>,
+    /// How findings are printed
+    #[arg(long, default_value = "text")]
+    pub format: FindingFormat,
+}
+
+/// How findings are printed; docs/formats.md tells more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FindingFormat {
+    /// For people
+    Text,
+    /// For programs: all of it
+    Json,
+    /// Annotations of a GitHub workflow
+    Github,
+    /// SARIF 2.1.0, as GitHub's code scanning reads it
+    Sarif,
+    /// A test report, one case a file
+    Junit,
+    /// A code quality report of GitLab
+    Gitlab,
 }
 
 /// `read`.

@@ -26,6 +26,12 @@ pub struct Placed {
 
 /// The applications of all documents. `key` is as in [`pillar::select`].
 pub fn applications(documents: Vec<Node>, key: Option<&str>) -> Result<Vec<Application>, Vec<Diagnostic>> {
+    let (applications, found) = select(documents, key);
+    if found.is_empty() { Ok(applications) } else { Err(found) }
+}
+
+/// The applications of those documents that have some, and the complaints about the others.
+pub fn select(documents: Vec<Node>, key: Option<&str>) -> (Vec<Application>, Vec<Diagnostic>) {
     let mut found = vec![];
     let mut applications = vec![];
     for document in documents {
@@ -34,7 +40,7 @@ pub fn applications(documents: Vec<Node>, key: Option<&str>) -> Result<Vec<Appli
             Err(diagnostics) => found.extend(diagnostics),
         }
     }
-    if found.is_empty() { Ok(applications) } else { Err(found) }
+    (applications, found)
 }
 
 /// Checks one application and fills in its defaults.
@@ -103,6 +109,29 @@ pub fn render(
     templates: &Templates,
     threads: usize,
 ) -> Result<Rendered, Failure> {
+    let (wanted, found) = plan_all(applications, templates, threads)?;
+    if !found.is_empty() {
+        return Ok(Rendered::Findings(found));
+    }
+    match Tree::new(wanted.into_iter().map(|(entry, _)| entry).collect()) {
+        Ok(tree) => Ok(Rendered::Tree(tree)),
+        // `clashes` has found and placed every one before.
+        Err(clashes) => Err(Failure::Usage(format!("{} paths are wanted twice", clashes.len()))),
+    }
+}
+
+/// Every complaint that [`render`] would have about the applications, with the built-in templates.
+pub fn check(applications: Vec<Application>, threads: usize) -> Result<Vec<Diagnostic>, Failure> {
+    let templates = Templates::built_in()?;
+    plan_all(applications, &templates, threads).map(|(_, found)| found)
+}
+
+/// Every entry that is wanted, in order and with the place of its application, and every complaint.
+fn plan_all(
+    applications: Vec<Application>,
+    templates: &Templates,
+    threads: usize,
+) -> Result<(Vec<(Entry, Span)>, Vec<Diagnostic>), Failure> {
     let checker = Checker::new();
     let mut found = vec![];
     let mut planned = Vec::with_capacity(applications.len());
@@ -113,17 +142,12 @@ pub fn render(
             Err(diagnostics) => found.extend(diagnostics),
         }
     }
-    found.extend(double_names(&planned));
-    let wanted = if found.is_empty() { in_order(planned) } else { vec![] };
+    let twice = double_names(&planned);
+    // Two of one name want the same paths, and that has been said.
+    let wanted = if twice.is_empty() { in_order(planned) } else { vec![] };
+    found.extend(twice);
     found.extend(clashes(&wanted));
-    if !found.is_empty() {
-        return Ok(Rendered::Findings(found));
-    }
-    match Tree::new(wanted.into_iter().map(|(entry, _)| entry).collect()) {
-        Ok(tree) => Ok(Rendered::Tree(tree)),
-        // `clashes` has found and placed every one before.
-        Err(clashes) => Err(Failure::Usage(format!("{} paths are wanted twice", clashes.len()))),
-    }
+    Ok((wanted, found))
 }
 
 fn plan_one(application: Application, checker: &Checker, templates: &Templates) -> Result3<Planned> {
@@ -258,6 +282,139 @@ pub fn secret_spans(applications: &[Application]) -> Vec<Span> {
     spans
 }
 
+/// What a key of a pillar says about the value that follows.
+enum Named {
+    /// Whatever stands below it is secret.
+    All,
+    /// It is secret unless it is a map: an application may be called `monkey`.
+    Value,
+    /// Nothing.
+    No,
+}
+
+fn named(key: &str) -> Named {
+    if key.eq_ignore_ascii_case("secrets") || key.eq_ignore_ascii_case("secret") {
+        Named::All
+    } else if Service::is_secret_name(key) {
+        Named::Value
+    } else {
+        Named::No
+    }
+}
+
+/// Where secrets stand in a document of which nobody knows yet what it is: all below `secrets`, and
+/// the values of keys that are named like one, wherever they are. Rather too many than one too few.
+pub fn secrets_in_document(document: &Node) -> Vec<Span> {
+    let mut spans = vec![];
+    collect_secrets(document, false, &mut spans);
+    // The same value comes by many aliases.
+    spans.sort();
+    spans.dedup();
+    spans
+}
+
+fn collect_secrets(node: &Node, secret: bool, spans: &mut Vec<Span>) {
+    match &node.value {
+        Value::Map(pairs) => {
+            for pair in pairs {
+                match (named(&pair.key.key_text()), &pair.value.value) {
+                    (Named::All, _) => collect_secrets(&pair.value, true, spans),
+                    (Named::Value, Value::Map(_)) => collect_secrets(&pair.value, secret, spans),
+                    (Named::Value, _) => collect_secrets(&pair.value, true, spans),
+                    (Named::No, _) => collect_secrets(&pair.value, secret, spans),
+                }
+            }
+        }
+        Value::List(items) => items.iter().for_each(|item| collect_secrets(item, secret, spans)),
+        Value::Null => {}
+        _ if secret => spans.push(node.span),
+        _ => {}
+    }
+}
+
+/// Where secrets may stand in a text that could not be read: whatever follows such a key, on its
+/// line and on the deeper ones below it. A guess that covers rather too much.
+pub fn secrets_in_text(text: &str, id: SourceId) -> Vec<Span> {
+    let mut spans = vec![];
+    let mut at = 0;
+    while let Some(line) = text.get(at..).and_then(|rest| rest.split_inclusive('\n').next()) {
+        let end = at + line.len();
+        let Some(value) = secret_value(line) else {
+            at = end;
+            continue;
+        };
+        let start = at + value;
+        let end = end_of_value(text, start, end, depth(line), line.trim_start().starts_with('-'));
+        spans.push(Span::new(id, start, end));
+        at = end.max(start);
+    }
+    spans
+}
+
+/// Where on a line the value of the first key that is named like a secret begins.
+fn secret_value(line: &str) -> Option<usize> {
+    line.match_indices(':').find_map(|(colon, _)| {
+        let before = line.get(..colon)?.trim_end().trim_end_matches(['"', '\'']);
+        let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+        let start = before
+            .char_indices()
+            .rev()
+            .take_while(|(_, c)| is_part(*c))
+            .last()
+            .map_or(before.len(), |(at, _)| at);
+        let is_secret = !matches!(named(before.get(start..)?), Named::No);
+        is_secret.then_some(colon + 1)
+    })
+}
+
+fn depth(line: &str) -> usize {
+    line.len() - line.trim_start_matches([' ', '\t', '\u{feff}']).len()
+}
+
+/// Where a value ends that begins at `start` on a line that ends at `end` and is indented by `depth`.
+fn end_of_value(text: &str, start: usize, mut end: usize, depth_of_key: usize, in_list: bool) -> usize {
+    let value = text.get(start..).unwrap_or_default();
+    let open = value.trim_start();
+    if open.starts_with(['{', '[']) {
+        // Brackets in quotes are counted too: the value then seems longer, which does no harm, or
+        // ends too early, which its indentation makes good.
+        let mut level = 0;
+        for (at, c) in value.char_indices() {
+            match c {
+                '{' | '[' => level += 1,
+                '}' | ']' => level -= 1,
+                _ => continue,
+            }
+            if level == 0 {
+                end = end.max(start + at);
+                break;
+            }
+        }
+        if level > 0 {
+            return text.len();
+        }
+    } else if let Some(quote) = open.chars().next().filter(|c| matches!(c, '"' | '\'')) {
+        let inside = start + (value.len() - open.len()) + 1;
+        match text.get(inside..).unwrap_or_default().find(quote) {
+            Some(closing) => end = end.max(inside + closing + 1),
+            None => return text.len(),
+        }
+    }
+    // The rest of the line on which it seems to end, and what is deeper than its key.
+    if !text.get(..end).is_some_and(|before| before.ends_with('\n')) {
+        let rest = text.get(end..).unwrap_or_default();
+        end += rest.find('\n').map_or(rest.len(), |at| at + 1);
+    }
+    for line in text.get(end..).unwrap_or_default().split_inclusive('\n') {
+        let item = !in_list && depth(line) == depth_of_key && line.trim_start().starts_with('-');
+        if !line.trim().is_empty() && depth(line) <= depth_of_key && !item {
+            break;
+        }
+        end += line.len();
+    }
+    end
+}
+
 /// Reads the body of a rendered native run script back.
 pub fn rendered(source: &Source, id: SourceId) -> Result<Service, Vec<Diagnostic>> {
     let start = Span::new(id, 0, source.text().find('\n').unwrap_or(source.text().len()));
@@ -368,6 +525,42 @@ fn json(node: &Node, path: &mut Vec<String>, found: &mut Vec<Diagnostic>) -> Jso
                 }
             }
             Json::Object(map)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is left of a text that could not be read.
+    fn left(text: &str) -> String {
+        let mut out = String::new();
+        let mut at = 0;
+        for span in secrets_in_text(text, SourceId(0)) {
+            out.push_str(&text[at..span.range().start]);
+            at = span.range().end;
+        }
+        out + &text[at..]
+    }
+
+    #[test]
+    fn secrets_of_a_text_that_cannot_be_read() {
+        let cases = [
+            ("secrets: {A: s3cr3t\nB: s3cr3t\n", "secrets:"),
+            ("a: 1\nsecrets:\n  A: s3cr3t\n\n  B: s3cr3t\nuser: x\n", "a: 1\nsecrets:user: x\n"),
+            ("x: {\"API_KEY\" : \"s3cr3t, s3cr3t\n", "x: {\"API_KEY\" :"),
+            ("API_KEY: 's3cr3t\n s3cr3t' s3cr3t\nuser: x\n", "API_KEY:user: x\n"),
+            ("secrets:\n- s3cr3t\n- s3cr3t\nuser: x", "secrets:user: x"),
+            ("- token: |\n    s3cr3t\n  user: x\n", "- token:"),
+            ("secrets: [s3cr3t,\ns3cr3t]\nuser: x\n", "secrets:user: x\n"),
+            ("{\"secrets\":{\"A\":\"s3cr3t\"},\"b\":1}", "{\"secrets\":"),
+            ("user: x\r\nbind: y\r\n", "user: x\r\nbind: y\r\n"),
+            ("", ""),
+            ("a\u{feff}漢:\npassword:", "a\u{feff}漢:\npassword:"),
+        ];
+        for (text, want) in cases {
+            assert_eq!(left(text), want, "{text:?}");
         }
     }
 }

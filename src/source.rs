@@ -52,13 +52,48 @@ pub const MAX_BYTES: usize = 32 << 20;
 pub struct Source {
     name: String,
     text: String,
-    line_starts: OnceLock<Vec<u32>>,
+    index: OnceLock<Index>,
+}
+
+/// What makes positions cheap in a text of any shape, one line of 30 MB among them.
+#[derive(Debug)]
+struct Index {
+    line_starts: Vec<u32>,
+    /// How many characters begin before each block of [`BLOCK`] bytes.
+    characters: Vec<u32>,
+}
+
+/// Bytes of a text that are counted for one position at most.
+const BLOCK: usize = 4096;
+
+impl Index {
+    fn new(text: &str) -> Self {
+        let mut count = 0;
+        let blocks = text.as_bytes().chunks(BLOCK).map(characters);
+        let characters = std::iter::once(0).chain(blocks.map(|more| {
+            count += more;
+            count
+        }));
+        Self { line_starts: line_starts(text), characters: characters.collect() }
+    }
+
+    /// How many characters of `text` begin before `offset`.
+    fn characters_before(&self, text: &str, offset: usize) -> usize {
+        let block = offset / BLOCK;
+        let rest = text.as_bytes().get(block * BLOCK..offset).map_or(0, characters);
+        (self.characters.get(block).copied().unwrap_or(0) + rest) as usize
+    }
+}
+
+/// How many characters begin in these bytes of UTF-8.
+fn characters(bytes: &[u8]) -> u32 {
+    bytes.iter().filter(|byte| **byte & 0xC0 != 0x80).count() as u32
 }
 
 impl Source {
     /// `name` is what findings print before line and column: a path as it was given, or `-`.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { name: name.into(), text: text.into(), line_starts: OnceLock::new() }
+        Self { name: name.into(), text: text.into(), index: OnceLock::new() }
     }
 
     /// A source of bytes as they were read. A UTF-8 byte order mark is kept and counts for nothing.
@@ -109,16 +144,16 @@ impl Source {
 
     /// Line and column of a byte offset. An offset past the end is the end.
     pub fn position(&self, offset: u32) -> Position {
-        let starts = self.line_starts.get_or_init(|| line_starts(&self.text));
-        let line = starts.partition_point(|&start| start <= offset).saturating_sub(1);
-        let start = starts.get(line).copied().unwrap_or(0) as usize;
+        let index = self.index.get_or_init(|| Index::new(&self.text));
+        let line = index.line_starts.partition_point(|&start| start <= offset).saturating_sub(1);
+        let start = index.line_starts.get(line).copied().unwrap_or(0) as usize;
         let mut end = (offset as usize).min(self.text.len());
         while !self.text.is_char_boundary(end) {
             end -= 1;
         }
-        let before = self.text.get(start..end).unwrap_or("");
-        let before = if line == 0 { before.strip_prefix('\u{feff}').unwrap_or(before) } else { before };
-        Position { line: line + 1, column: before.chars().count() + 1 }
+        let mark = usize::from(line == 0 && end > 0 && self.text.starts_with('\u{feff}'));
+        let count = |offset| index.characters_before(&self.text, offset);
+        Position { line: line + 1, column: count(end) - count(start) - mark + 1 }
     }
 }
 
@@ -161,6 +196,11 @@ impl Sources {
         &self.0[id.0 as usize]
     }
 
+    /// Every source, in the order they were added.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Source> {
+        self.0.iter()
+    }
+
     /// `file:line:column` of where a span starts.
     pub fn place(&self, span: Span) -> String {
         let source = self.get(span.source);
@@ -189,6 +229,16 @@ mod tests {
         assert_eq!(at("a\r\nb\rc\nd", 3), (2, 1));
         assert_eq!(at("a\r\nb\rc\nd", 5), (3, 1));
         assert_eq!(at("a\r\nb\rc\nd", 7), (4, 1));
+    }
+
+    #[test]
+    fn a_long_line_is_counted_in_blocks() {
+        let text = format!("\u{feff}{}\n{}", "ä漢".repeat(5000), "😀b".repeat(9000));
+        let source = Source::new("x", text.as_str());
+        for (offset, _) in text.char_indices().step_by(97) {
+            let before = text[..offset].rsplit('\n').next().unwrap().trim_start_matches('\u{feff}');
+            assert_eq!(source.position(offset as u32).column, before.chars().count() + 1, "{offset}");
+        }
     }
 
     #[test]

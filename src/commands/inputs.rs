@@ -5,20 +5,24 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::cli::{DialectName, InputFormat, Inputs};
+use crate::commands::progress::Progress;
 use crate::commands::{Stop, any_error};
 use crate::diagnostic::Diagnostic;
 use crate::failure::Failure;
 use crate::pillar::{self, Dialect, Format, Node};
-use crate::source::{MAX_BYTES, Source, Sources};
+use crate::services;
+use crate::source::{MAX_BYTES, Source, Sources, Span};
 
 /// What the pillars say, with the texts their spans point into.
 pub(crate) struct Pillars {
     /// One node a document, in the order given.
     pub(crate) documents: Vec<Node>,
-    /// What the dialect lets pass.
-    pub(crate) warnings: Vec<Diagnostic>,
+    /// What was found in reading: also what keeps a document from being among them.
+    pub(crate) findings: Vec<Diagnostic>,
     /// The texts.
     pub(crate) sources: Sources,
+    /// Where secrets stand in them, or may.
+    pub(crate) secrets: Vec<Span>,
 }
 
 /// The endings of files that a directory is searched for.
@@ -27,8 +31,17 @@ const ENDINGS: &[&str] = &["yaml", "yml", "sls", "json"];
 /// How deep directories are searched; deeper is a mistake (a link in a circle is not followed).
 const MAX_DEPTH: usize = 64;
 
-/// Reads every pillar. The complaints of all of them come together.
+/// Reads every pillar; what is found is no error. The complaints of all of them come together.
 pub(crate) fn read(inputs: &Inputs) -> Result<Pillars, Stop> {
+    let pillars = read_all(inputs)?;
+    if any_error(&pillars.findings) {
+        return Err(Stop::Findings(pillars.findings, pillars.sources, pillars.secrets));
+    }
+    Ok(pillars)
+}
+
+/// Reads every pillar that can be read; the findings tell about the others.
+pub(crate) fn read_all(inputs: &Inputs) -> Result<Pillars, Stop> {
     let dialect = match inputs.dialect {
         DialectName::Salt => Dialect::Salt,
         DialectName::Ansible => Dialect::Ansible,
@@ -37,7 +50,11 @@ pub(crate) fn read(inputs: &Inputs) -> Result<Pillars, Stop> {
     let mut sources = Sources::new();
     let mut found = vec![];
     let mut documents = vec![];
-    for path in files(&inputs.pillars)? {
+    let mut secrets = vec![];
+    let paths = files(&inputs.pillars)?;
+    let mut progress = Progress::new("reading", paths.len(), "pillars");
+    for path in paths {
+        progress.step();
         let name = path.to_string_lossy().into_owned();
         let id = sources.next_id();
         let (bytes, size) = bytes(&path)?;
@@ -50,6 +67,7 @@ pub(crate) fn read(inputs: &Inputs) -> Result<Pillars, Stop> {
             Ok(source) => source,
             Err(refused) => {
                 let (source, finding) = *refused;
+                secrets.extend(services::secrets_in_text(source.text(), id));
                 sources.add(source);
                 found.push(finding);
                 continue;
@@ -64,17 +82,18 @@ pub(crate) fn read(inputs: &Inputs) -> Result<Pillars, Stop> {
         };
         match pillar::parse(&source, id, format, dialect) {
             Ok(parsed) => {
+                secrets.extend(parsed.documents.iter().flat_map(services::secrets_in_document));
                 documents.extend(parsed.documents);
                 found.extend(parsed.warnings);
             }
-            Err(findings) => found.extend(findings),
+            Err(findings) => {
+                secrets.extend(services::secrets_in_text(source.text(), id));
+                found.extend(findings);
+            }
         }
         sources.add(source);
     }
-    if any_error(&found) {
-        return Err(Stop::Findings(found, sources, vec![]));
-    }
-    Ok(Pillars { documents, warnings: found, sources })
+    Ok(Pillars { documents, findings: found, sources, secrets })
 }
 
 /// What begins like JSON and is JSON's own kind of text is read as JSON. YAML's flow style begins

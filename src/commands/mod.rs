@@ -3,10 +3,12 @@
 #![allow(clippy::disallowed_methods, reason = "commands are where arguments, environment and files are read")]
 
 mod inputs;
+mod progress;
 mod read;
 mod render;
 mod run;
 mod schema;
+mod validate;
 
 use std::io::{self, IsTerminal, Write};
 
@@ -33,8 +35,8 @@ pub(crate) enum Stop {
     Findings(Vec<Diagnostic>, Sources, Vec<Span>),
     /// The world refused.
     Failure(Failure),
-    /// Who reads our output has gone.
-    Gone,
+    /// Who reads our output has gone, and the command would have ended like that.
+    Gone(Exit),
     /// Output could not be written.
     Output(io::Error),
 }
@@ -47,7 +49,10 @@ impl From<Failure> for Stop {
 
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::BrokenPipe { Self::Gone } else { Self::Output(error) }
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Gone(Exit::Clean),
+            _ => Self::Output(error),
+        }
     }
 }
 
@@ -71,6 +76,7 @@ pub fn main() -> Exit {
     };
     let outcome = match cli.command {
         Command::Render(arguments) => render::render(&arguments, &mut terminal),
+        Command::Validate(arguments) => validate::validate(&arguments, &mut terminal),
         Command::Read(arguments) => read::read(&arguments, &mut terminal),
         Command::Schema => schema::schema(&mut terminal),
         Command::Run(arguments) => run::check(&arguments, &mut terminal),
@@ -92,7 +98,7 @@ pub fn main() -> Exit {
             Exit::Trouble
         }
         // Who closed the pipe has seen enough, and knows it.
-        Err(Stop::Gone) => Exit::Clean,
+        Err(Stop::Gone(exit)) => exit,
         Err(Stop::Output(error)) => {
             terminal.say("error", &Failure::path("write to", "standard output", error).to_string());
             Exit::Trouble
@@ -119,8 +125,11 @@ impl Terminal {
 
     /// Findings, as text on standard error.
     pub(crate) fn findings(&mut self, diagnostics: &[Diagnostic], sources: &Sources, secrets: &[Span]) {
-        let look =
-            report::text::Look { colour: self.coloured(self.err.is_terminal()), width: width(), secrets };
+        let look = report::text::Look {
+            colour: self.coloured(self.err.is_terminal()),
+            width: width(io::stderr()),
+            secrets,
+        };
         let _ = self.err.write_all(report::text::text(diagnostics, sources, look).as_bytes());
     }
 
@@ -142,12 +151,25 @@ impl Terminal {
 }
 
 /// Columns of the terminal; 140 where there is none.
-fn width() -> usize {
-    let size = rustix::termios::tcgetwinsize(io::stderr());
+fn width(stream: impl std::os::fd::AsFd) -> usize {
+    let size = rustix::termios::tcgetwinsize(stream);
     size.ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns >= 20).unwrap_or(140)
 }
 
 /// Whether any of them keeps the pillar from being used.
 pub(crate) fn any_error(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+}
+
+/// Why there is nothing to do.
+fn nothing(key: Option<&str>) -> String {
+    key.map_or_else(
+        || "there is no application: every input is empty".to_owned(),
+        |key| format!("no document has the key {key}; keys are separated by \":\", as in Salt"),
+    )
+}
+
+/// As many as the machine runs at once; the result does not depend on it.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(8)
 }

@@ -10,7 +10,7 @@ use crate::pillar::{Node, descend};
 
 pub(super) fn read(arguments: &cli::Read, terminal: &mut Terminal) -> Outcome {
     let pillars = inputs::read(&arguments.inputs)?;
-    terminal.findings(&pillars.warnings, &pillars.sources, &[]);
+    terminal.findings(&pillars.findings, &pillars.sources, &pillars.secrets);
     let documents: Vec<Node> = match &arguments.key {
         None => pillars.documents,
         Some(key) => pillars.documents.into_iter().filter_map(|document| descend(document, key)).collect(),

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::{Outcome, Stop, Terminal, inputs};
+use super::{Outcome, Stop, Terminal, inputs, nothing, threads};
 use crate::cli::{self, TreeFormat};
 use crate::disk;
 use crate::exit::Exit;
@@ -15,16 +15,17 @@ use crate::template::Templates;
 pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcome {
     let templates = templates(arguments.templates.as_deref())?;
     let pillars = inputs::read(&arguments.inputs)?;
-    terminal.findings(&pillars.warnings, &pillars.sources, &[]);
+    terminal.findings(&pillars.findings, &pillars.sources, &pillars.secrets);
     let key = arguments.key.as_deref();
     let applications = match services::applications(pillars.documents, key) {
         Ok(applications) => applications,
-        Err(found) => return Err(Stop::Findings(found, pillars.sources, vec![])),
+        Err(found) => return Err(Stop::Findings(found, pillars.sources, pillars.secrets)),
     };
     if applications.is_empty() {
         return Err(Failure::Usage(nothing(key)).into());
     }
-    let secrets = services::secret_spans(&applications);
+    let mut secrets = pillars.secrets;
+    secrets.extend(services::secret_spans(&applications));
     let rendered = match services::render(applications, &templates, threads())? {
         Rendered::Tree(tree) => tree,
         Rendered::Findings(found) => return Err(Stop::Findings(found, pillars.sources, secrets)),
@@ -67,18 +68,6 @@ fn put(tree: &crate::tree::Tree, root: &Path, arguments: &cli::Render, terminal:
             Err(stopped.failure.into())
         }
     }
-}
-
-fn nothing(key: Option<&str>) -> String {
-    key.map_or_else(
-        || "there is no application: every input is empty".to_owned(),
-        |key| format!("no document has the key {key}; keys are separated by \":\", as in Salt"),
-    )
-}
-
-/// As many as the machine runs at once; the result does not depend on it.
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).min(8)
 }
 
 /// The built-in templates, some replaced by the files of a directory and checked against the model.

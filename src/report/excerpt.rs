@@ -4,17 +4,15 @@
 
 use std::ops::Range;
 
+use super::MASK;
 use crate::source::Source;
 use crate::visible::misleads;
-
-/// What stands for a secret, whatever its length.
-const MASK: &str = "********";
 
 /// What stands for a part of a line that is not shown.
 const CUT: &str = "…";
 
 /// No line is looked at further than this many bytes from the place in question.
-const REACH: usize = 4096;
+pub(super) const REACH: usize = 4096;
 
 /// Lines as they are printed, and where each byte of the source went.
 pub(super) struct Excerpt {

@@ -1,24 +1,267 @@
 //! Findings as people and programs want them: one file per format.
 
 mod excerpt;
+pub mod github;
+pub mod gitlab;
+pub mod json;
+pub mod junit;
+mod place;
+pub mod sarif;
 pub mod text;
 pub mod tree;
 
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 
-use crate::diagnostic::Diagnostic;
-use crate::source::Sources;
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::source::{SourceId, Sources, Span};
+use crate::visible::visible;
+use place::{Place, trimmed};
 
-/// Findings in the order of file name, line and column, those without a place first; findings that
-/// are the same in everything once.
-pub fn in_order<'a>(diagnostics: &'a [Diagnostic], sources: &Sources) -> Vec<&'a Diagnostic> {
-    let mut seen = HashSet::new();
-    let mut findings: Vec<_> = diagnostics.iter().filter(|finding| seen.insert(*finding)).collect();
-    // The offset orders as line and column do.
-    let place = |finding: &Diagnostic| {
-        let span = finding.span()?;
-        Some((sources.get(span.source).name(), span.source, span.start))
+/// What stands for a secret, whatever its length.
+const MASK: &str = "********";
+
+/// Findings fit to be printed, which every format begins with: in the order of file name, line and
+/// column, those without a place first; those that are the same in everything once; no sentence
+/// quotes a secret.
+pub struct Findings<'a> {
+    list: Vec<Cow<'a, Diagnostic>>,
+    sources: &'a Sources,
+    /// Without the blanks at their ends, ascending, none overlapping another.
+    secrets: Vec<Span>,
+}
+
+impl<'a> Findings<'a> {
+    /// `secrets` are the places that nothing printed may show, besides the labels that are hidden.
+    pub fn new(diagnostics: &'a [Diagnostic], sources: &'a Sources, secrets: &[Span]) -> Self {
+        let mut seen = HashSet::new();
+        let mut list: Vec<_> = diagnostics.iter().filter(|finding| seen.insert(*finding)).collect();
+        // The offset orders as line and column do.
+        let place = |finding: &Diagnostic| {
+            let span = finding.span()?;
+            Some((sources.get(span.source).name(), span.source, span.start))
+        };
+        list.sort_by(|a, b| place(a).cmp(&place(b)));
+        // What one finding hides no other may show: they may be about the same line.
+        let labels = list.iter().flat_map(|finding| &finding.labels);
+        let hidden = labels.filter(|label| label.hidden).map(|label| label.span);
+        let secrets = disjoint(hidden.chain(secrets.iter().copied()), sources);
+        let mut findings = Self { list: vec![], sources, secrets };
+        findings.list = list.into_iter().map(|finding| findings.redacted(finding)).collect();
+        findings
+    }
+
+    /// Each finding, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Diagnostic> + Clone {
+        self.list.iter().map(AsRef::as_ref)
+    }
+
+    /// How many there are of that severity.
+    pub fn count(&self, severity: Severity) -> usize {
+        self.iter().filter(|finding| finding.severity == severity).count()
+    }
+
+    /// The secrets in some bytes of a source.
+    fn secrets_in(&self, source: SourceId, range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let first = self
+            .secrets
+            .partition_point(|secret| (secret.source, secret.range().end) <= (source, range.start));
+        self.secrets
+            .get(first..)
+            .unwrap_or_default()
+            .iter()
+            .take_while(move |secret| secret.source == source && secret.range().start < range.end)
+            .map(|secret| secret.range())
+    }
+
+    /// Whoever makes a finding keeps secrets out of its sentences; if one quotes the text it points
+    /// at all the same, and that is a secret, it says so no more.
+    fn redacted(&self, finding: &'a Diagnostic) -> Cow<'a, Diagnostic> {
+        let mut words = vec![];
+        for label in &finding.labels {
+            let source = self.sources.get(label.span.source);
+            let range = trimmed(source.text(), label.span.range());
+            // A place that holds a secret among other things is not quoted as a whole.
+            if let Some(secret) = self.secrets_in(label.span.source, range.clone()).next()
+                && secret.start <= range.start
+                && range.end <= secret.end
+                && let Some(text) = source.text().get(range)
+            {
+                let bare = |c: char| c.is_whitespace() || "\"'*&!|>[]{},".contains(c);
+                words.extend([text, text.trim_matches(bare)]);
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        let said = |text: &str| words.iter().any(|word| text.contains(*word));
+        let texts = std::iter::once(&finding.message).chain(&finding.help);
+        if !texts.chain(finding.labels.iter().map(|label| &label.text)).any(|text| said(text)) {
+            return Cow::Borrowed(finding);
+        }
+        let mut finding = finding.clone();
+        let clean = |text: &mut String| {
+            for word in &words {
+                if word.chars().count() > 3 {
+                    *text = text.replace(*word, MASK);
+                } else {
+                    // So short a word is also a part of others.
+                    for quote in ['`', '"', '\''] {
+                        let quoted = format!("{quote}{word}{quote}");
+                        *text = text.replace(&quoted, &format!("{quote}{MASK}{quote}"));
+                    }
+                }
+            }
+        };
+        clean(&mut finding.message);
+        finding.help.iter_mut().for_each(clean);
+        finding.labels.iter_mut().for_each(|label| clean(&mut label.text));
+        Cow::Owned(finding)
+    }
+
+    fn place(&self, span: Span) -> Place<'_> {
+        Place::new(span, self.sources)
+    }
+
+    /// The place a finding is about, if it has one.
+    fn place_of(&self, finding: &Diagnostic) -> Option<Place<'_>> {
+        finding.span().map(|span| self.place(span))
+    }
+
+    /// What each finding is known by from run to run: its rule, its file and the first line of the
+    /// text it points at, secrets masked. Where on which line that text stands does not count, so
+    /// that lines above may come and go. The number tells findings apart that are alike in all of
+    /// that, the first is 1.
+    fn fingerprints(&self) -> Vec<(String, usize)> {
+        let mut alike: HashMap<String, usize> = HashMap::new();
+        self.iter()
+            .map(|finding| {
+                let hash = match finding.span() {
+                    Some(span) => {
+                        let path = self.place(span).path();
+                        hash(&[finding.rule, path, &self.masked(span)])
+                    }
+                    None => hash(&[finding.rule, "", &finding.message]),
+                };
+                let count = alike.entry(hash.clone()).or_default();
+                *count += 1;
+                (hash, *count)
+            })
+            .collect()
+    }
+
+    /// The first line of the text under a span, or so much of it as is looked at, secrets masked.
+    fn masked(&self, span: Span) -> String {
+        const MOST: usize = 400;
+        let text = self.sources.get(span.source).text();
+        let range = trimmed(text, span.range());
+        let shown = text.get(range.clone()).unwrap_or_default();
+        let line = shown.split(['\n', '\r']).next().unwrap_or_default();
+        let mut out = String::new();
+        let mut after = range.start;
+        for (at, c) in line.char_indices().take(MOST).map(|(at, c)| (range.start + at, c)) {
+            if at < after {
+                continue;
+            }
+            match self.secrets_in(span.source, at..at + 1).next() {
+                Some(secret) => {
+                    out.push_str(MASK);
+                    after = secret.end;
+                }
+                None => out.push(c),
+            }
+        }
+        out
+    }
+
+    /// What is wrong and what is expected instead, on one line.
+    fn sentence(&self, finding: &Diagnostic) -> String {
+        let message = visible(&finding.message);
+        match finding.labels.first().map(|label| visible(&label.text)).filter(|text| !text.is_empty()) {
+            Some(label) => format!("{message}: {label}"),
+            None => message.into_owned(),
+        }
+    }
+
+    /// The sentence, the other places and what to do, a line each.
+    fn lines(&self, finding: &Diagnostic) -> Vec<String> {
+        let mut lines = vec![self.sentence(finding)];
+        for label in finding.labels.iter().skip(1) {
+            let place = visible(&self.sources.place(label.span)).into_owned();
+            let words = visible(&label.text);
+            let words = if words.is_empty() { "see also".into() } else { words };
+            lines.push(format!("{words}: {place}"));
+        }
+        lines.extend(finding.help.iter().map(|help| format!("help: {}", visible(help))));
+        lines
+    }
+}
+
+/// Spans without blanks at their ends, in order, overlapping ones made one.
+fn disjoint(spans: impl Iterator<Item = Span>, sources: &Sources) -> Vec<Span> {
+    let trim = |span: Span| {
+        let range = trimmed(sources.get(span.source).text(), span.range());
+        Span::new(span.source, range.start, range.end)
     };
-    findings.sort_by(|a, b| place(a).cmp(&place(b)));
-    findings
+    let mut spans: Vec<Span> = spans.map(trim).filter(|span| span.start < span.end).collect();
+    spans.sort();
+    spans.dedup_by(|next, kept| {
+        let overlap = next.source == kept.source && next.start < kept.end;
+        if overlap {
+            kept.end = kept.end.max(next.end);
+        }
+        overlap
+    });
+    spans
+}
+
+/// `3 errors, 1 warning in 2 files`; none if there are no findings.
+fn summary<'d>(findings: impl Iterator<Item = &'d Diagnostic> + Clone) -> Option<String> {
+    let parts: Vec<_> = [Severity::Error, Severity::Warning, Severity::Note]
+        .into_iter()
+        .map(|severity| (findings.clone().filter(|finding| finding.severity == severity).count(), severity))
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, severity)| counted(count, severity.word()))
+        .collect();
+    let files: BTreeSet<_> = findings.filter_map(|finding| Some(finding.span()?.source)).collect();
+    let files =
+        if files.is_empty() { String::new() } else { format!(" in {}", counted(files.len(), "file")) };
+    (!parts.is_empty()).then(|| parts.join(", ") + &files)
+}
+
+fn counted(count: usize, word: &str) -> String {
+    if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
+}
+
+/// FNV-1a, 128 bits, in hexadecimal: the same on every machine and in every version.
+fn hash(parts: &[&str]) -> String {
+    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    let mut state = OFFSET;
+    for byte in parts.iter().flat_map(|part| part.bytes().chain([0])) {
+        state = (state ^ u128::from(byte)).wrapping_mul(PRIME);
+    }
+    format!("{state:032x}")
+}
+
+/// JSON as text, ending with a newline; what a terminal would obey is written `\u009b`, which means
+/// the same.
+fn json_text(value: &serde_json::Value) -> String {
+    let text = format!("{value:#}\n");
+    // Controls below 0x80 are escaped already, but for DEL; others stand in strings only.
+    let acts = |c: char| c >= '\u{7f}' && crate::visible::misleads(c);
+    if !text.chars().any(acts) {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len() + 64);
+    for c in text.chars() {
+        if acts(c) {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }

@@ -1,12 +1,12 @@
 //! Findings as text for people: a sentence, the lines it is about with carets, what to do.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
 
-use super::excerpt::excerpt;
-use super::in_order;
+use super::excerpt::{REACH, excerpt};
+use super::place::trimmed;
+use super::{Findings, counted, summary};
 use crate::diagnostic::{Diagnostic, Label, Severity};
 use crate::source::{SourceId, Sources, Span};
 use crate::visible::visible;
@@ -30,48 +30,41 @@ impl Default for Look<'_> {
 
 /// All findings in order, and a line that counts them; nothing at all if there are none.
 pub fn text(diagnostics: &[Diagnostic], sources: &Sources, look: Look<'_>) -> String {
-    let findings = in_order(diagnostics, sources);
-    // What one finding hides no other may show: they may be about the same line.
-    let labels = findings.iter().flat_map(|finding| &finding.labels);
-    let mut secrets: Vec<Span> = labels.filter(|label| label.hidden).map(|label| label.span).collect();
-    secrets.extend(look.secrets);
-    secrets.sort();
-    secrets.dedup();
-    let painter = Painter { sources, look, secrets };
+    let findings = Findings::new(diagnostics, sources, look.secrets);
+    of(&findings, look.colour, look.width)
+}
+
+/// As [`text`].
+pub fn of(findings: &Findings<'_>, colour: bool, width: usize) -> String {
+    let painter = Painter { findings, colour, width };
     let mut out = String::new();
-    for finding in &findings {
+    for finding in findings.iter() {
         out.push_str(&painter.finding(finding));
         out.push_str("\n\n");
     }
-    if let Some(summary) = summary(&findings) {
+    if let Some(summary) = summary(findings.iter()) {
         out.push_str(&summary);
         out.push('\n');
     }
     out
 }
 
-/// `3 errors, 1 warning in 2 files`; none if nothing was found.
-fn summary(findings: &[&Diagnostic]) -> Option<String> {
-    let count = |count: usize, word: &str| match count {
-        0 => None,
-        1 => Some(format!("1 {word}")),
-        _ => Some(format!("{count} {word}s")),
-    };
-    let parts: Vec<_> = [Severity::Error, Severity::Warning, Severity::Note]
-        .into_iter()
-        .filter_map(|severity| {
-            count(findings.iter().filter(|finding| finding.severity == severity).count(), severity.word())
-        })
-        .collect();
-    let files: BTreeSet<_> = findings.iter().filter_map(|finding| Some(finding.span()?.source)).collect();
-    let files = count(files.len(), "file").map_or_else(String::new, |files| format!(" in {files}"));
-    (!parts.is_empty()).then(|| parts.join(", ") + &files)
+/// What is said when there are no findings: what was looked at.
+pub fn clean(applications: usize, files: usize) -> String {
+    format!("no findings: {} in {}\n", counted(applications, "application"), counted(files, "file"))
+}
+
+/// Some of the findings, plain, each ending with a newline, an empty line between them.
+pub(super) fn some(findings: &Findings<'_>, list: &[&Diagnostic]) -> String {
+    let painter = Painter { findings, colour: false, width: Look::default().width };
+    let texts: Vec<_> = list.iter().map(|finding| painter.finding(finding) + "\n").collect();
+    texts.join("\n")
 }
 
 struct Painter<'a> {
-    sources: &'a Sources,
-    look: Look<'a>,
-    secrets: Vec<Span>,
+    findings: &'a Findings<'a>,
+    colour: bool,
+    width: usize,
 }
 
 /// Labels of one source that are near enough to share an excerpt.
@@ -102,7 +95,7 @@ impl Painter<'_> {
             group = group.elements(self.cluster(&cluster));
         }
         group = group.elements(finding.help.iter().map(|help| Level::HELP.message(visible(help))));
-        let renderer = if self.look.colour { Renderer::styled() } else { Renderer::plain() };
+        let renderer = if self.colour { Renderer::styled() } else { Renderer::plain() };
         // Excerpts are cut before; the renderer is not to cut them once more.
         let text = renderer.term_width(1 << 16).render(&[group]);
         text.lines().filter(|line| !is_bare_mark(line)).collect::<Vec<_>>().join("\n")
@@ -113,7 +106,7 @@ impl Painter<'_> {
         let mut labels: Vec<_> = finding.labels.iter().enumerate().collect();
         labels.sort_by_key(|(_, label)| label.span);
         for (index, label) in labels {
-            let source = self.sources.get(label.span.source);
+            let source = self.findings.sources.get(label.span.source);
             let mut range = trimmed(source.text(), label.span.range());
             let first = source.position(range.start as u32).line;
             let mut last = source.position(range.end as u32).line;
@@ -144,20 +137,17 @@ impl Painter<'_> {
     }
 
     fn cluster<'d>(&self, cluster: &Cluster<'d>) -> Vec<Element<'d>> {
-        let source = self.sources.get(cluster.source);
+        let source = self.findings.sources.get(cluster.source);
         let mut by_weight: Vec<_> = cluster.labels.iter().collect();
         by_weight.sort_by_key(|(index, ..)| *index);
         let focus: Vec<_> = by_weight.iter().map(|(.., range, _)| range.clone()).collect();
         let span = focus.iter().map(|range| range.start).min().unwrap_or(0)
             ..focus.iter().map(|range| range.end).max().unwrap_or(0);
-        let secrets: Vec<_> = self
-            .secrets
-            .iter()
-            .filter(|secret| secret.source == cluster.source)
-            .map(|secret| trimmed(source.text(), secret.range()))
-            .collect();
+        // No line is shown further than that.
+        let near = span.start.saturating_sub(2 * REACH)..span.end + 2 * REACH;
+        let secrets: Vec<_> = self.findings.secrets_in(cluster.source, near).collect();
         let gutter = cluster.lines.1.to_string().len() + 3;
-        let width = self.look.width.saturating_sub(gutter).max(20);
+        let width = self.width.saturating_sub(gutter).max(20);
         let excerpt = excerpt(source, span, &focus, &secrets, width);
 
         // The renderer would count columns in the excerpt, which is cut and escaped.
@@ -185,21 +175,6 @@ fn is_bare_mark(line: &str) -> bool {
     let first = parts.next().unwrap_or_default();
     let rest = parts.map(|part| part.split_once('m').map_or("", |(_, text)| text));
     first.chars().chain(rest.flat_map(str::chars)).filter(|c| *c != ' ').eq(":::".chars())
-}
-
-/// A range within the text, without the line ends and blanks at its end: a block scalar's span
-/// ends where the next line begins, which it is not about.
-fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {
-    let mut start = range.start.min(text.len());
-    while !text.is_char_boundary(start) {
-        start -= 1;
-    }
-    let mut end = range.end.clamp(start, text.len());
-    while !text.is_char_boundary(end) {
-        end += 1;
-    }
-    let kept = text.get(start..end).unwrap_or_default().trim_end().len();
-    start..start + kept
 }
 
 #[cfg(test)]

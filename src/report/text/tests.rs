@@ -1,5 +1,5 @@
 use super::*;
-use crate::source::Source;
+use crate::source::{Source, SourceId};
 
 /// Where `needle` is in `source` for the first time.
 fn span(source: &Source, id: SourceId, needle: &str) -> Span {

@@ -1,0 +1,115 @@
+//! Findings as SARIF 2.1.0 (OASIS), with what GitHub's code scanning reads of it.
+
+use serde_json::{Value, json};
+
+use super::place::Place;
+use super::{Findings, json_text};
+use crate::diagnostic::Diagnostic;
+use crate::visible::visible;
+
+/// The log of one run.
+pub fn sarif(findings: &Findings<'_>) -> String {
+    let mut rules: Vec<&str> = findings.iter().map(|finding| finding.rule).collect();
+    rules.sort_unstable();
+    rules.dedup();
+    let results: Vec<Value> = findings
+        .iter()
+        .zip(findings.fingerprints())
+        .map(|(finding, (hash, number))| {
+            let mut result = result(finding, findings, &rules);
+            // The name and the form of GitHub's own fingerprint.
+            result["partialFingerprints"] = json!({"primaryLocationLineHash": format!("{hash}:{number}")});
+            result
+        })
+        .collect();
+    let rules: Vec<Value> = rules.into_iter().map(rule).collect();
+    json_text(&json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{
+            "tool": {"driver": {
+                "name": "runsmith",
+                "version": env!("CARGO_PKG_VERSION"),
+                "semanticVersion": env!("CARGO_PKG_VERSION"),
+                "rules": rules,
+            }},
+            "columnKind": "unicodeCodePoints",
+            "newlineSequences": ["\r\n", "\n", "\r"],
+            "results": results,
+        }],
+    }))
+}
+
+fn rule(id: &str) -> Value {
+    json!({"id": id, "shortDescription": {"text": id.replace('-', " ")}})
+}
+
+fn result(finding: &Diagnostic, findings: &Findings<'_>, rules: &[&str]) -> Value {
+    let mut text = vec![findings.sentence(finding)];
+    text.extend(finding.help.iter().map(|help| format!("help: {}", visible(help))));
+    let mut result = json!({
+        "ruleId": finding.rule,
+        "ruleIndex": rules.binary_search(&finding.rule).unwrap_or(0),
+        "level": finding.severity.word(),
+        "message": {"text": text.join("\n")},
+    });
+    if let Some(place) = findings.place_of(finding) {
+        result["locations"] = json!([{"physicalLocation": physical(&place)}]);
+    }
+    let related: Vec<Value> = finding
+        .labels
+        .iter()
+        .enumerate()
+        .skip(1)
+        .map(|(id, label)| {
+            let mut location = json!({"id": id, "physicalLocation": physical(&findings.place(label.span))});
+            if !label.text.is_empty() {
+                location["message"] = json!({"text": visible(&label.text)});
+            }
+            location
+        })
+        .collect();
+    if !related.is_empty() {
+        result["relatedLocations"] = related.into();
+    }
+    result
+}
+
+fn physical(place: &Place<'_>) -> Value {
+    json!({
+        "artifactLocation": {"uri": uri(place.path())},
+        "region": {
+            "startLine": place.start.line,
+            "startColumn": place.start.column,
+            "endLine": place.end.line,
+            "endColumn": place.end.column,
+        },
+    })
+}
+
+/// A path as a URI reference (RFC 3986): relative if the path is, everything encoded but what is
+/// unreserved; so a colon in the first name makes no scheme.
+fn uri(path: &str) -> String {
+    let mut out = String::from(if path.starts_with('/') { "file://" } else { "" });
+    for byte in path.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::uri;
+
+    #[test]
+    fn paths_become_references() {
+        assert_eq!(uri("a b/ä%.sls"), "a%20b/%C3%A4%25.sls");
+        assert_eq!(uri("c:d#e?f"), "c%3Ad%23e%3Ff");
+        assert_eq!(uri("/srv/pillar/x.sls"), "file:///srv/pillar/x.sls");
+        assert_eq!(uri("../x.sls"), "../x.sls");
+    }
+}
