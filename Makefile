@@ -9,7 +9,7 @@ demo:
 
 test:
 	scripts/setup test
-	$(CARGO) test --locked
+	$(CARGO) test --locked --no-fail-fast
 
 lint:
 	scripts/setup lint

@@ -139,9 +139,9 @@ impl Service {
                 "unicorn_command: {}\nunicorn: {{worker_processes: {WORKERS}}}\n",
                 find("unicorn").display()
             ),
-            Server::Any => write!(
+            Server::Any => writeln!(
                 pillar,
-                "unicorn_command: [/usr/bin/python3, -m, http.server, --bind, 127.0.0.1, \"{}\"]\n",
+                "unicorn_command: [/usr/bin/python3, -m, http.server, --bind, 127.0.0.1, \"{}\"]",
                 bind.rsplit(':').next().unwrap_or_default()
             ),
             _ => write!(
