@@ -7,7 +7,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::thread::sleep;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, fchmod, flock, fstat, major, minor, mkdirat, openat};
@@ -27,8 +27,6 @@ const FILE: &str = "apply.lock";
 /// lock for a minute is stuck, or is not one of ours.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-const PAUSE: Duration = Duration::from_millis(20);
-
 /// Keeps other runs away until what is returned is dropped, or the process is gone.
 pub(super) fn hold(root: &Directory, options: &Options<'_>) -> Result<OwnedFd, Failure> {
     let private = if rustix::process::geteuid().is_root() { private(options.locks)? } else { None };
@@ -36,23 +34,32 @@ pub(super) fn hold(root: &Directory, options: &Options<'_>) -> Result<OwnedFd, F
         Some(found) => found,
         None => on(root)?,
     };
-    let mut waited = Duration::ZERO;
-    loop {
-        match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(fd),
-            Err(Errno::WOULDBLOCK) if waited >= options.patience => {
-                let reason = format!("{} has held it for {} s", holder(&fd), options.patience.as_secs());
-                return Err(Failure::path("lock", path, reason));
+    match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => return Ok(fd),
+        Err(Errno::WOULDBLOCK) => {}
+        Err(error) => return Err(failure("lock", path, error)),
+    }
+    (options.waiting)(&format!("{} holds {path}", holder(&fd)));
+    // The kernel wakes whoever waits in line; a thread of its own, because that call knows no time-out.
+    // Where patience ends first, the thread and its descriptor go with the process, which then fails.
+    let waiting = fd.try_clone().map_err(|error| Failure::path("lock", &path, error))?;
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let locked = loop {
+            match flock(&waiting, FlockOperation::LockExclusive) {
+                Err(Errno::INTR) => {}
+                locked => break locked,
             }
-            Err(Errno::WOULDBLOCK) => {
-                if waited.is_zero() {
-                    (options.waiting)(&format!("{} holds {path}", holder(&fd)));
-                }
-                sleep(PAUSE);
-                waited += PAUSE;
-            }
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(failure("lock", path, error)),
+        };
+        let _ = sender.send(locked);
+    });
+    match receiver.recv_timeout(options.patience) {
+        // The lock is that of the open file, so it stays when the thread closes its own descriptor.
+        Ok(Ok(())) => Ok(fd),
+        Ok(Err(error)) => Err(failure("lock", path, error)),
+        Err(_) => {
+            let reason = format!("{} has held it for {} s", holder(&fd), options.patience.as_secs());
+            Err(Failure::path("lock", path, reason))
         }
     }
 }
