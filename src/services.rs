@@ -101,7 +101,11 @@ struct Planned {
     entries: Vec<Entry>,
 }
 
-type Result3<T> = Result<Result<T, Vec<Diagnostic>>, Failure>;
+/// An entry, and the application that wants it.
+type Wanted = (Entry, Span);
+
+/// The user's text may be wrong, or the world refuse.
+type Outcome<T> = Result<Result<T, Vec<Diagnostic>>, Failure>;
 
 /// Every file of every application, worked out by so many `threads`; the result is the same with any number.
 pub fn render(
@@ -131,7 +135,7 @@ fn plan_all(
     applications: Vec<Application>,
     templates: &Templates,
     threads: usize,
-) -> Result<(Vec<(Entry, Span)>, Vec<Diagnostic>), Failure> {
+) -> Result<(Vec<Wanted>, Vec<Diagnostic>), Failure> {
     let checker = Checker::new();
     let mut found = vec![];
     let mut planned = Vec::with_capacity(applications.len());
@@ -150,7 +154,7 @@ fn plan_all(
     Ok((wanted, found))
 }
 
-fn plan_one(application: Application, checker: &Checker, templates: &Templates) -> Result3<Planned> {
+fn plan_one(application: Application, checker: &Checker, templates: &Templates) -> Outcome<Planned> {
     let placed = match service(application, checker) {
         Ok(placed) => placed,
         Err(found) => return Ok(Err(found)),

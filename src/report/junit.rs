@@ -15,7 +15,7 @@ pub fn junit(findings: &Findings<'_>) -> String {
         cases.entry(name).or_default().push(finding);
     }
     let is_error = |finding: &&Diagnostic| finding.severity == Severity::Error;
-    let failures = cases.values().filter(|found| found.iter().any(|finding| is_error(&finding))).count();
+    let failures = cases.values().filter(|found| found.iter().any(is_error)).count();
     let counts = format!("tests=\"{}\" failures=\"{failures}\" errors=\"0\" skipped=\"0\"", cases.len());
     let mut out = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites {counts}>\n  <testsuite name=\"runsmith validate\" {counts}>\n"
