@@ -34,17 +34,17 @@ fn page() -> String {
          top of a document, or below `applications`, beside `defaults`: maps are merged with the defaults key by key, \
          everything else is replaced, and `null` takes a default away.\n\n",
     );
-    table(&definitions["Application"], "", definitions, &mut page);
+    table(&definitions["Application"], "", &mut page);
     for (title, name) in [("gunicorn", "GunicornSettings"), ("Ruby unicorn", "UnicornSettings")] {
         let settings = &definitions[name];
         let version = settings["x-server-version"].as_str().unwrap();
         page.push_str(&format!("\n## Settings of {title} {version}\n\n"));
-        table(settings, "", definitions, &mut page);
+        table(settings, "", &mut page);
     }
     page
 }
 
-fn table(schema: &serde_json::Value, prefix: &str, definitions: &serde_json::Value, page: &mut String) {
+fn table(schema: &serde_json::Value, prefix: &str, page: &mut String) {
     if prefix.is_empty() {
         page.push_str("| key | default | example | meaning |\n|---|---|---|---|\n");
     }
@@ -62,7 +62,7 @@ fn table(schema: &serde_json::Value, prefix: &str, definitions: &serde_json::Val
             code(&property["examples"][0])
         ));
         for inner in alternatives(property) {
-            table(inner, &format!("{prefix}{key}."), definitions, page);
+            table(inner, &format!("{prefix}{key}."), page);
         }
     }
 }
