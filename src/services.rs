@@ -422,7 +422,8 @@ fn end_of_value(text: &str, start: usize, mut end: usize, depth_of_key: usize, i
 /// Reads the body of a rendered native run script back.
 pub fn rendered(source: &Source, id: SourceId) -> Result<Service, Vec<Diagnostic>> {
     let start = Span::new(id, 0, source.text().find('\n').unwrap_or(source.text().len()));
-    if !source.text().starts_with("#!") {
+    let first = source.slice(start).trim_end();
+    if !first.starts_with("#!/") || !first.ends_with(" run") {
         return Err(vec![
             Diagnostic::error("run-script", "this is not a native run script")
                 .at(start, "expected a first line such as \"#!/usr/bin/runsmith run\""),
@@ -440,8 +441,10 @@ pub fn rendered(source: &Source, id: SourceId) -> Result<Service, Vec<Diagnostic
     serde_path_to_error::deserialize(&json).map_err(|error| {
         let path = error.path().to_string();
         let steps = path.split(['.', '[']).map(|step| step.trim_end_matches(']'));
-        let message = format!("`{path}`: {}", error.inner());
-        vec![Diagnostic::error("run-script", message).at(node.locate(steps), "")]
+        let name = if path == "." { "the service".to_owned() } else { format!("`{path}`") };
+        let message = format!("{name}: {}", error.inner());
+        let place = if path == "." { node.head() } else { node.locate(steps) };
+        vec![Diagnostic::error("run-script", message).at(place, "")]
     })
 }
 
