@@ -264,6 +264,10 @@ impl Service {
     fn words(&self) -> Vec<String> {
         let mut words = self.command.clone();
         if let Some(config) = self.config() {
+            // unicorn's own default is `development`.
+            if self.unicorn && !self.variables("environment").iter().any(|(name, _)| name == "RACK_ENV") {
+                words.extend(["-E".into(), "production".into()]);
+            }
             words.extend(["-c".into(), config, "--".into(), self.said("/app").into()]);
         }
         words
