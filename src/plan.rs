@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use minijinja::value::{Enumerator, Object, Serde, Value};
-use serde_json::{Map, Value as Json, json};
+use serde::Serialize;
+use serde_json::{Value as Json, json};
 
 use crate::failure::Failure;
 use crate::model::Service;
@@ -20,59 +21,180 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// Every file, directory and link of one service. `key` says where in the pillar it comes from:
 /// a colon path, or nothing for a flat document.
-pub fn plan(service: &Service, key: &str, templates: &Templates) -> Result<Vec<Entry>, Failure> {
-    let context = Names::of(context(service, key)?);
+pub fn plan(service: &Arc<Service>, key: &str, templates: &Templates) -> Result<Vec<Entry>, Failure> {
+    let context = context(service, key);
     let mut plan = Plan { service, templates, context, entries: Vec::with_capacity(32) };
     plan.service_directory(key)?;
     plan.application()?;
     Ok(plan.entries)
 }
 
-/// A map of the context. A template asks for few of all the names there are, so each is made a
-/// template's value when it is asked for; making all of them took as long as rendering.
+/// What the templates see, made when it is asked for: a template asks for few of all the names there
+/// are, and making every one took longer than rendering.
 #[derive(Debug)]
-struct Names {
-    /// The maps in this one that are asked often.
-    maps: Vec<(String, Value)>,
-    rest: Map<String, Json>,
+struct Scope {
+    service: Arc<Service>,
+    /// The pillar's key, or nothing.
+    key: String,
 }
 
-impl Names {
-    /// Maps in this map, and maps in those, stay maps of names.
-    fn of(value: Json) -> Value {
-        let Json::Object(mut rest) = value else { return Value::from(Serde(value)) };
-        let mut maps = vec![];
-        for (name, value) in &mut rest {
-            if value.is_object() {
-                maps.push((name.clone(), Self::of(value.take())));
-            }
-        }
-        Value::from_object(Self { maps, rest })
+/// Names, in the order of their letters, and how the value of each is made.
+type Names = &'static [(&'static str, fn(&Arc<Scope>) -> Value)];
+
+/// A map of what the templates see.
+#[derive(Debug)]
+struct View {
+    scope: Arc<Scope>,
+    names: Names,
+}
+
+impl View {
+    fn of(scope: &Arc<Scope>, names: Names) -> Value {
+        Value::from_object(Self { scope: Arc::clone(scope), names })
     }
 }
 
-impl Object for Names {
+impl Object for View {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
         self.get_value_by_str(key.as_str()?)
     }
 
     fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
-        if let Some((_, map)) = self.maps.iter().find(|(name, _)| name == key) {
-            return Some(map.clone());
-        }
-        self.rest.get(key).map(|value| match value {
+        self.names.iter().find(|(name, _)| *name == key).map(|(_, make)| make(&self.scope))
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.names.iter().map(|(name, _)| Value::from(*name)).collect())
+    }
+}
+
+/// The server's settings as a map.
+#[derive(Debug)]
+struct Settings(Arc<Scope>);
+
+impl Object for Settings {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.get_value_by_str(key.as_str()?)
+    }
+
+    fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
+        self.0.service.settings.get(key).map(|value| match value {
             Json::String(text) => Value::from(text.as_str()),
-            other => Value::from(Serde(other)),
+            Json::Bool(value) => Value::from(*value),
+            other => made(other),
         })
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        // In the order of the names, as a map of the template language has them.
-        let mut names: Vec<&String> = self.rest.keys().collect();
-        names.sort_unstable();
-        Enumerator::Values(names.into_iter().map(|name| Value::from(name.as_str())).collect())
+        Enumerator::Values(self.0.service.settings.keys().map(|name| Value::from(name.as_str())).collect())
     }
 }
+
+/// A value that is small or seldom asked for.
+fn made(value: impl Serialize) -> Value {
+    Value::from(Serde(value))
+}
+
+/// What the templates see of a service. The names here are what `--templates` may use. `key` is as in [`plan`].
+pub fn context(service: &Arc<Service>, key: &str) -> Value {
+    View::of(&Arc::new(Scope { service: Arc::clone(service), key: key.to_owned() }), TOP)
+}
+
+const TOP: Names = &[
+    ("body", |scope| {
+        // It fails for what a service does not have; were it to, the run script must not be empty.
+        crate::template::document(&*scope.service).map_or(Value::UNDEFINED, Value::from)
+    }),
+    ("inherits_sockets", |scope| Value::from(scope.service.inherits_sockets())),
+    ("managed", |scope| Value::from(format!("{MARKER} from {}.", origin(&scope.key, &scope.service)))),
+    ("paths", |scope| View::of(scope, PATHS)),
+    ("service", |scope| View::of(scope, SERVICE)),
+    ("settings", |scope| Value::from_object(Settings(Arc::clone(scope)))),
+];
+
+const SERVICE: Names = &[
+    ("app", |scope| Value::from(scope.service.app.as_str())),
+    ("application", |scope| Value::from(scope.service.application.as_str())),
+    ("bind", |scope| made(sockets(&scope.service))),
+    ("command", |scope| made(&scope.service.command)),
+    ("environment", |scope| made(&scope.service.environment)),
+    ("group", |scope| Value::from(scope.service.group.as_str())),
+    ("groups", |scope| made(&scope.service.groups)),
+    ("handoff", |scope| {
+        let handoff = &scope.service.handoff;
+        made(json!({
+            "strategy": handoff.strategy,
+            "boot_timeout": handoff.boot_timeout.whole_seconds(),
+            "drain_timeout": handoff.drain_timeout.whole_seconds(),
+            "ready": handoff.ready,
+            "health_check": handoff.health_check,
+        }))
+    }),
+    ("home", |scope| Value::from(scope.service.home.as_str())),
+    ("layout", |scope| made(&scope.service.layout)),
+    ("limits", |scope| made(limits(&scope.service))),
+    ("log", |scope| View::of(scope, LOG)),
+    ("nice", |scope| made(scope.service.nice)),
+    ("oom_score_adj", |scope| made(scope.service.oom_score_adj)),
+    ("restart", |scope| {
+        let restart = &scope.service.restart;
+        made(json!({
+            "min_uptime": restart.min_uptime.whole_seconds(),
+            "backoff_initial": restart.backoff_initial.whole_seconds(),
+            "backoff_max": restart.backoff_max.whole_seconds(),
+        }))
+    }),
+    ("root", |scope| Value::from(scope.service.root.as_str())),
+    ("run_script", |scope| made(scope.service.run_script)),
+    ("secrets", |scope| made(&scope.service.secrets)),
+    ("server", |scope| made(scope.service.server)),
+    ("service", |scope| View::of(scope, PLACE)),
+    ("umask", |scope| Value::from(scope.service.umask.as_str())),
+    ("user", |scope| Value::from(scope.service.user.as_str())),
+    ("virtualenv", |scope| made(&scope.service.virtualenv)),
+];
+
+const LOG: Names = &[
+    ("directory", |scope| Value::from(scope.service.log.directory.as_str())),
+    ("kind", |scope| made(scope.service.log.kind)),
+    ("number", |scope| Value::from(scope.service.log.number)),
+    ("processor", |scope| made(&scope.service.log.processor)),
+    ("size", |scope| Value::from(scope.service.log.size)),
+];
+
+const PLACE: Names = &[
+    ("directory", |scope| Value::from(scope.service.service.directory.as_str())),
+    ("down", |scope| Value::from(scope.service.service.down)),
+    ("enabled", |scope| Value::from(scope.service.service.enabled)),
+    ("link", |scope| Value::from(scope.service.service.link.as_str())),
+    ("runtime", |scope| Value::from(scope.service.service.runtime.as_str())),
+    ("timeout", |scope| made(scope.service.service.timeout)),
+];
+
+const PATHS: Names = &[
+    ("backlog", |scope| {
+        Value::from(scope.service.bind.iter().map(|socket| socket.backlog).max().unwrap_or_default())
+    }),
+    ("binds", |scope| {
+        scope.service.bind.iter().map(|socket| Value::from(socket.address.as_str())).collect()
+    }),
+    ("config", |scope| {
+        let config = &scope.service.layout.config.path;
+        scope.service.config_name().map(|name| format!("{config}/{name}")).into()
+    }),
+    ("current", |scope| Value::from(format!("{}/current", scope.service.root))),
+    ("env", |scope| Value::from(format!("{}/env", scope.service.service.directory))),
+    ("logs", |scope| Value::from(scope.service.layout.logs.path.as_str())),
+    ("path", |scope| {
+        let virtualenv = scope.service.virtualenv.as_ref();
+        Value::from(virtualenv.map_or_else(|| PATH.to_owned(), |venv| format!("{venv}/bin:{PATH}")))
+    }),
+    ("pidfile", |scope| pidfile(&scope.service).into()),
+    ("pids", |scope| Value::from(scope.service.layout.pids.path.as_str())),
+    ("releases", |scope| Value::from(scope.service.layout.releases.path.as_str())),
+    ("run", |scope| Value::from(scope.service.layout.run.as_str())),
+    ("sockets", |scope| Value::from(scope.service.layout.sockets.path.as_str())),
+];
 
 struct Plan<'a> {
     service: &'a Service,
@@ -158,7 +280,8 @@ impl Plan<'_> {
     }
 
     fn file(&mut self, path: String, template: &str, mode: u32) -> Result<(), Failure> {
-        let content = self.templates.render(template, &self.context)?;
+        let mut content = self.templates.render(template, &self.context)?;
+        content.shrink_to_fit();
         self.push(path, Kind::File(content.into_bytes()), mode, "root", "root");
         Ok(())
     }
@@ -180,76 +303,6 @@ fn origin(key: &str, service: &Service) -> String {
     } else {
         format!("the pillar key {}", crate::template::comment(key))
     }
-}
-
-/// What the templates see. The names here are what `--templates` may use.
-pub fn context(service: &Service, key: &str) -> Result<Json, Failure> {
-    let body = serde_json::to_value(service).map_err(|error| Failure::Template(error.to_string()))?;
-    let layout = &service.layout;
-    let text = crate::template::document(&body);
-    let mut seen = body;
-    if let Some(map) = seen.as_object_mut() {
-        for name in ["groups", "virtualenv", "nice", "oom_score_adj"] {
-            map.entry(name).or_insert(Json::Null);
-        }
-        map.insert("run_script".into(), json!(service.run_script));
-        map.insert("bind".into(), sockets(service));
-        map.insert("limits".into(), limits(service));
-        map.insert(
-            "handoff".into(),
-            json!({
-                "strategy": service.handoff.strategy,
-                "boot_timeout": service.handoff.boot_timeout.whole_seconds(),
-                "drain_timeout": service.handoff.drain_timeout.whole_seconds(),
-                "ready": service.handoff.ready,
-                "health_check": service.handoff.health_check,
-            }),
-        );
-        map.insert(
-            "restart".into(),
-            json!({
-                "min_uptime": service.restart.min_uptime.whole_seconds(),
-                "backoff_initial": service.restart.backoff_initial.whole_seconds(),
-                "backoff_max": service.restart.backoff_max.whole_seconds(),
-            }),
-        );
-        map.insert(
-            "log".into(),
-            json!({
-                "kind": service.log.kind,
-                "directory": service.log.directory,
-                "size": service.log.size,
-                "number": service.log.number,
-                "processor": service.log.processor,
-            }),
-        );
-    }
-    let settings: Map<String, Json> =
-        service.settings.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-    let path =
-        service.virtualenv.as_ref().map_or_else(|| PATH.to_owned(), |venv| format!("{venv}/bin:{PATH}"));
-    let config = service.config_name().map(|name| format!("{}/{name}", layout.config.path));
-    Ok(json!({
-        "managed": format!("{MARKER} from {}.", origin(key, service)),
-        "service": seen,
-        "settings": settings,
-        "inherits_sockets": service.inherits_sockets(),
-        "body": text,
-        "paths": {
-            "current": format!("{}/current", service.root),
-            "releases": layout.releases.path,
-            "pids": layout.pids.path,
-            "logs": layout.logs.path,
-            "sockets": layout.sockets.path,
-            "config": config,
-            "pidfile": pidfile(service),
-            "run": layout.run,
-            "env": format!("{}/env", service.service.directory),
-            "path": path,
-            "binds": service.bind.iter().map(|socket| socket.address.as_str()).collect::<Vec<_>>(),
-            "backlog": service.bind.iter().map(|socket| socket.backlog).max().unwrap_or_default(),
-        },
-    }))
 }
 
 fn pidfile(service: &Service) -> Option<String> {

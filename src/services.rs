@@ -1,5 +1,7 @@
 //! From documents to services: selected, checked against the schema, defaults filled in.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value as Json};
 
 use crate::diagnostic::Diagnostic;
@@ -159,9 +161,10 @@ fn plan_one(application: Application, checker: &Checker, templates: &Templates) 
         Ok(placed) => placed,
         Err(found) => return Ok(Err(found)),
     };
-    let mut entries = plan(&placed.service, &placed.key, templates)?;
+    let service = Arc::new(placed.service);
+    let mut entries = plan(&service, &placed.key, templates)?;
     entries.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(Ok(Planned { name: placed.service.application, span: placed.span, entries }))
+    Ok(Ok(Planned { name: service.application.clone(), span: placed.span, entries }))
 }
 
 /// Maps in order; each thread takes a run of neighbours.
@@ -470,7 +473,10 @@ pub fn specimens() -> Result<Vec<Json>, Failure> {
                 "the specimen that templates are checked against is broken".to_owned(),
             ));
         };
-        contexts.push(crate::plan::context(&placed.service, &placed.key)?);
+        let context = crate::plan::context(&Arc::new(placed.service), &placed.key);
+        contexts.push(
+            serde_json::to_value(context).map_err(|error| Failure::Template(error.to_string()))?,
+        );
     }
     Ok(contexts)
 }

@@ -27,18 +27,14 @@ const DEFAULT_KEY: &str = "unicorn";
 /// Nothing at `key` is not a complaint, because several documents may be given and one of them has
 /// it: the caller sees that no document did.
 pub fn select(document: Node, key: Option<&str>) -> Result<Option<Vec<Application>>, Vec<Diagnostic>> {
-    let (node, path) = match key {
+    let flat = document.get("application").is_some() || document.get("unicorn_application").is_some();
+    let nested = !flat && document.has(&[DEFAULT_KEY]);
+    let (node, path) = match key.or(nested.then_some(DEFAULT_KEY)) {
         Some(key) => match descend(document, key) {
             Some(node) => (node, key.to_owned()),
             None => return Ok(None),
         },
-        None => {
-            let flat = document.get("application").is_some() || document.get("unicorn_application").is_some();
-            match (flat, take(&document, DEFAULT_KEY)) {
-                (false, Some(node)) => (node, DEFAULT_KEY.to_owned()),
-                _ => (document, String::new()),
-            }
-        }
+        None => (document, String::new()),
     };
     let Value::Map(_) = node.value else {
         let what = if path.is_empty() { "the document".to_owned() } else { format!("`{path}`") };
@@ -146,17 +142,17 @@ fn merge(base: &Node, over: Node) -> Node {
 /// The value at a colon path. As in Salt, a step is a key or, in a list, an index.
 pub fn descend(mut node: Node, key: &str) -> Option<Node> {
     for step in key.split(':') {
-        node = take(&node, step)?;
+        node = take(node, step)?;
     }
     Some(node)
 }
 
-fn take(node: &Node, step: &str) -> Option<Node> {
-    match &node.value {
+fn take(node: Node, step: &str) -> Option<Node> {
+    match node.value {
         Value::Map(pairs) => {
-            pairs.iter().find(|pair| key_text(&pair.key.value) == step).map(|pair| pair.value.clone())
+            pairs.into_iter().find(|pair| key_text(&pair.key.value) == step).map(|pair| pair.value)
         }
-        Value::List(items) => step.parse::<usize>().ok().and_then(|index| items.get(index)).cloned(),
+        Value::List(items) => step.parse::<usize>().ok().and_then(|index| items.into_iter().nth(index)),
         _ => None,
     }
 }

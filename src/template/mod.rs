@@ -224,12 +224,10 @@ fn write(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Resu
         },
         _ => Language::Sh,
     };
-    let mut text = String::new();
-    literal(language, value, &mut text)?;
-    out.write_str(&text).map_err(Error::from)
+    literal(language, value, out)
 }
 
-fn literal(language: Language, value: &Value, out: &mut String) -> Result<(), Error> {
+fn literal(language: Language, value: &Value, out: &mut Output<'_>) -> Result<(), Error> {
     let wrong =
         |what: &str| Err(Error::new(ErrorKind::InvalidOperation, format!("{what} cannot be written here")));
     match value.kind() {
@@ -246,21 +244,21 @@ fn literal(language: Language, value: &Value, out: &mut String) -> Result<(), Er
         ValueKind::Number => Ok(write!(out, "{value}")?),
         ValueKind::Bool => {
             let truth = value.is_true();
-            out.push_str(match (language, truth) {
+            out.write_str(match (language, truth) {
                 (Language::Python, true) => "True",
                 (Language::Python, false) => "False",
                 (_, true) => "true",
                 (_, false) => "false",
-            });
+            })?;
             Ok(())
         }
         ValueKind::None => {
-            out.push_str(match language {
+            out.write_str(match language {
                 Language::Python => "None",
                 Language::Ruby => "nil",
                 Language::Yaml => "null",
                 Language::Sh => return wrong("nothing (null)"),
-            });
+            })?;
             Ok(())
         }
         ValueKind::Seq | ValueKind::Iterable => {
@@ -269,17 +267,17 @@ fn literal(language: Language, value: &Value, out: &mut String) -> Result<(), Er
                 Language::Sh => ("", " ", ""),
                 Language::Python | Language::Ruby | Language::Yaml => ("[", ", ", "]"),
             };
-            out.push_str(open);
+            out.write_str(open)?;
             for (index, item) in items.enumerate() {
                 if index > 0 {
-                    out.push_str(separator);
+                    out.write_str(separator)?;
                 }
                 if language == Language::Sh && matches!(item.kind(), ValueKind::Seq | ValueKind::Map) {
                     return wrong("a list of lists or maps");
                 }
                 literal(language, &item, out)?;
             }
-            out.push_str(close);
+            out.write_str(close)?;
             Ok(())
         }
         ValueKind::Map => {
@@ -288,16 +286,16 @@ fn literal(language: Language, value: &Value, out: &mut String) -> Result<(), Er
                 Language::Ruby => " => ",
                 Language::Sh => return wrong("a map"),
             };
-            out.push('{');
+            out.write_char('{')?;
             for (index, key) in value.try_iter()?.enumerate() {
                 if index > 0 {
-                    out.push_str(", ");
+                    out.write_str(", ")?;
                 }
                 literal(language, &key, out)?;
-                out.push_str(arrow);
+                out.write_str(arrow)?;
                 literal(language, &value.get_item(&key)?, out)?;
             }
-            out.push('}');
+            out.write_char('}')?;
             Ok(())
         }
         _ => wrong("this value"),
