@@ -23,9 +23,16 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// a colon path, or nothing for a flat document.
 pub fn plan(service: &Arc<Service>, key: &str, templates: &Templates) -> Result<Vec<Entry>, Failure> {
     let context = context(service, key);
-    let mut plan = Plan { service, templates, context, entries: Vec::with_capacity(32) };
+    let owners = Owners {
+        root: "root".into(),
+        user: service.user.as_str().into(),
+        group: service.group.as_str().into(),
+    };
+    let mut plan = Plan { service, templates, context, owners, entries: Vec::with_capacity(32) };
     plan.service_directory(key)?;
     plan.application()?;
+    // All services' are kept until the last one is done.
+    plan.entries.shrink_to_fit();
     Ok(plan.entries)
 }
 
@@ -34,8 +41,8 @@ pub fn plan(service: &Arc<Service>, key: &str, templates: &Templates) -> Result<
 #[derive(Debug)]
 struct Scope {
     service: Arc<Service>,
-    /// The pillar's key, or nothing.
-    key: String,
+    /// The sentence that every file begins with.
+    managed: Value,
 }
 
 /// Names, in the order of their letters, and how the value of each is made.
@@ -81,7 +88,7 @@ impl Object for Settings {
         self.0.service.settings.get(key).map(|value| match value {
             Json::String(text) => Value::from(text.as_str()),
             Json::Bool(value) => Value::from(*value),
-            other => made(other),
+            other => other.as_i64().map_or_else(|| made(other), Value::from),
         })
     }
 
@@ -97,7 +104,8 @@ fn made(value: impl Serialize) -> Value {
 
 /// What the templates see of a service. The names here are what `--templates` may use. `key` is as in [`plan`].
 pub fn context(service: &Arc<Service>, key: &str) -> Value {
-    View::of(&Arc::new(Scope { service: Arc::clone(service), key: key.to_owned() }), TOP)
+    let managed = Value::from(format!("{MARKER} from {}.", origin(key, service)));
+    View::of(&Arc::new(Scope { service: Arc::clone(service), managed }), TOP)
 }
 
 const TOP: Names = &[
@@ -106,7 +114,7 @@ const TOP: Names = &[
         crate::template::document(&*scope.service).map_or(Value::UNDEFINED, Value::from)
     }),
     ("inherits_sockets", |scope| Value::from(scope.service.inherits_sockets())),
-    ("managed", |scope| Value::from(format!("{MARKER} from {}.", origin(&scope.key, &scope.service)))),
+    ("managed", |scope| scope.managed.clone()),
     ("paths", |scope| View::of(scope, PATHS)),
     ("service", |scope| View::of(scope, SERVICE)),
     ("settings", |scope| Value::from_object(Settings(Arc::clone(scope)))),
@@ -175,9 +183,7 @@ const PATHS: Names = &[
     ("backlog", |scope| {
         Value::from(scope.service.bind.iter().map(|socket| socket.backlog).max().unwrap_or_default())
     }),
-    ("binds", |scope| {
-        scope.service.bind.iter().map(|socket| Value::from(socket.address.as_str())).collect()
-    }),
+    ("binds", |scope| scope.service.bind.iter().map(|socket| Value::from(socket.address.as_str())).collect()),
     ("config", |scope| {
         let config = &scope.service.layout.config.path;
         scope.service.config_name().map(|name| format!("{config}/{name}")).into()
@@ -200,7 +206,24 @@ struct Plan<'a> {
     service: &'a Service,
     templates: &'a Templates,
     context: Value,
+    owners: Owners,
     entries: Vec<Entry>,
+}
+
+/// The names that nearly all entries share.
+struct Owners {
+    root: Arc<str>,
+    user: Arc<str>,
+    group: Arc<str>,
+}
+
+impl Owners {
+    fn shared(&self, name: &str) -> Arc<str> {
+        [&self.root, &self.user, &self.group]
+            .into_iter()
+            .find(|known| ***known == *name)
+            .map_or_else(|| name.into(), Arc::clone)
+    }
 }
 
 impl Plan<'_> {
@@ -211,26 +234,26 @@ impl Plan<'_> {
         let native = service.run_script == RunScript::Native;
         self.directory(at, 0o755, "root", "root");
         for name in ["run", "finish", "check"] {
-            let template = format!("{name}-{}", if native { "native" } else { "shell" });
-            self.file(format!("{at}/{name}"), &template, 0o755)?;
+            let template = [name, if native { "-native" } else { "-shell" }].concat();
+            self.file([at, "/", name].concat(), &template, 0o755)?;
         }
-        self.directory(&format!("{at}/env"), 0o700, "root", "root");
+        self.directory(&[at, "/env"].concat(), 0o700, "root", "root");
         for (name, value) in &service.secret_values {
             // As chpst -e reads it: the first line counts, a NUL in it means a newline.
             let content =
                 format!("{}\n{} from {}\n", value.replace('\n', "\0"), MARKER, origin(key, service));
-            self.push(format!("{at}/env/{name}"), Kind::File(content.into_bytes()), 0o600, "root", "root");
+            self.push([at, "/env/", name].concat(), Kind::File(content.into_bytes()), 0o600, "root", "root");
             if let Some(entry) = self.entries.last_mut() {
                 entry.secret = true;
             }
         }
         if service.log.kind == LogKind::Svlogd {
-            self.directory(&format!("{at}/log"), 0o755, "root", "root");
-            self.file(format!("{at}/log/run"), "log-run", 0o755)?;
+            self.directory(&[at, "/log"].concat(), 0o755, "root", "root");
+            self.file([at, "/log/run"].concat(), "log-run", 0o755)?;
         }
         if place.down {
             let content = format!("{MARKER} from {}\n", origin(key, service));
-            self.push(format!("{at}/down"), Kind::File(content.into_bytes()), 0o644, "root", "root");
+            self.push([at, "/down"].concat(), Kind::File(content.into_bytes()), 0o644, "root", "root");
         }
         if place.enabled {
             self.push(place.link.clone(), Kind::Link(at.to_owned()), 0o777, "root", "root");
@@ -251,13 +274,13 @@ impl Plan<'_> {
             self.directory(&directory.path, mode, &directory.user, &directory.group);
         }
         if let Some(name) = service.config_name() {
-            self.file(format!("{}/{name}", layout.config.path), name, 0o644)?;
+            self.file([&layout.config.path, "/", name].concat(), name, 0o644)?;
         }
         if service.log.kind == LogKind::Svlogd {
             let directory = &service.log.directory;
             self.parents(directory, user, group);
             self.directory(directory, 0o755, user, group);
-            self.file(format!("{directory}/config"), "svlogd-config", 0o644)?;
+            self.file([directory, "/config"].concat(), "svlogd-config", 0o644)?;
         }
         Ok(())
     }
@@ -272,7 +295,7 @@ impl Plan<'_> {
         let mut steps: Vec<&str> = rest.split('/').collect();
         steps.pop();
         for step in steps {
-            parent = format!("{parent}/{step}");
+            parent = [&parent, "/", step].concat();
             if !self.entries.iter().any(|entry| entry.path == parent) {
                 self.directory(&parent, 0o755, user, group);
             }
@@ -291,7 +314,7 @@ impl Plan<'_> {
     }
 
     fn push(&mut self, path: String, kind: Kind, mode: u32, owner: &str, group: &str) {
-        let (owner, group) = (owner.to_owned(), group.to_owned());
+        let (owner, group) = (self.owners.shared(owner), self.owners.shared(group));
         self.entries.push(Entry { path, kind, mode, owner, group, secret: false });
     }
 }

@@ -474,9 +474,7 @@ pub fn specimens() -> Result<Vec<Json>, Failure> {
             ));
         };
         let context = crate::plan::context(&Arc::new(placed.service), &placed.key);
-        contexts.push(
-            serde_json::to_value(context).map_err(|error| Failure::Template(error.to_string()))?,
-        );
+        contexts.push(serde_json::to_value(context).map_err(|error| Failure::Template(error.to_string()))?);
     }
     Ok(contexts)
 }

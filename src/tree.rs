@@ -2,6 +2,8 @@
 
 mod change;
 
+use std::sync::Arc;
+
 pub use change::{Change, How, Seen, SeenKind, compare};
 
 /// What an entry is.
@@ -35,10 +37,10 @@ pub struct Entry {
     pub kind: Kind,
     /// Permission bits, 0o7777 at most. A link's are not its own and are 0o777.
     pub mode: u32,
-    /// The user who owns it, by name: a rendered tree never looks at a host's numbers.
-    pub owner: String,
+    /// The user who owns it, by name: a rendered tree never looks at a host's numbers. Entries share it.
+    pub owner: Arc<str>,
     /// The group, by name.
-    pub group: String,
+    pub group: Arc<str>,
     /// Its content must not be shown to people.
     pub secret: bool,
 }

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 /// escape (`\n`, `\t`, `\u{1b}`): controls, bidirectional overrides, line separators and the
 /// byte order mark. Anything else stays as it is, quotes and backslashes too.
 pub fn visible(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(misleads) {
+    // Nearly every text is plain ASCII.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) || !text.chars().any(misleads) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 16);

@@ -18,8 +18,10 @@ proc_name = {{ service.application }}
 {% if settings.workers is undefined %}
 workers = multiprocessing.cpu_count() * 2 + 1
 {% endif %}
-{% for name, value in settings | items if name != "backlog" %}
+{% for name, value in settings | items %}
+{% if name != "backlog" %}
 {{ name | safe }} = {{ value }}
+{% endif %}
 {% endfor %}
 
 {% include "gunicorn-ready.py" %}

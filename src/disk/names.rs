@@ -35,9 +35,8 @@ impl Ids {
         }
         let root_entries = ["root"].into_iter();
         let users: BTreeSet<&str> =
-            entries.iter().map(|entry| entry.owner.as_str()).chain(root_entries.clone()).collect();
-        let groups: BTreeSet<&str> =
-            entries.iter().map(|entry| entry.group.as_str()).chain(root_entries).collect();
+            entries.iter().map(|entry| &*entry.owner).chain(root_entries.clone()).collect();
+        let groups: BTreeSet<&str> = entries.iter().map(|entry| &*entry.group).chain(root_entries).collect();
         let mut unknown = vec![];
         for (word, names, wanted) in [("user", &mut ids.users, users), ("group", &mut ids.groups, groups)] {
             let missing: Vec<_> = wanted.into_iter().filter(|name| !names.learn(name)).map(visible).collect();

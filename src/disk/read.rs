@@ -164,7 +164,14 @@ impl Reader {
     fn push(&mut self, path: &str, kind: Kind, stat: &Stat, secret: bool) {
         let mode = if matches!(kind, Kind::Link(_)) { 0o777 } else { stat.st_mode & 0o7777 };
         let (owner, group) = (self.ids.user(stat.st_uid), self.ids.group(stat.st_gid));
-        self.entries.push(Entry { path: path.to_owned(), kind, mode, owner, group, secret });
+        self.entries.push(Entry {
+            path: path.to_owned(),
+            kind,
+            mode,
+            owner: owner.into(),
+            group: group.into(),
+            secret,
+        });
     }
 }
 

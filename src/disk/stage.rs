@@ -261,8 +261,9 @@ impl<'r> Stage<'r> {
         }
         let (uid, gid) = self.run.ids.of(entry);
         // A number may have several names; it is the wanted one if the number is right.
-        let owner = if stat.st_uid == uid { entry.owner.clone() } else { self.run.ids.user(stat.st_uid) };
-        let group = if stat.st_gid == gid { entry.group.clone() } else { self.run.ids.group(stat.st_gid) };
+        let owner = if stat.st_uid == uid { entry.owner.to_string() } else { self.run.ids.user(stat.st_uid) };
+        let group =
+            if stat.st_gid == gid { entry.group.to_string() } else { self.run.ids.group(stat.st_gid) };
         Seen { kind, mode, owner: Some((&owner, &group)) }.differs_from(entry)
     }
 

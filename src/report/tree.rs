@@ -14,44 +14,59 @@ const MASK: &str = "********";
 
 /// The tree for people: each entry's path, mode and owner on a line, a file's content below it.
 pub fn text(tree: &Tree, show_secrets: bool, colour: bool, out: &mut dyn Write) -> io::Result<()> {
+    let (bold, plain) = if colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    // Put together first: formatting each piece into `out` took longer than printing the content.
+    let mut line = String::new();
     for entry in tree.entries() {
-        let path = visible(&entry.path);
-        let (bold, plain) = if colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+        line.clear();
+        for piece in [bold, "==> ", &visible(&entry.path)] {
+            line.push_str(piece);
+        }
         match &entry.kind {
             Kind::Link(target) => {
-                writeln!(
-                    out,
-                    "{bold}==> {path} -> {}{plain}  link {}:{}",
-                    visible(target),
-                    entry.owner,
-                    entry.group
-                )?;
-            }
-            Kind::Directory => {
-                writeln!(
-                    out,
-                    "{bold}==> {path}/{plain}  {:04o} {}:{}",
-                    entry.mode, entry.owner, entry.group
-                )?;
-            }
-            Kind::File(content) => {
-                writeln!(out, "{bold}==> {path}{plain}  {:04o} {}:{}", entry.mode, entry.owner, entry.group)?;
-                if entry.secret && !show_secrets {
-                    writeln!(out, "{MASK}")?;
-                } else {
-                    print(content, out)?;
+                for piece in [" -> ", &visible(target), plain, "  link"] {
+                    line.push_str(piece);
                 }
-                writeln!(out)?;
             }
+            Kind::Directory | Kind::File(_) => {
+                let slash = if entry.kind == Kind::Directory { "/" } else { "" };
+                for piece in [slash, plain, "  "] {
+                    line.push_str(piece);
+                }
+                octal(entry.mode, &mut line);
+            }
+        }
+        for piece in [" ", &entry.owner, ":", &entry.group, "\n"] {
+            line.push_str(piece);
+        }
+        out.write_all(line.as_bytes())?;
+        if let Kind::File(content) = &entry.kind {
+            if entry.secret && !show_secrets {
+                writeln!(out, "{MASK}")?;
+            } else {
+                print(content, out)?;
+            }
+            out.write_all(b"\n")?;
         }
     }
     Ok(())
 }
 
+/// A mode in four octal digits.
+fn octal(mode: u32, out: &mut String) {
+    for shift in [9, 6, 3, 0] {
+        out.push(char::from(b'0' + (mode >> shift & 7) as u8));
+    }
+}
+
 /// A file's text, with what a terminal would obey spelt out.
 fn print(content: &[u8], out: &mut dyn Write) -> io::Result<()> {
-    // Nearly every file is plain ASCII, and is printed as it is.
-    if content.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\n')) {
+    // Nearly every file is plain ASCII, and is printed as it is. Looked at in pieces, without a
+    // branch for each byte.
+    let plain = |piece: &[u8]| {
+        piece.iter().fold(true, |plain, byte| plain & (matches!(byte, b' '..=b'~') | (*byte == b'\n')))
+    };
+    if content.chunks(256).all(plain) {
         out.write_all(content)?;
         return if content.ends_with(b"\n") || content.is_empty() { Ok(()) } else { writeln!(out) };
     }

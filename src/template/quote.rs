@@ -106,7 +106,8 @@ fn is_plain(text: &str) -> bool {
 
 /// One line for a comment: what does not show is spelt out, so that no value ends the comment.
 pub fn comment(text: &str) -> String {
-    if !text.chars().any(hidden) {
+    // Nearly every text is plain ASCII.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) || !text.chars().any(hidden) {
         return text.to_owned();
     }
     let mut line = String::with_capacity(text.len());

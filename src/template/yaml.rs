@@ -81,7 +81,11 @@ struct Entries<'a> {
 impl Entries<'_> {
     fn indent(&mut self) {
         if !std::mem::take(&mut self.begun) {
-            self.out.extend(std::iter::repeat_n(' ', self.indent));
+            const SPACES: &str = "                ";
+            match SPACES.get(..self.indent) {
+                Some(spaces) => self.out.push_str(spaces),
+                None => self.out.extend(std::iter::repeat_n(' ', self.indent)),
+            }
         }
     }
 

@@ -147,11 +147,11 @@ impl Seen<'_> {
             ways.push(How::Mode { old: self.mode, new: want.mode });
         }
         if let Some((owner, group)) = self.owner {
-            if owner != want.owner {
-                ways.push(How::Owner { old: owner.to_owned(), new: want.owner.clone() });
+            if *owner != *want.owner {
+                ways.push(How::Owner { old: owner.to_owned(), new: want.owner.to_string() });
             }
-            if group != want.group {
-                ways.push(How::Group { old: group.to_owned(), new: want.group.clone() });
+            if *group != *want.group {
+                ways.push(How::Group { old: group.to_owned(), new: want.group.to_string() });
             }
         }
         ways
