@@ -1,0 +1,278 @@
+//! From documents to services: selected, checked against the schema, defaults filled in.
+
+mod json;
+mod read_back;
+mod secrets;
+
+use std::sync::Arc;
+
+use crate::diagnostic::Diagnostic;
+use crate::failure::Failure;
+use crate::model::{self, Service, input};
+use crate::pillar::{self, Application, Node};
+use crate::plan::plan;
+use crate::schema::Checker;
+use crate::source::Span;
+use crate::template::Templates;
+use crate::tree::{Entry, Tree};
+use crate::visible::visible;
+use json::json;
+
+pub use read_back::{rendered, specimens};
+pub use secrets::{secret_spans, secrets_in_document, secrets_in_text};
+
+/// A service and where it was said.
+#[derive(Debug)]
+pub struct Placed {
+    /// The service.
+    pub service: Service,
+    /// The colon path of its application in the pillar.
+    pub key: String,
+    /// Where the application stands.
+    pub span: Span,
+}
+
+/// The applications of all documents. `key` is as in [`pillar::select`].
+pub fn applications(documents: Vec<Node>, key: Option<&str>) -> Result<Vec<Application>, Vec<Diagnostic>> {
+    let (applications, found) = select(documents, key);
+    if found.is_empty() { Ok(applications) } else { Err(found) }
+}
+
+/// The applications of those documents that have some, and the complaints about the others.
+pub fn select(documents: Vec<Node>, key: Option<&str>) -> (Vec<Application>, Vec<Diagnostic>) {
+    let mut found = vec![];
+    let mut applications = vec![];
+    for document in documents {
+        match pillar::select(document, key) {
+            Ok(some) => applications.extend(some.into_iter().flatten()),
+            Err(diagnostics) => found.extend(diagnostics),
+        }
+    }
+    (applications, found)
+}
+
+/// Checks one application and fills in its defaults.
+pub fn service(application: Application, checker: &Checker) -> Result<Placed, Vec<Diagnostic>> {
+    let Application { name, name_span, key, node } = application;
+    let mut found = vec![];
+    let mut json = json(&node, &mut vec![], &mut found);
+    let (findings, keys) = checker.check(&json, &node);
+    found.extend(findings);
+    if let Some(name) = &name
+        && !model::is_application_name(name)
+    {
+        found.push(
+            Diagnostic::error("application-name", format!("an application cannot be called {name:?}"))
+                .at(name_span, "expected small letters, digits, `_`, `.` and `-`, at most 64, beginning with a letter or digit"),
+        );
+    }
+    if !found.is_empty() {
+        // What the schema accepts is looked at all the same, so that every mistake shows at once.
+        if let Some(map) = json.as_object_mut() {
+            map.retain(|key, _| !keys.contains(key));
+        }
+        let context = model::Context { name: name.as_deref(), node: &node };
+        if let Ok(input) = serde_json::from_value(json)
+            && let Err(more) = model::resolve(input, context)
+        {
+            // A key may be missing only because it was wrong.
+            found.extend(
+                more.into_iter().filter(|diagnostic| diagnostic.rule != "missing-key" || keys.is_empty()),
+            );
+        }
+        return Err(found);
+    }
+    let input: input::Application = serde_json::from_value(json).map_err(|error| {
+        vec![
+            Diagnostic::error("invalid", format!("the application cannot be read: {error}"))
+                .at(node.span, ""),
+        ]
+    })?;
+    let context = model::Context { name: name.as_deref(), node: &node };
+    let service = model::resolve(input, context)?;
+    Ok(Placed { service, key, span: node.span })
+}
+
+/// A tree, or why there is none.
+#[derive(Debug)]
+pub enum Rendered {
+    /// Every file of every service.
+    Tree(Tree),
+    /// Every complaint about every application.
+    Findings(Vec<Diagnostic>),
+}
+
+/// What is kept of a service once its files are planned.
+struct Planned {
+    name: String,
+    span: Span,
+    entries: Vec<Entry>,
+}
+
+/// An entry, and the application that wants it.
+type Wanted = (Entry, Span);
+
+/// The user's text may be wrong, or the world refuse.
+type Outcome<T> = Result<Result<T, Vec<Diagnostic>>, Failure>;
+
+/// Every file of every application, worked out by so many `threads`; the result is the same with any number.
+pub fn render(
+    applications: Vec<Application>,
+    templates: &Templates,
+    threads: usize,
+) -> Result<Rendered, Failure> {
+    let (wanted, found) = plan_all(applications, templates, threads)?;
+    if !found.is_empty() {
+        return Ok(Rendered::Findings(found));
+    }
+    match Tree::new(wanted.into_iter().map(|(entry, _)| entry).collect()) {
+        Ok(tree) => Ok(Rendered::Tree(tree)),
+        // `clashes` has found and placed every one before.
+        Err(clashes) => Err(Failure::Usage(format!("{} paths are wanted twice", clashes.len()))),
+    }
+}
+
+/// Every complaint that [`render`] would have about the applications, with the built-in templates.
+pub fn check(applications: Vec<Application>, threads: usize) -> Result<Vec<Diagnostic>, Failure> {
+    let templates = Templates::built_in()?;
+    plan_all(applications, &templates, threads).map(|(_, found)| found)
+}
+
+/// Every entry that is wanted, in order and with the place of its application, and every complaint.
+fn plan_all(
+    applications: Vec<Application>,
+    templates: &Templates,
+    threads: usize,
+) -> Result<(Vec<Wanted>, Vec<Diagnostic>), Failure> {
+    let checker = Checker::new();
+    let mut found = vec![];
+    let mut planned = Vec::with_capacity(applications.len());
+    for result in in_parallel(applications, threads, |application| plan_one(application, &checker, templates))
+    {
+        match result? {
+            Ok(one) => planned.push(one),
+            Err(diagnostics) => found.extend(diagnostics),
+        }
+    }
+    let twice = double_names(&planned);
+    // Two of one name want the same paths, and that has been said.
+    let wanted = if twice.is_empty() { in_order(planned) } else { vec![] };
+    found.extend(twice);
+    found.extend(clashes(&wanted));
+    Ok((wanted, found))
+}
+
+fn plan_one(application: Application, checker: &Checker, templates: &Templates) -> Outcome<Planned> {
+    let placed = match service(application, checker) {
+        Ok(placed) => placed,
+        Err(found) => return Ok(Err(found)),
+    };
+    let service = Arc::new(placed.service);
+    let mut entries = plan(&service, &placed.key, templates)?;
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(Ok(Planned { name: service.application.clone(), span: placed.span, entries }))
+}
+
+/// Maps in order; each thread takes a run of neighbours.
+fn in_parallel<T: Send, R: Send>(items: Vec<T>, threads: usize, map: impl Fn(T) -> R + Sync) -> Vec<R> {
+    /// Fewer than this are done before a thread has started.
+    const WORTH_A_THREAD: usize = 32;
+    let threads = threads.min(items.len() / WORTH_A_THREAD).max(1);
+    if threads == 1 {
+        return items.into_iter().map(map).collect();
+    }
+    let size = items.len().div_ceil(threads);
+    let mut runs = vec![];
+    let mut items = items.into_iter();
+    for _ in 0..threads {
+        runs.push(items.by_ref().take(size).collect::<Vec<T>>());
+    }
+    std::thread::scope(|scope| {
+        let map = &map;
+        let handles: Vec<_> = runs
+            .into_iter()
+            .map(|run| scope.spawn(move || run.into_iter().map(map).collect::<Vec<R>>()))
+            .collect();
+        handles
+            .into_iter()
+            .flat_map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
+}
+
+/// Services that cannot be on one host because they have the same name.
+fn double_names(planned: &[Planned]) -> Vec<Diagnostic> {
+    let mut by_name: Vec<&Planned> = planned.iter().collect();
+    by_name.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut found = vec![];
+    for pair in by_name.windows(2) {
+        if let [one, two] = pair
+            && one.name == two.name
+        {
+            let message = format!("the application `{}` is there twice", one.name);
+            found.push(
+                Diagnostic::error("double-service", message)
+                    .at(two.span, "again here")
+                    .at(one.span, "first here"),
+            );
+        }
+    }
+    found
+}
+
+/// All entries in the order of their paths, each with the place of the application that wants it.
+///
+/// Each application's are in order; what begins with the same two steps (`/etc/sv`, `/var/www`) is
+/// brought together first. Applications mostly come in the order of their names, so the sort then
+/// finds little to do, where comparing 200,000 paths all over was a good part of a run.
+fn in_order(planned: Vec<Planned>) -> Vec<(Entry, Span)> {
+    /// Where every application has a place of its own, bringing together does not help.
+    const MOST_PARTS: usize = 32;
+    let mut parts: Vec<(String, Vec<(Entry, Span)>)> = vec![];
+    let mut count = 0;
+    for Planned { span, entries, .. } in planned {
+        count += entries.len();
+        let mut at = 0;
+        for entry in entries {
+            let begins = |part: &(String, _)| first_steps(&entry.path) == part.0;
+            if parts.get(at).is_none_or(|part| !begins(part)) {
+                at = parts.iter().position(begins).unwrap_or(parts.len()).min(MOST_PARTS);
+            }
+            if at == parts.len() {
+                parts.push((first_steps(&entry.path).to_owned(), vec![]));
+            }
+            parts[at].1.push((entry, span));
+        }
+    }
+    parts.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut all = Vec::with_capacity(count);
+    parts.into_iter().for_each(|(_, part)| all.extend(part));
+    all.sort_by(|a, b| a.0.path.cmp(&b.0.path));
+    all
+}
+
+/// `/etc/sv` of `/etc/sv/shop/run`. The third step is the application's, mostly.
+fn first_steps(path: &str) -> &str {
+    path.match_indices('/').nth(2).map_or(path, |(end, _)| &path[..end])
+}
+
+/// Paths that are wanted for different things; `wanted` is in order.
+fn clashes(wanted: &[(Entry, Span)]) -> Vec<Diagnostic> {
+    let mut found = vec![];
+    for pair in wanted.windows(2) {
+        if let [(one, first), (two, second)] = pair
+            && one.path == two.path
+            && one != two
+        {
+            let message = format!("{} is wanted twice, and not alike", visible(&one.path));
+            let diagnostic =
+                Diagnostic::error("path-clash", message).at(*second, "this application wants it");
+            found.push(if first == second {
+                diagnostic
+            } else {
+                diagnostic.at(*first, "and so does this one")
+            });
+        }
+    }
+    found
+}
