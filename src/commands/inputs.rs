@@ -146,7 +146,10 @@ fn search(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()
     for (path, kind) in names {
         if kind.is_dir() {
             search(&path, depth + 1, files)?;
-        } else if ENDINGS.iter().any(|ending| has_ending(&path, ending)) && path.is_file() {
+        } else if ENDINGS.iter().any(|ending| has_ending(&path, ending))
+            && (kind.is_file() || kind.is_symlink())
+        {
+            // A link that leads nowhere is somebody's pillar that is missing: reading it says so.
             files.push(path);
         }
     }

@@ -315,7 +315,7 @@ pub fn too_large(bytes: u64, id: SourceId) -> Option<Diagnostic> {
     if bytes <= MAX_BYTES as u64 {
         return None;
     }
-    let message = format!("this file has {} MiB; {} are read at most", bytes >> 20, MAX_BYTES >> 20);
+    let message = format!("this file is larger than {} MiB, the most that is read", MAX_BYTES >> 20);
     Some(
         Diagnostic::error("too-large", message)
             .at(Span::new(id, 0, 0), "")

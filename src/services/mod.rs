@@ -90,7 +90,8 @@ pub fn service(application: Application, checker: &Checker) -> Result<Placed, Ve
     })?;
     let context = model::Context { name: name.as_deref(), node: &node };
     let service = model::resolve(input, context)?;
-    Ok(Placed { service, key, span: node.span })
+    let span = if name.is_some() { name_span } else { node.head() };
+    Ok(Placed { service, key, span })
 }
 
 /// A tree, or why there is none.
