@@ -172,6 +172,9 @@ def context(name, given):
             "root": root,
             "virtualenv": virtualenv,
             "umask": given.get("umask", "0022"),
+            "bind": [
+                {"address": address, "umask": None} for address in (bind if isinstance(bind, list) else [bind])
+            ],
             "command": ["gunicorn", "-c", config, "--", app],
             "environment": {key: str(value) for key, value in sorted(given.get("environment", {}).items())},
             "secrets": sorted(secrets),
