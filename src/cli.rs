@@ -41,6 +41,8 @@ pub enum Command {
     Read(Read),
     /// Prints the JSON Schema of a pillar (2020-12)
     Schema,
+    /// Lists the rules, or tells what one means, why it matters, and what is wrong and right
+    Rule(Rule),
     /// Proves a rendered native run script
     Run(Run),
 }
@@ -155,6 +157,26 @@ pub struct Read {
     /// Prints only what is at this key
     #[arg(long, value_name = "A:B:C")]
     pub key: Option<String>,
+}
+
+/// `rule`.
+#[derive(Debug, Args)]
+pub struct Rule {
+    /// A rule's name, as findings have it in brackets; without it all are listed
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// How rules are printed
+    #[arg(long, default_value = "text")]
+    pub format: TableFormat,
+}
+
+/// How a list is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TableFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
 }
 
 /// `run`.

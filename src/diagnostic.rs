@@ -1,5 +1,6 @@
 //! What is wrong with a user's text: a value, which `report` turns into words.
 
+use crate::rule::Rule;
 use crate::source::Span;
 
 /// How bad it is.
@@ -40,8 +41,8 @@ pub struct Label {
 /// A message never quotes the value of a secret: whoever makes one knows which values those are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Diagnostic {
-    /// The rule's name, as `runsmith rule` knows it.
-    pub rule: &'static str,
+    /// What `runsmith rule` tells about it.
+    pub rule: &'static Rule,
     /// How bad it is.
     pub severity: Severity,
     /// What is wrong, in one sentence without a full stop.
@@ -54,12 +55,12 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     /// An error found by `rule`.
-    pub fn error(rule: &'static str, message: impl Into<String>) -> Self {
+    pub fn error(rule: &'static Rule, message: impl Into<String>) -> Self {
         Self { rule, severity: Severity::Error, message: message.into(), labels: vec![], help: vec![] }
     }
 
     /// A warning found by `rule`.
-    pub fn warning(rule: &'static str, message: impl Into<String>) -> Self {
+    pub fn warning(rule: &'static Rule, message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(rule, message) }
     }
 

@@ -28,6 +28,7 @@ pub mod model;
 pub mod pillar;
 pub mod plan;
 pub mod report;
+pub mod rule;
 pub mod schema;
 pub mod services;
 pub mod source;

@@ -4,6 +4,7 @@
 //! and in characters, which [`Source::position`] works out when somebody asks.
 
 use crate::diagnostic::Diagnostic;
+use crate::rule;
 use std::sync::OnceLock;
 
 /// Which of the [`Sources`] a span points into.
@@ -121,7 +122,7 @@ impl Source {
         let end = bytes[valid..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| valid + at);
         let text = String::from_utf8_lossy(&bytes[..end.min(valid + 200)]).into_owned();
         let width = text.get(valid..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
-        let finding = Diagnostic::error("not-utf-8", message)
+        let finding = Diagnostic::error(&rule::NOT_UTF_8, message)
             .at(Span::new(id, valid, valid + width), "")
             .help("Convert it: `iconv -f LATIN1 -t UTF-8`, or whatever encoding it has.");
         Err(Box::new((Self::new(name, text), finding)))

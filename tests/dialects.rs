@@ -172,13 +172,13 @@ fn difference(dialect: Dialect, name: &str, text: &str, theirs: &Json) -> Option
         }
         Err(findings) => {
             assert!(!findings.is_empty() && findings.iter().all(|finding| finding.span().is_some()));
-            if findings.iter().any(|finding| REFUSALS.contains(&finding.rule)) {
+            if findings.iter().any(|finding| REFUSALS.contains(&finding.rule.name)) {
                 return None;
             }
             if theirs.get("error").is_some() {
                 return None;
             }
-            json!({ "error": findings[0].message, "rule": findings[0].rule })
+            json!({ "error": findings[0].message, "rule": findings[0].rule.name })
         }
     };
     let mut theirs = theirs.clone();
@@ -376,7 +376,7 @@ fn depth_is_limited_where_the_loaders_still_read() {
     let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
     let read = |text: String| parse(&Source::new("x", text), SourceId(0), Format::Yaml, Dialect::Salt);
     assert!(read(nested(MAX_DEPTH)).is_ok());
-    assert_eq!(read(nested(MAX_DEPTH + 1)).expect_err("too deep")[0].rule, "too-deep");
+    assert_eq!(read(nested(MAX_DEPTH + 1)).expect_err("too deep")[0].rule.name, "too-deep");
 }
 
 /// A value as the page shows it.

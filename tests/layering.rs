@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 /// A module, and the modules of this crate it may name. A module always may name itself.
 const MAY: &[(&str, &[&str])] = &[
     // Values: what everybody speaks of.
-    ("source", &["diagnostic"]),
-    ("diagnostic", &["source"]),
+    ("source", &["diagnostic", "rule"]),
+    ("rule", &["diagnostic"]),
+    ("diagnostic", &["rule", "source"]),
     ("visible", &[]),
     ("failure", &[]),
     ("exit", &[]),
     ("tree", &["visible"]),
     // Pure stages, in the order of the data.
-    ("pillar", &["source", "diagnostic"]),
-    ("model", &["source", "diagnostic", "pillar"]),
-    ("schema", &["diagnostic", "failure", "pillar", "model"]),
+    ("pillar", &["source", "diagnostic", "rule"]),
+    ("model", &["source", "diagnostic", "rule", "pillar"]),
+    ("schema", &["diagnostic", "rule", "failure", "pillar", "model"]),
     ("template", &["failure", "visible"]),
     ("plan", &["failure", "model", "template", "tree"]),
     (
@@ -23,6 +24,7 @@ const MAY: &[(&str, &[&str])] = &[
         &[
             "source",
             "diagnostic",
+            "rule",
             "failure",
             "pillar",
             "schema",
@@ -33,7 +35,7 @@ const MAY: &[(&str, &[&str])] = &[
             "visible",
         ],
     ),
-    ("report", &["source", "diagnostic", "tree", "visible"]),
+    ("report", &["source", "diagnostic", "rule", "tree", "visible"]),
     // Effects.
     ("disk", &["failure", "tree", "visible"]),
     // Story.
@@ -48,6 +50,7 @@ const MAY: &[(&str, &[&str])] = &[
             "failure",
             "pillar",
             "report",
+            "rule",
             "schema",
             "services",
             "source",

@@ -6,6 +6,7 @@ mod inputs;
 mod progress;
 mod read;
 mod render;
+mod rule;
 mod run;
 mod schema;
 mod validate;
@@ -79,6 +80,7 @@ pub fn main() -> Exit {
         Command::Validate(arguments) => validate::validate(&arguments, &mut terminal),
         Command::Read(arguments) => read::read(&arguments, &mut terminal),
         Command::Schema => schema::schema(&mut terminal),
+        Command::Rule(arguments) => rule::rule(&arguments, &mut terminal),
         Command::Run(arguments) => run::check(&arguments, &mut terminal),
     };
     let outcome = outcome.and_then(|exit| {

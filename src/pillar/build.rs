@@ -8,6 +8,7 @@ use super::{
     Dialect, MAX_DEPTH, MAX_EXPANSION, MOST_FINDINGS, Node, Pair, Style, Value, base64, number, time,
 };
 use crate::diagnostic::{Diagnostic, Severity};
+use crate::rule;
 use crate::source::{SourceId, Span};
 
 pub(super) struct Builder<'g, 'a> {
@@ -93,7 +94,7 @@ impl Builder<'_, '_> {
             return Some(());
         }
         let finding = Diagnostic::error(
-            "alias-bomb",
+            &rule::ALIAS_BOMB,
             "aliases and merge keys blow this document up beyond all measure",
         )
         .at(self.span(at), "expanded again and again")
@@ -169,7 +170,7 @@ impl Builder<'_, '_> {
             }
             _ => "Remove the tag, or write the value it stands for.",
         };
-        let finding = Diagnostic::error("unknown-tag", message).at(self.span(range), "").help(help);
+        let finding = Diagnostic::error(&rule::UNKNOWN_TAG, message).at(self.span(range), "").help(help);
         self.found(finding);
         None
     }
@@ -178,7 +179,7 @@ impl Builder<'_, '_> {
     fn misplaced(&mut self, tag: Tag, range: Range) -> Option<Node> {
         let text = if tag == Tag::Merge { "<<" } else { "=" };
         let message = format!("{} refuses a bare `{text}` as a value", self.dialect.reader());
-        let finding = Diagnostic::error("bare-indicator", message)
+        let finding = Diagnostic::error(&rule::BARE_INDICATOR, message)
             .at(self.span(range), "")
             .help(format!("Quote it if the text is meant: \"{text}\"."));
         self.found(finding);
@@ -187,7 +188,7 @@ impl Builder<'_, '_> {
 
     fn mismatch(&mut self, expected: &str, range: Range) {
         let finding =
-            Diagnostic::error("tag-mismatch", format!("the tag asks for {expected}, and this is none"))
+            Diagnostic::error(&rule::TAG_MISMATCH, format!("the tag asks for {expected}, and this is none"))
                 .at(self.span(range), "")
                 .help("Remove the tag, or write what it asks for.");
         self.found(finding);
@@ -302,7 +303,7 @@ impl Builder<'_, '_> {
             Value::List(_) | Value::Map(_) => {}
             // Ansible must decrypt it to compare it, and cannot while it reads.
             Value::Vault(_) => {
-                let finding = Diagnostic::error("vault-key", "an encrypted text cannot be a key")
+                let finding = Diagnostic::error(&rule::VAULT_KEY, "an encrypted text cannot be a key")
                     .at(key.span, "")
                     .help("Write the key in clear text, and encrypt its value.");
                 self.found(finding);
@@ -310,7 +311,7 @@ impl Builder<'_, '_> {
             }
             _ => return Some(key),
         }
-        let finding = Diagnostic::error("unhashable-key", "a list or a mapping cannot be a key")
+        let finding = Diagnostic::error(&rule::UNHASHABLE_KEY, "a list or a mapping cannot be a key")
             .at(key.span, "this stands where a key is expected")
             .help("If it is a placeholder like `{{ name }}`, fill it in first; else quote it.");
         self.found(finding);
@@ -371,11 +372,11 @@ impl Builder<'_, '_> {
         };
         if long {
             let message = format!("a number may have {} digits at most", number::LONGEST_NUMBER);
-            return Diagnostic::error("bad-scalar", message)
+            return Diagnostic::error(&rule::BAD_SCALAR, message)
                 .at(self.span(range), "")
                 .help("Quote it if the text is meant.");
         }
-        Diagnostic::error("bad-scalar", format!("{} cannot read this as {what}", self.dialect.reader()))
+        Diagnostic::error(&rule::BAD_SCALAR, format!("{} cannot read this as {what}", self.dialect.reader()))
             .at(self.span(range), "")
             .help("Correct it, or quote it if the text is meant.")
     }

@@ -3,6 +3,7 @@
 use super::Dialect;
 use super::event::Range;
 use crate::diagnostic::Diagnostic;
+use crate::rule;
 use crate::source::{SourceId, Span};
 
 /// Whether the text has anything that could be Jinja; most have not.
@@ -57,7 +58,7 @@ fn without_comment(line: &str) -> &str {
 /// The one thing to say about such a text.
 pub(super) fn finding(dialect: Dialect, source: SourceId, range: Range) -> Diagnostic {
     let place = Span { source, start: range.start, end: range.end };
-    let finding = Diagnostic::error("jinja", "this file is a Jinja template that is not rendered yet")
+    let finding = Diagnostic::error(&rule::JINJA, "this file is a Jinja template that is not rendered yet")
         .at(place, "still to be filled in");
     match dialect {
         Dialect::Ansible => finding
@@ -103,7 +104,7 @@ pub(super) fn renderer_line(text: &str, source: SourceId) -> Option<Diagnostic> 
     let start = text.find("#!").unwrap_or(0);
     let place = Span::new(source, start, start + 2 + line.len());
     let message = format!("Salt's renderer `{other}` makes this pillar, not YAML alone");
-    Some(Diagnostic::error("renderer", message).at(place, "").help(
+    Some(Diagnostic::error(&rule::RENDERER, message).at(place, "").help(
         "Let Salt render it: `salt-call --local slsutil.renderer FILE --out=json | runsmith … --key local -`.",
     ))
 }

@@ -4,6 +4,7 @@
 use super::number::{LONGEST_NUMBER, normal};
 use super::{Int, MAX_DEPTH, Node, Pair, Style, Value};
 use crate::diagnostic::Diagnostic;
+use crate::rule;
 use crate::source::{SourceId, Span};
 
 /// How much is let pass.
@@ -57,7 +58,7 @@ impl Reader<'_> {
     fn fail<T>(&self, problem: &str) -> Result<T> {
         let width = self.text.get(self.at..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
         let place = Span::new(self.source, self.at, self.at + width);
-        Err(Box::new(Diagnostic::error("json-syntax", problem).at(place, "")))
+        Err(Box::new(Diagnostic::error(&rule::JSON_SYNTAX, problem).at(place, "")))
     }
 
     fn blanks(&mut self) {
@@ -200,8 +201,8 @@ impl Reader<'_> {
         for (at, first) in &repeated {
             let message = "this key is given twice in the same object";
             let finding = match self.strictness {
-                Strictness::Rfc => Diagnostic::error("duplicate-key", message),
-                Strictness::Python => Diagnostic::warning("duplicate-key", message),
+                Strictness::Rfc => Diagnostic::error(&rule::DUPLICATE_KEY, message),
+                Strictness::Python => Diagnostic::warning(&rule::DUPLICATE_KEY, message),
             };
             let finding = finding
                 .at(pairs[*at].key.span, "")

@@ -6,6 +6,7 @@ use super::key::repeated;
 use super::tag::Tag;
 use super::{Dialect, MAX_DEPTH, Node, Pair, Style, Value};
 use crate::diagnostic::Diagnostic;
+use crate::rule;
 use std::collections::HashSet;
 
 impl Builder<'_, '_> {
@@ -52,11 +53,11 @@ impl Builder<'_, '_> {
                 if first.via.is_some() {
                     return;
                 }
-                Diagnostic::warning("duplicate-key", message)
+                Diagnostic::warning(&rule::DUPLICATE_KEY, message)
                     .help("Ansible uses the last value and drops the first: remove one of them.")
             }
             Dialect::Salt | Dialect::Yaml12 => {
-                Diagnostic::error("duplicate-key", message).help("Remove or rename one of them.")
+                Diagnostic::error(&rule::DUPLICATE_KEY, message).help("Remove or rename one of them.")
             }
         };
         let at = key.via.unwrap_or(key.span);
@@ -134,7 +135,7 @@ impl Builder<'_, '_> {
 
     fn unmergeable(&mut self, link: Link) -> Option<()> {
         let range = self.graph.nodes[link.node as usize].range;
-        let finding = Diagnostic::error("merge-key", "`<<` merges a mapping, or a list of mappings")
+        let finding = Diagnostic::error(&rule::MERGE_KEY, "`<<` merges a mapping, or a list of mappings")
             .at(self.span(link.via.unwrap_or(range)), "this is something else")
             .help("Write `<<: *anchor` with the anchor of a mapping, or quote the key: \"<<\".");
         self.found(finding);
@@ -157,7 +158,7 @@ impl Builder<'_, '_> {
             return;
         }
         let finding = Diagnostic::warning(
-            "merge-key",
+            &rule::MERGE_KEY,
             "YAML 1.2 has no merge key: `<<` is a key like any other",
         )
         .at(key.span, "")

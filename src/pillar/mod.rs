@@ -23,6 +23,7 @@ mod yaml11;
 mod yaml12;
 
 use crate::diagnostic::{Diagnostic, Severity};
+use crate::rule;
 use crate::source::{MAX_BYTES, Source, SourceId, Span};
 use event::{Events, Range};
 use graph::Flaw;
@@ -317,14 +318,14 @@ pub fn too_large(bytes: u64, id: SourceId) -> Option<Diagnostic> {
     }
     let message = format!("this file is larger than {} MiB, the most that is read", MAX_BYTES >> 20);
     Some(
-        Diagnostic::error("too-large", message)
+        Diagnostic::error(&rule::TOO_LARGE, message)
             .at(Span::new(id, 0, 0), "")
             .help("A pillar of 10,000 services has 4 MiB: split it into several files."),
     )
 }
 
 fn too_deep(at: Span) -> Diagnostic {
-    Diagnostic::error("too-deep", format!("nested deeper than {MAX_DEPTH} levels"))
+    Diagnostic::error(&rule::TOO_DEEP, format!("nested deeper than {MAX_DEPTH} levels"))
         .at(at, "")
         .help("Something opens brackets or indents without end here.")
 }
@@ -341,7 +342,7 @@ fn control_character(text: &str, id: SourceId) -> Option<Diagnostic> {
             matches!(character, '\u{85}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
         if !printable {
             let finding = Diagnostic::error(
-                "control-character",
+                &rule::CONTROL_CHARACTER,
                 format!("the character U+{:04X} may not stand in YAML", character as u32),
             )
             .at(Span::new(id, at, at + character.len_utf8()), "")
@@ -361,7 +362,7 @@ fn flaw_finding(flaw: Flaw<'_>, id: SourceId, text: &str) -> Diagnostic {
             let width = text.get(at..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
             let width = if text[at..].starts_with(['\r', '\n']) { 0 } else { width };
             let mut finding =
-                Diagnostic::error("yaml-syntax", error.problem).at(Span::new(id, at, at + width), "");
+                Diagnostic::error(&rule::YAML_SYNTAX, error.problem).at(Span::new(id, at, at + width), "");
             if let Some((context, from)) = error.context {
                 finding = finding.at(Span::new(id, from as usize, from as usize), context);
             }
@@ -372,25 +373,27 @@ fn flaw_finding(flaw: Flaw<'_>, id: SourceId, text: &str) -> Diagnostic {
                 _ => finding,
             }
         }
-        Flaw::UndefinedAlias(name, range) => {
-            Diagnostic::error("undefined-alias", format!("there is no anchor `&{name}` before this alias"))
-                .at(span(range), "")
-                .help("Quote it if the asterisk is meant, else set the anchor first.")
-        }
-        Flaw::RecursiveAlias(name, range) => {
-            Diagnostic::error("recursive-alias", format!("`*{name}` stands inside the value that it names"))
-                .at(span(range), "")
-                .help("A value cannot contain itself: write out what is meant.")
-        }
+        Flaw::UndefinedAlias(name, range) => Diagnostic::error(
+            &rule::UNDEFINED_ALIAS,
+            format!("there is no anchor `&{name}` before this alias"),
+        )
+        .at(span(range), "")
+        .help("Quote it if the asterisk is meant, else set the anchor first."),
+        Flaw::RecursiveAlias(name, range) => Diagnostic::error(
+            &rule::RECURSIVE_ALIAS,
+            format!("`*{name}` stands inside the value that it names"),
+        )
+        .at(span(range), "")
+        .help("A value cannot contain itself: write out what is meant."),
         Flaw::DuplicateAnchor(name, range, first) => {
-            Diagnostic::error("duplicate-anchor", format!("the anchor `&{name}` is set twice"))
+            Diagnostic::error(&rule::DUPLICATE_ANCHOR, format!("the anchor `&{name}` is set twice"))
                 .at(span(range), "")
                 .at(span(first), "set first here")
                 .help("Give each anchor a name of its own.")
         }
         Flaw::TooDeep(range) => too_deep(span(range)),
         Flaw::TooMany(range) => {
-            Diagnostic::error("too-large", format!("this document has more than {MAX_NODES} values"))
+            Diagnostic::error(&rule::TOO_LARGE, format!("this document has more than {MAX_NODES} values"))
                 .at(span(range), "")
                 .help("Split it into several files.")
         }

@@ -2,6 +2,7 @@
 
 use super::{Int, Node, Pair, Value};
 use crate::diagnostic::Diagnostic;
+use crate::rule;
 use crate::source::Span;
 
 /// One application as the document has it: its values over the defaults.
@@ -39,7 +40,7 @@ pub fn select(document: Node, key: Option<&str>) -> Result<Option<Vec<Applicatio
     let Value::Map(_) = node.value else {
         let what = if path.is_empty() { "the document".to_owned() } else { format!("`{path}`") };
         return Err(vec![
-            Diagnostic::error("not-a-pillar", format!("{what} is not a map of keys and values"))
+            Diagnostic::error(&rule::NOT_A_PILLAR, format!("{what} is not a map of keys and values"))
                 .at(node.span, "expected an application, or `applications` with their names"),
         ]);
     };
@@ -67,13 +68,13 @@ fn applications(node: Node, path: &str) -> Result<Vec<Application>, Vec<Diagnost
             (Value::Str(key), Value::Null) if key == "applications" => {}
             (Value::Str(key), _) if key == "defaults" || key == "applications" => {
                 found.push(
-                    Diagnostic::error("wrong-type", format!("`{key}` is not a map"))
+                    Diagnostic::error(&rule::WRONG_TYPE, format!("`{key}` is not a map"))
                         .at(pair.value.span, "expected a map"),
                 );
             }
             _ => {
                 let key = key_text(&pair.key.value);
-                let diagnostic = Diagnostic::error("unknown-key", format!("unknown key: `{key}`"));
+                let diagnostic = Diagnostic::error(&rule::UNKNOWN_KEY, format!("unknown key: `{key}`"));
                 found.push(diagnostic.at(
                     pair.key.span,
                     "beside `applications` only `defaults` may stand; keys of an application belong below its name",
@@ -83,7 +84,7 @@ fn applications(node: Node, path: &str) -> Result<Vec<Application>, Vec<Diagnost
     }
     if named.is_empty() && found.is_empty() {
         found.push(
-            Diagnostic::error("missing-key", "there is no application")
+            Diagnostic::error(&rule::MISSING_KEY, "there is no application")
                 .at(span, "expected `applications` with at least one name"),
         );
     }
@@ -92,7 +93,7 @@ fn applications(node: Node, path: &str) -> Result<Vec<Application>, Vec<Diagnost
         let Value::Str(name) = pair.key.value else {
             found.push(
                 Diagnostic::error(
-                    "application-name",
+                    &rule::APPLICATION_NAME,
                     format!("the name of an application is a string; this is {}", key_text(&pair.key.value)),
                 )
                 .at(pair.key.span, "quote it"),
@@ -107,7 +108,7 @@ fn applications(node: Node, path: &str) -> Result<Vec<Application>, Vec<Diagnost
             (Value::Map(_), None) => pair.value,
             _ => {
                 found.push(
-                    Diagnostic::error("wrong-type", format!("the application `{name}` is not a map"))
+                    Diagnostic::error(&rule::WRONG_TYPE, format!("the application `{name}` is not a map"))
                         .at(pair.value.span, "expected its keys and values"),
                 );
                 continue;

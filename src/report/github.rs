@@ -25,7 +25,7 @@ pub fn github(findings: &Findings<'_>) -> String {
                 properties.push(("endColumn", place.end.column.to_string()));
             }
         }
-        properties.push(("title", format!("runsmith {}", finding.rule)));
+        properties.push(("title", format!("runsmith {}", finding.rule.name)));
         let properties: Vec<_> =
             properties.iter().map(|(name, value)| format!("{name}={}", property(value))).collect();
         let message = data(&findings.lines(finding).join("\n"));

@@ -14,7 +14,7 @@ pub fn gitlab(findings: &Findings<'_>) -> String {
         let fingerprint = if number == 1 { hash } else { format!("{hash}-{number}") };
         json!({
             "description": findings.lines(finding).join("\n"),
-            "check_name": finding.rule,
+            "check_name": finding.rule.name,
             "fingerprint": fingerprint,
             "severity": match finding.severity {
                 Severity::Error => "major",

@@ -29,7 +29,7 @@ pub fn json(findings: &Findings<'_>, applications: usize) -> String {
 fn object(finding: &Diagnostic, findings: &Findings<'_>) -> Value {
     let labels: Vec<Value> = finding.labels.iter().map(|label| labelled(label, findings)).collect();
     json!({
-        "rule": finding.rule,
+        "rule": finding.rule.name,
         "severity": finding.severity.word(),
         "message": finding.message,
         "place": findings.place_of(finding).map(|place| placed(&place)),

@@ -45,7 +45,7 @@ pub fn junit(findings: &Findings<'_>) -> String {
             };
             out.push_str(&format!(
                 ">\n      <failure type=\"{}\" message=\"{}\">{body}</failure>\n    </testcase>\n",
-                escaped(first.rule),
+                escaped(first.rule.name),
                 escaped(&message)
             ));
         } else {

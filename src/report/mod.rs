@@ -6,6 +6,7 @@ pub mod gitlab;
 pub mod json;
 pub mod junit;
 mod place;
+pub mod rules;
 pub mod sarif;
 pub mod text;
 pub mod tree;
@@ -138,9 +139,9 @@ impl<'a> Findings<'a> {
                 let hash = match finding.span() {
                     Some(span) => {
                         let path = self.place(span).path();
-                        hash(&[finding.rule, path, &self.masked(span)])
+                        hash(&[finding.rule.name, path, &self.masked(span)])
                     }
-                    None => hash(&[finding.rule, "", &finding.message]),
+                    None => hash(&[finding.rule.name, "", &finding.message]),
                 };
                 let count = alike.entry(hash.clone()).or_default();
                 *count += 1;

@@ -5,12 +5,13 @@ use serde_json::{Value, json};
 use super::place::Place;
 use super::{Findings, json_text};
 use crate::diagnostic::Diagnostic;
+use crate::rule::Rule;
 use crate::visible::visible;
 
 /// The log of one run.
 pub fn sarif(findings: &Findings<'_>) -> String {
-    let mut rules: Vec<&str> = findings.iter().map(|finding| finding.rule).collect();
-    rules.sort_unstable();
+    let mut rules: Vec<&Rule> = findings.iter().map(|finding| finding.rule).collect();
+    rules.sort_unstable_by_key(|rule| rule.name);
     rules.dedup();
     let results: Vec<Value> = findings
         .iter()
@@ -40,16 +41,32 @@ pub fn sarif(findings: &Findings<'_>) -> String {
     }))
 }
 
-fn rule(id: &str) -> Value {
-    json!({"id": id, "shortDescription": {"text": id.replace('-', " ")}})
+/// What GitHub shows beside a finding: the rule's texts, and its page.
+fn rule(rule: &Rule) -> Value {
+    let mut text = vec![rule.what.to_owned(), rule.why.to_owned()];
+    let mut markdown = text.clone();
+    if let Some(example) = &rule.example {
+        for (word, shown) in [("Wrong", example.wrong), ("Right", example.right)] {
+            text.push(format!("{word}:\n{shown}"));
+            markdown.push(format!("{word}:\n\n```{}\n{shown}```", example.format));
+        }
+    }
+    json!({
+        "id": rule.name,
+        "shortDescription": {"text": rule.summary},
+        "fullDescription": {"text": format!("{} {}", rule.what, rule.why)},
+        "help": {"text": text.join("\n\n"), "markdown": markdown.join("\n\n")},
+        "defaultConfiguration": {"level": rule.severity.word()},
+        "properties": {"tags": [rule.family.name()]},
+    })
 }
 
-fn result(finding: &Diagnostic, findings: &Findings<'_>, rules: &[&str]) -> Value {
+fn result(finding: &Diagnostic, findings: &Findings<'_>, rules: &[&Rule]) -> Value {
     let mut text = vec![findings.sentence(finding)];
     text.extend(finding.help.iter().map(|help| format!("help: {}", visible(help))));
     let mut result = json!({
-        "ruleId": finding.rule,
-        "ruleIndex": rules.binary_search(&finding.rule).unwrap_or(0),
+        "ruleId": finding.rule.name,
+        "ruleIndex": rules.binary_search_by_key(&finding.rule.name, |rule| rule.name).unwrap_or(0),
         "level": finding.severity.word(),
         "message": {"text": text.join("\n")},
     });

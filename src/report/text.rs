@@ -89,7 +89,7 @@ impl Painter<'_> {
             Severity::Warning => Level::WARNING,
             Severity::Note => Level::NOTE,
         };
-        let title = level.primary_title(visible(&finding.message)).id(finding.rule);
+        let title = level.primary_title(visible(&finding.message)).id(finding.rule.name);
         let mut group = Group::with_title(title);
         for cluster in self.clusters(finding) {
             group = group.elements(self.cluster(&cluster));

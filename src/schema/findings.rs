@@ -12,6 +12,7 @@ use super::words::{describe, kind_of, list, show, typed};
 use crate::diagnostic::Diagnostic;
 use crate::model::settings::{GUNICORN, Table, UNICORN};
 use crate::pillar::{Node, Value};
+use crate::rule;
 
 /// So many unknown keys of one map are named; who has more has given another file than was meant.
 const MOST_KEYS: usize = 100;
@@ -51,7 +52,7 @@ impl Checker {
             // A test compiles it, so nobody will read this.
             Err(error) => {
                 let message = format!("the schema cannot be compiled: {error}");
-                (vec![Diagnostic::error("invalid", message).at(node.span, "")], HashSet::new())
+                (vec![Diagnostic::error(&rule::INVALID, message).at(node.span, "")], HashSet::new())
             }
         }
     }
@@ -98,7 +99,7 @@ impl Whole {
                 if unexpected.len() > MOST_KEYS {
                     let map = node.find(steps.iter().map(String::as_str)).unwrap_or(node);
                     let more = format!("{} more unknown keys", unexpected.len() - MOST_KEYS);
-                    found.push(Diagnostic::error("unknown-key", more).at(map.head(), "in this map"));
+                    found.push(Diagnostic::error(&rule::UNKNOWN_KEY, more).at(map.head(), "in this map"));
                 }
             }
             ValidationErrorKind::PropertyNames { error: inner } => {
@@ -108,11 +109,14 @@ impl Whole {
             ValidationErrorKind::Required { property } => {
                 let key = property.as_str().unwrap_or_default();
                 found.push(
-                    Diagnostic::error("missing-key", format!("`{}` is missing", dotted(&steps, Some(key))))
-                        .at(
-                            node.find(steps.iter().map(String::as_str)).unwrap_or(node).head(),
-                            "this map lacks it",
-                        ),
+                    Diagnostic::error(
+                        &rule::MISSING_KEY,
+                        format!("`{}` is missing", dotted(&steps, Some(key))),
+                    )
+                    .at(
+                        node.find(steps.iter().map(String::as_str)).unwrap_or(node).head(),
+                        "this map lacks it",
+                    ),
                 );
             }
             ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
@@ -154,7 +158,7 @@ impl Whole {
         let name = dotted(steps, Some(key));
         if matches!(steps.first().map(String::as_str), Some("environment" | "secrets")) {
             return Diagnostic::error(
-                "variable-name",
+                &rule::VARIABLE_NAME,
                 format!("{key:?} is not the name of an environment variable"),
             )
             .at(span, "expected letters, digits and underscores, not beginning with a digit");
@@ -166,13 +170,14 @@ impl Whole {
         };
         if let Some(table) = table {
             if let Some(reason) = table.get(key).and_then(|setting| setting.refusal()) {
-                return Diagnostic::error("setting", format!("`{name}` cannot be set here")).at(span, reason);
+                return Diagnostic::error(&rule::SETTING, format!("`{name}` cannot be set here"))
+                    .at(span, reason);
             }
             if let Some(removed) =
                 table.removed.iter().find(|removed| removed.name == key && removed.value.is_none())
             {
                 return Diagnostic::error(
-                    "setting",
+                    &rule::SETTING,
                     format!("`{name}` is gone since {} {}", table.server, removed.version),
                 )
                 .at(span, removed.instead.clone());
@@ -183,7 +188,7 @@ impl Whole {
             || "unknown key".to_owned(),
             |table| format!("{} {} has no such setting", table.server, table.version),
         );
-        let diagnostic = Diagnostic::error("unknown-key", format!("{what}: `{name}`"));
+        let diagnostic = Diagnostic::error(&rule::UNKNOWN_KEY, format!("{what}: `{name}`"));
         match nearest(key, &known) {
             Some(near) => diagnostic.at(span, format!("did you mean `{near}`?")),
             None if known.len() <= 20 && !known.is_empty() => {
@@ -270,30 +275,30 @@ fn wrong_value(error: &ValidationError<'_>, steps: &[String], expected: &str, no
     let shown = if secret { "a value".to_owned() } else { show(&place.value) };
     let (rule, message) = match error.kind() {
         ValidationErrorKind::Type { .. } => (
-            "wrong-type",
+            &rule::WRONG_TYPE,
             format!(
                 "`{name}` is {}",
                 if secret { kind_of(&place.value).to_owned() } else { typed(&place.value) }
             ),
         ),
         ValidationErrorKind::Minimum { limit } => {
-            ("out-of-range", format!("`{name}` is {shown}, and the least is {limit}"))
+            (&rule::OUT_OF_RANGE, format!("`{name}` is {shown}, and the least is {limit}"))
         }
         ValidationErrorKind::Maximum { limit } => {
-            ("out-of-range", format!("`{name}` is {shown}, and the most is {limit}"))
+            (&rule::OUT_OF_RANGE, format!("`{name}` is {shown}, and the most is {limit}"))
         }
-        ValidationErrorKind::Enum { .. } => ("not-allowed", format!("`{name}` cannot be {shown}")),
+        ValidationErrorKind::Enum { .. } => (&rule::NOT_ALLOWED, format!("`{name}` cannot be {shown}")),
         ValidationErrorKind::MinLength { .. } | ValidationErrorKind::MinItems { .. } => {
-            ("empty", format!("`{name}` is empty"))
+            (&rule::EMPTY, format!("`{name}` is empty"))
         }
         ValidationErrorKind::AnyOf { .. } | ValidationErrorKind::OneOfNotValid { .. } => (
-            "wrong-type",
+            &rule::WRONG_TYPE,
             format!(
                 "`{name}` is {}",
                 if secret { kind_of(&place.value).to_owned() } else { typed(&place.value) }
             ),
         ),
-        _ => ("not-allowed", format!("`{name}` cannot be {shown}")),
+        _ => (&rule::NOT_ALLOWED, format!("`{name}` cannot be {shown}")),
     };
     let mut diagnostic = Diagnostic::error(rule, message).at(place.span, expected);
     if secret {

@@ -4,13 +4,14 @@ use serde_json::{Map, Value as Json};
 
 use crate::diagnostic::Diagnostic;
 use crate::pillar::{Int, Node, Value};
+use crate::rule;
 
 /// A node as JSON, for the schema. Nothing (`null`) is the same as a missing key, except among a
 /// server's own settings. What JSON does not have is a finding.
 pub(super) fn json(node: &Node, path: &mut Vec<String>, found: &mut Vec<Diagnostic>) -> Json {
     let mut unfit = |what: &str| {
         let message = format!("`{}` is {what} here", path.join("."));
-        found.push(Diagnostic::error("wrong-type", message).at(node.span, "quote it"));
+        found.push(Diagnostic::error(&rule::WRONG_TYPE, message).at(node.span, "quote it"));
         Json::Null
     };
     match &node.value {
@@ -24,7 +25,7 @@ pub(super) fn json(node: &Node, path: &mut Vec<String>, found: &mut Vec<Diagnost
         }
         Value::Str(text) if text.contains('\0') => {
             found.push(
-                Diagnostic::error("nul", format!("`{}` holds a NUL character", path.join(".")))
+                Diagnostic::error(&rule::NUL, format!("`{}` holds a NUL character", path.join(".")))
                     .at(node.span, "no path, variable or argument can hold it")
                     .hide_if(path.first().is_some_and(|first| first == "secrets" || first == "environment")),
             );
@@ -49,7 +50,7 @@ pub(super) fn json(node: &Node, path: &mut Vec<String>, found: &mut Vec<Diagnost
             for pair in pairs {
                 let Value::Str(key) = &pair.key.value else {
                     found.push(
-                        Diagnostic::error("wrong-type", "this key is not a string here")
+                        Diagnostic::error(&rule::WRONG_TYPE, "this key is not a string here")
                             .at(pair.key.span, "quote it"),
                     );
                     continue;

@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::model::{self, Service, input};
 use crate::pillar::{self, Application, Node};
 use crate::plan::plan;
+use crate::rule;
 use crate::schema::Checker;
 use crate::source::Span;
 use crate::template::Templates;
@@ -62,7 +63,7 @@ pub fn service(application: Application, checker: &Checker) -> Result<Placed, Ve
         && !model::is_application_name(name)
     {
         found.push(
-            Diagnostic::error("application-name", format!("an application cannot be called {name:?}"))
+            Diagnostic::error(&rule::APPLICATION_NAME, format!("an application cannot be called {name:?}"))
                 .at(name_span, "expected small letters, digits, `_`, `.` and `-`, at most 64, beginning with a letter or digit"),
         );
     }
@@ -77,14 +78,15 @@ pub fn service(application: Application, checker: &Checker) -> Result<Placed, Ve
         {
             // A key may be missing only because it was wrong.
             found.extend(
-                more.into_iter().filter(|diagnostic| diagnostic.rule != "missing-key" || keys.is_empty()),
+                more.into_iter()
+                    .filter(|diagnostic| diagnostic.rule != &rule::MISSING_KEY || keys.is_empty()),
             );
         }
         return Err(found);
     }
     let input: input::Application = serde_json::from_value(json).map_err(|error| {
         vec![
-            Diagnostic::error("invalid", format!("the application cannot be read: {error}"))
+            Diagnostic::error(&rule::INVALID, format!("the application cannot be read: {error}"))
                 .at(node.span, ""),
         ]
     })?;
@@ -212,7 +214,7 @@ fn double_names(planned: &[Planned]) -> Vec<Diagnostic> {
         {
             let message = format!("the application `{}` is there twice", one.name);
             found.push(
-                Diagnostic::error("double-service", message)
+                Diagnostic::error(&rule::DOUBLE_SERVICE, message)
                     .at(two.span, "again here")
                     .at(one.span, "first here"),
             );
@@ -267,7 +269,7 @@ fn clashes(wanted: &[(Entry, Span)]) -> Vec<Diagnostic> {
         {
             let message = format!("{} is wanted twice, and not alike", visible(&one.path));
             let diagnostic =
-                Diagnostic::error("path-clash", message).at(*second, "this application wants it");
+                Diagnostic::error(&rule::PATH_CLASH, message).at(*second, "this application wants it");
             found.push(if first == second {
                 diagnostic
             } else {

@@ -10,6 +10,7 @@ use crate::diagnostic::Diagnostic;
 use crate::failure::Failure;
 use crate::model::Service;
 use crate::pillar::{self, Application, Dialect, Format};
+use crate::rule;
 use crate::schema::Checker;
 use crate::source::{Source, SourceId, Span};
 
@@ -19,13 +20,13 @@ pub fn rendered(source: &Source, id: SourceId) -> Result<Service, Vec<Diagnostic
     let first = source.slice(start).trim_end();
     if !first.starts_with("#!/") || !first.ends_with(" run") {
         return Err(vec![
-            Diagnostic::error("run-script", "this is not a native run script")
+            Diagnostic::error(&rule::RUN_SCRIPT, "this is not a native run script")
                 .at(start, "expected a first line such as \"#!/usr/bin/runsmith run\""),
         ]);
     }
     let parsed = pillar::parse_rendered(source, id)?;
     let Some(node) = parsed.documents.first() else {
-        return Err(vec![Diagnostic::error("run-script", "the run script is empty").at(start, "")]);
+        return Err(vec![Diagnostic::error(&rule::RUN_SCRIPT, "the run script is empty").at(start, "")]);
     };
     let mut found = vec![];
     let json = json(node, &mut vec![], &mut found);
@@ -38,7 +39,7 @@ pub fn rendered(source: &Source, id: SourceId) -> Result<Service, Vec<Diagnostic
         let name = if path == "." { "the service".to_owned() } else { format!("`{path}`") };
         let message = format!("{name}: {}", error.inner());
         let place = if path == "." { node.head() } else { node.locate(steps) };
-        vec![Diagnostic::error("run-script", message).at(place, "")]
+        vec![Diagnostic::error(&rule::RUN_SCRIPT, message).at(place, "")]
     })
 }
 

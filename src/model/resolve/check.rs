@@ -5,6 +5,7 @@ use crate::model::duration::Duration;
 use crate::model::input::DurationInput;
 use crate::model::paths;
 use crate::pillar::Node;
+use crate::rule::{self, Rule};
 use crate::source::Span;
 
 /// Collects complaints, each at the value it is about.
@@ -18,14 +19,14 @@ impl Check<'_> {
         self.node.locate(steps.iter().copied())
     }
 
-    pub(super) fn complain(&mut self, rule: &'static str, steps: &[&str], message: impl Into<String>) {
+    pub(super) fn complain(&mut self, rule: &'static Rule, steps: &[&str], message: impl Into<String>) {
         let span = self.span(steps);
         self.found.push(Diagnostic::error(rule, message).at(span, ""));
     }
 
     pub(super) fn missing(&mut self, key: &str, why: &str) {
         let diagnostic =
-            Diagnostic::error("missing-key", format!("`{key}` is missing")).at(self.node.head(), why);
+            Diagnostic::error(&rule::MISSING_KEY, format!("`{key}` is missing")).at(self.node.head(), why);
         self.found.push(diagnostic);
     }
 
@@ -40,7 +41,7 @@ impl Check<'_> {
         match paths::absolute(&path) {
             Ok(()) => path,
             Err(reason) => {
-                self.complain("path", steps, format!("`{}`: {reason}", steps.join(".")));
+                self.complain(&rule::PATH, steps, format!("`{}`: {reason}", steps.join(".")));
                 // What is built upon it is not to be complained about as well.
                 default()
             }
@@ -55,7 +56,7 @@ impl Check<'_> {
     ) -> Duration {
         given.map_or(default, |input| {
             Duration::parse(&input).unwrap_or_else(|reason| {
-                self.complain("duration", steps, format!("`{}`: {reason}", steps.join(".")));
+                self.complain(&rule::DURATION, steps, format!("`{}`: {reason}", steps.join(".")));
                 default
             })
         })

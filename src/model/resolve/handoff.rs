@@ -9,6 +9,7 @@ use super::check::Check;
 use crate::model::duration::Duration;
 use crate::model::input::{HandoffInput, HealthCheckInput, Ready, RunScript, Server, Strategy};
 use crate::model::service::{Handoff, HealthCheck};
+use crate::rule;
 
 /// How long a new generation may take to load the application: slow ones take half a minute.
 const BOOT_TIMEOUT: Duration = Duration::seconds(60);
@@ -29,14 +30,14 @@ pub(super) fn handoff(
     });
     if run_script == RunScript::Shell && strategy == Strategy::Sockets {
         check.complain(
-            "handoff",
+            &rule::HANDOFF,
             &["handoff", "strategy"],
             "`handoff.strategy: sockets` needs `run_script: native`: a shell cannot hold sockets, it hands over by USR2",
         );
     }
     if server == Server::Any && run_script == RunScript::Native && strategy == Strategy::Usr2 {
         check.complain(
-            "handoff",
+            &rule::HANDOFF,
             &["handoff", "strategy"],
             "`handoff.strategy: usr2` works with gunicorn and unicorn only; other programs inherit sockets",
         );
@@ -47,14 +48,14 @@ pub(super) fn handoff(
     });
     if server == Server::Any && ready == Ready::Workers {
         check.complain(
-            "handoff",
+            &rule::HANDOFF,
             &["handoff", "ready"],
             "`handoff.ready: workers` works with gunicorn and unicorn only; this program can say it by `notify` or be `alive`",
         );
     }
     if run_script == RunScript::Shell && ready == Ready::Notify {
         check.complain(
-            "handoff",
+            &rule::HANDOFF,
             &["handoff", "ready"],
             "`handoff.ready: notify` needs `run_script: native`: a shell cannot receive it",
         );

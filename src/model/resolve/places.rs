@@ -8,6 +8,7 @@ use crate::model::input::{
 };
 use crate::model::paths;
 use crate::model::service::{Directory, Layout, Log, Socket};
+use crate::rule;
 
 /// The backlog of gunicorn and of the gist.
 const BACKLOG: u32 = 2048;
@@ -27,27 +28,31 @@ pub(super) fn sockets(input: OneOrMany<BindInput>, server: Server, check: &mut C
         let address = match Address::parse(&socket.address) {
             Ok(address) => address,
             Err(reason) => {
-                check.complain("address", steps, format!("`bind`: {reason}"));
+                check.complain(&rule::ADDRESS, steps, format!("`bind`: {reason}"));
                 continue;
             }
         };
         let path = address.unix_path().unwrap_or_default();
         if path.chars().any(char::is_control) {
-            check.complain("address", steps, "`bind`: the path of a Unix socket has a control character");
+            check.complain(
+                &rule::ADDRESS,
+                steps,
+                "`bind`: the path of a Unix socket has a control character",
+            );
         }
         if server == Server::Gunicorn && path.contains("unix:") {
             check.complain(
-                "address",
+                &rule::ADDRESS,
                 steps,
                 "`bind`: gunicorn takes only what follows the last \"unix:\" for the path",
             );
         }
         if server == Server::Gunicorn && path.trim() != path {
-            check.complain("address", steps, "`bind`: gunicorn drops the blank at the end of the path");
+            check.complain(&rule::ADDRESS, steps, "`bind`: gunicorn drops the blank at the end of the path");
         }
         let address = address.to_string();
         if sockets.iter().any(|earlier| earlier.address == address) {
-            check.complain("address", steps, format!("`bind`: {address:?} is there already"));
+            check.complain(&rule::ADDRESS, steps, format!("`bind`: {address:?} is there already"));
         }
         sockets.push(Socket {
             mode: socket.mode.map(|mode| format!("{mode:0>4}")),
@@ -64,7 +69,7 @@ pub(super) fn log(input: LogInput, logs: &str, check: &mut Check<'_>) -> Log {
     let processor = input.processor.map(|given| {
         if matches!(&given, Words::List(words) if words.iter().any(|word| word.contains('\n'))) {
             check.complain(
-                "command",
+                &rule::COMMAND,
                 &["log", "processor"],
                 "`log.processor`: svlogd's config has one line for it, so no word may hold a newline",
             );
@@ -102,7 +107,7 @@ pub(super) fn layout(
             };
             let path = given.path.as_deref().unwrap_or(default);
             let path = paths::below(root, path).unwrap_or_else(|reason| {
-                check.complain("path", &["layout", key], format!("`layout.{key}`: {reason}"));
+                check.complain(&rule::PATH, &["layout", key], format!("`layout.{key}`: {reason}"));
                 format!("{root}/{default}")
             });
             Directory {

@@ -8,6 +8,7 @@ use super::check::Check;
 use super::{ARGUMENT_MAX, GRACEFUL_TIMEOUT};
 use crate::diagnostic::Diagnostic;
 use crate::model::input::{LogKind, Server, Words};
+use crate::rule;
 
 /// The words of a command. A string is split at blanks, as `chpst` and `env` would get them; what
 /// looks like shell quoting in it would not work, so it is refused.
@@ -21,14 +22,14 @@ pub(super) fn words(
         None => default(),
         Some(Words::List(words)) => {
             if words.iter().any(|word| word.len() > ARGUMENT_MAX) {
-                check.complain("too-long", &[key], format!("`{key}`: a word has more than {ARGUMENT_MAX} bytes, and the kernel takes no more for an argument"));
+                check.complain(&rule::TOO_LONG, &[key], format!("`{key}`: a word has more than {ARGUMENT_MAX} bytes, and the kernel takes no more for an argument"));
             }
             words
         }
         Some(Words::Line(line)) => {
             if let Some(sign) = line.chars().find(|c| "'\"\\$`;&|<>()*?[]{}~#!".contains(*c)) {
                 check.complain(
-                    "command",
+                    &rule::COMMAND,
                     &[key],
                     format!("`{key}`: {sign:?} has no meaning here, because no shell reads the command; write it as a list of words"),
                 );
@@ -82,13 +83,13 @@ pub(super) fn app(given: Option<String>, server: Server, check: &mut Check<'_>) 
     });
     if app.len() > ARGUMENT_MAX {
         check.complain(
-            "too-long",
+            &rule::TOO_LONG,
             &["app"],
             format!("`app` has more than {ARGUMENT_MAX} bytes, and the kernel takes no more for an argument"),
         );
     }
     if app.trim() != app {
-        check.complain("app", &["app"], "`app` begins or ends with a blank");
+        check.complain(&rule::APP, &["app"], "`app` begins or ends with a blank");
     }
     app
 }
@@ -109,7 +110,7 @@ pub(super) fn virtualenv(
         }
         (None, None) => {
             if server == Server::Gunicorn {
-                let diagnostic = Diagnostic::error("missing-key", "`virtualenv_home` is missing")
+                let diagnostic = Diagnostic::error(&rule::MISSING_KEY, "`virtualenv_home` is missing")
                     .at(check.node.head(), "")
                     .help("gunicorn is started from a virtualenv: set `virtualenv_home`, which holds `.virtualenvs/APPLICATION`, or `virtualenv`, its whole path");
                 check.found.push(diagnostic);
@@ -122,7 +123,7 @@ pub(super) fn virtualenv(
     }
     if path.contains(':') {
         check.complain(
-            "path",
+            &rule::PATH,
             &[key],
             format!("`{key}` has a \":\", which separates the directories of PATH"),
         );

@@ -7,6 +7,7 @@ use super::check::Check;
 use crate::model::input::{LimitInput, LimitValue, Resource, RunScript, Text};
 use crate::model::paths;
 use crate::model::service::{Limit, Service};
+use crate::rule;
 
 pub(super) type Variables = BTreeMap<String, String>;
 
@@ -31,7 +32,7 @@ pub(super) fn variables(
     for (name, value) in secrets {
         if plain.contains_key(&name) || kept.contains_key(&name) {
             check.complain(
-                "secret",
+                &rule::SECRET,
                 &["secrets", &name],
                 format!("`{name}` is in `environment` and in `secrets`"),
             );
@@ -42,14 +43,14 @@ pub(super) fn variables(
         let place = ["secrets", "environment"].into_iter().find(|key| check.node.has(&[key, name]));
         let steps = [place.unwrap_or("environment"), name];
         if let Some(why) = taken(name, kept.contains_key(name)) {
-            check.complain("variable", &steps, format!("`{name}` cannot be set: {why}"));
+            check.complain(&rule::VARIABLE, &steps, format!("`{name}` cannot be set: {why}"));
         }
         if name.len() + 1 + value.len() > ARGUMENT_MAX {
-            check.complain("too-long", &steps, format!("`{name}` and its value have more than {ARGUMENT_MAX} bytes, and the kernel takes no more for a variable"));
+            check.complain(&rule::TOO_LONG, &steps, format!("`{name}` and its value have more than {ARGUMENT_MAX} bytes, and the kernel takes no more for a variable"));
         }
         if kept.contains_key(name) && name.len() > paths::NAME_MAX {
             check.complain(
-                "too-long",
+                &rule::TOO_LONG,
                 &steps,
                 format!("the name of a secret is that of a file and may have {} bytes", paths::NAME_MAX),
             );
@@ -64,7 +65,7 @@ pub(super) fn variables(
         for name in names {
             let place = ["secrets", "environment"].into_iter().find(|key| check.node.has(&[key, &name]));
             check.complain(
-                "secret",
+                &rule::SECRET,
                 &[place.unwrap_or("secrets"), &name],
                 format!("the value of `{name}` ends in a blank, which chpst would drop; the native run script keeps it"),
             );
@@ -105,7 +106,7 @@ pub(super) fn limits(
         if number(limit.soft) > number(limit.hard) {
             let name = format!("{resource:?}").to_ascii_lowercase();
             check.complain(
-                "limit",
+                &rule::LIMIT,
                 &["limits", &name],
                 format!("`limits.{name}`: the soft limit is above the hard limit"),
             );

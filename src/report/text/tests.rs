@@ -1,4 +1,5 @@
 use super::*;
+use crate::rule;
 use crate::source::{Source, SourceId};
 
 /// Where `needle` is in `source` for the first time.
@@ -12,7 +13,7 @@ fn about(source_text: &str, needle: &str) -> String {
     let mut sources = Sources::new();
     let id = sources.add(Source::new("web.sls", source_text));
     let span = span(sources.get(id), id, needle);
-    text(&[Diagnostic::error("rule", "wrong").at(span, "here")], &sources, Look::default())
+    text(&[Diagnostic::error(&rule::INVALID, "wrong").at(span, "here")], &sources, Look::default())
 }
 
 fn show(text: &str) -> String {
@@ -33,31 +34,31 @@ fn a_finding_with_places_and_help() {
     let two = sources.add(Source::new("a.sls", "x: 1\nbind: 8000\n"));
     let at = |id, needle| span(sources.get(id), id, needle);
     let findings = [
-        Diagnostic::warning("port-twice", "two services bind 8000")
+        Diagnostic::warning(&rule::ADDRESS, "two services bind 8000")
             .at(at(one, "8000"), "bound here")
             .at(at(two, "8000"), "and here")
             .help("give one of them another port")
             .help("or stop one"),
-        Diagnostic::error("wrong-type", "workers is a number").at(at(one, "many"), ""),
-        Diagnostic::error("wrong-type", "workers is a number").at(at(one, "many"), ""),
+        Diagnostic::error(&rule::WRONG_TYPE, "workers is a number").at(at(one, "many"), ""),
+        Diagnostic::error(&rule::WRONG_TYPE, "workers is a number").at(at(one, "many"), ""),
         Diagnostic {
             severity: Severity::Note,
-            ..Diagnostic::error("seen", "x is seen").at(at(two, "x"), "")
+            ..Diagnostic::error(&rule::JINJA, "x is seen").at(at(two, "x"), "")
         },
-        Diagnostic::error("empty", "nothing to render"),
+        Diagnostic::error(&rule::EMPTY, "nothing to render"),
     ];
     golden(
         &text(&findings, &sources, Look::default()),
         r#"
 error[empty]: nothing to render
 
-note[seen]: x is seen
+note[jinja]: x is seen
  --> a.sls:1:1
   |
 1 | x: 1
   | ^
 
-warning[port-twice]: two services bind 8000
+warning[address]: two services bind 8000
  --> b.sls:3:11
   |
 3 |     bind: 8000
@@ -91,7 +92,7 @@ fn columns_are_characters() {
     golden(
         &about("\u{feff}a: 漢字 😀 x\n", "x"),
         r#"
-error[rule]: wrong
+error[invalid]: wrong
  --> web.sls:1:9
   |
 1 | a: 漢字 😀 x
@@ -103,7 +104,7 @@ error[rule]: wrong
     golden(
         &about("a:\t\tx\r\nb: 1\r\n", "x"),
         r#"
-error[rule]: wrong
+error[invalid]: wrong
  --> web.sls:1:5
   |
 1 | a:        x
@@ -122,33 +123,33 @@ fn ends_and_empty_texts() {
     let open = sources.add(Source::new("open", "a: 1"));
     let past = sources.add(Source::new("past", "a: 1"));
     let findings = [
-        Diagnostic::error("r", "m").at(Span::new(empty, 0, 0), "here"),
-        Diagnostic::error("r", "m").at(Span::new(ended, 5, 5), "here"),
-        Diagnostic::error("r", "m").at(Span::new(open, 4, 4), "here"),
-        Diagnostic::error("r", "m").at(Span::new(past, 90, 99), "here"),
+        Diagnostic::error(&rule::APP, "m").at(Span::new(empty, 0, 0), "here"),
+        Diagnostic::error(&rule::APP, "m").at(Span::new(ended, 5, 5), "here"),
+        Diagnostic::error(&rule::APP, "m").at(Span::new(open, 4, 4), "here"),
+        Diagnostic::error(&rule::APP, "m").at(Span::new(past, 90, 99), "here"),
     ];
     golden(
         &text(&findings, &sources, Look::default()),
         r#"
-error[r]: m
+error[app]: m
  --> empty:1:1
   |
 1 |
   | ^ here
 
-error[r]: m
+error[app]: m
  --> ended:2:1
   |
 2 |
   | ^ here
 
-error[r]: m
+error[app]: m
  --> open:1:5
   |
 1 | a: 1
   |     ^ here
 
-error[r]: m
+error[app]: m
  --> past:1:5
   |
 1 | a: 1
@@ -164,7 +165,7 @@ fn several_lines() {
     golden(
         &about("a: |\n  one\n  two\n  three\nb: 1\n", "|\n  one\n  two\n  three\n"),
         r#"
-error[rule]: wrong
+error[invalid]: wrong
  --> web.sls:1:4
   |
 1 |   a: |
@@ -181,7 +182,7 @@ error[rule]: wrong
     golden(
         &about(&format!("a: |\n{long}b: 1\n"), &format!("|\n{long}")),
         r#"
-error[rule]: wrong
+error[invalid]: wrong
  --> web.sls:1:4
   |
 1 | a: |
@@ -197,11 +198,12 @@ fn a_terminal_is_not_obeyed() {
     let mut sources = Sources::new();
     let id = sources.add(Source::new("evil\u{1b}]0;x\u{7}.sls", "a: \u{1b}[31mred\u{202e} x\u{0}y\n"));
     let at = span(sources.get(id), id, "x");
-    let finding = Diagnostic::error("r", "bad \u{1b}[0m\nvalue").at(at, "here\r\u{9b}").help("not \u{8}this");
+    let finding =
+        Diagnostic::error(&rule::APP, "bad \u{1b}[0m\nvalue").at(at, "here\r\u{9b}").help("not \u{8}this");
     golden(
         &text(&[finding], &sources, Look::default()),
         r#"
-error[r]: bad \u{1b}[0m\nvalue
+error[app]: bad \u{1b}[0m\nvalue
  --> evil\u{1b}]0;x\u{7}.sls:1:14
   |
 1 | a: \u{1b}[31mred\u{202e} x\u{0}y
@@ -222,9 +224,9 @@ fn long_lines_are_cut_around_the_place() {
     let id = sources.add(source);
     let at = span(sources.get(id), id, "needle");
     golden(
-        &text(&[Diagnostic::error("r", "m").at(at, "here")], &sources, look),
+        &text(&[Diagnostic::error(&rule::APP, "m").at(at, "here")], &sources, look),
         r#"
-error[r]: m
+error[app]: m
  --> long:1:2006
   |
 1 | …c abc abc abc abc needle xyz xyz xyz xyz xyz xyz xyz x…
@@ -236,9 +238,9 @@ error[r]: m
     // A place longer than the line may be.
     let at = Span::new(id, 5, 3000);
     golden(
-        &text(&[Diagnostic::error("r", "m").at(at, "here")], &sources, look),
+        &text(&[Diagnostic::error(&rule::APP, "m").at(at, "here")], &sources, look),
         r#"
-error[r]: m
+error[app]: m
  --> long:1:6
   |
 1 | key: abc abc abc abc abc abc abc abc abc abc abc abc a…
@@ -255,10 +257,10 @@ fn secrets_are_never_shown() {
     let id = sources.add(Source::new("s", "env: {TOKEN: hunter2, PORT: x}\nkey: |\n  MII\n  END\n"));
     let at = |needle| span(sources.get(id), id, needle);
     let findings = [
-        Diagnostic::error("wrong-type", "PORT is a number").at(at("x"), "this"),
-        Diagnostic::error("weak", "TOKEN is short").at_hidden(at("hunter2"), "this"),
-        Diagnostic::error("odd", "key is not a key").at(at("MII\n"), ""),
-        Diagnostic::error("cut", "half").at(at("ter2"), ""),
+        Diagnostic::error(&rule::WRONG_TYPE, "PORT is a number").at(at("x"), "this"),
+        Diagnostic::error(&rule::SECRET, "TOKEN is short").at_hidden(at("hunter2"), "this"),
+        Diagnostic::error(&rule::SETTING, "key is not a key").at(at("MII\n"), ""),
+        Diagnostic::error(&rule::LIMIT, "half").at(at("ter2"), ""),
     ];
     let secrets = [at("|\n  MII\n  END\n")];
     let text = text(&findings, &sources, Look { secrets: &secrets, ..Look::default() });
@@ -266,13 +268,13 @@ fn secrets_are_never_shown() {
     golden(
         &text,
         r#"
-error[weak]: TOKEN is short
+error[secret]: TOKEN is short
  --> s:1:14
   |
 1 | env: {TOKEN: ********, PORT: x}
   |              ^^^^^^^^ this
 
-error[cut]: half
+error[limit]: half
  --> s:1:17
   |
 1 | env: {TOKEN: ********, PORT: x}
@@ -284,7 +286,7 @@ error[wrong-type]: PORT is a number
 1 | env: {TOKEN: ********, PORT: x}
   |                              ^ this
 
-error[odd]: key is not a key
+error[setting]: key is not a key
  --> s:3:3
   |
 3 | ********
@@ -299,9 +301,9 @@ error[odd]: key is not a key
 fn colours_when_asked_for() {
     let mut sources = Sources::new();
     let id = sources.add(Source::new("c", "a: 1\n"));
-    let finding = Diagnostic::error("r", "m").at(Span::new(id, 3, 4), "here");
+    let finding = Diagnostic::error(&rule::APP, "m").at(Span::new(id, 3, 4), "here");
     let text = text(&[finding], &sources, Look { colour: true, ..Look::default() });
-    let expected = "\u{1b}[1m\u{1b}[91merror[r]\u{1b}[0m\u{1b}[1m: m\u{1b}[0m\n \u{1b}[1m\u{1b}[94m--> \u{1b}[0mc:1:4\n  \u{1b}[1m\u{1b}[94m|\u{1b}[0m\n\u{1b}[1m\u{1b}[94m1\u{1b}[0m \u{1b}[1m\u{1b}[94m|\u{1b}[0m a: 1\n  \u{1b}[1m\u{1b}[94m|\u{1b}[0m    \u{1b}[1m\u{1b}[91m^\u{1b}[0m \u{1b}[1m\u{1b}[91mhere\u{1b}[0m\n\n1 error in 1 file\n";
+    let expected = "\u{1b}[1m\u{1b}[91merror[app]\u{1b}[0m\u{1b}[1m: m\u{1b}[0m\n \u{1b}[1m\u{1b}[94m--> \u{1b}[0mc:1:4\n  \u{1b}[1m\u{1b}[94m|\u{1b}[0m\n\u{1b}[1m\u{1b}[94m1\u{1b}[0m \u{1b}[1m\u{1b}[94m|\u{1b}[0m a: 1\n  \u{1b}[1m\u{1b}[94m|\u{1b}[0m    \u{1b}[1m\u{1b}[91m^\u{1b}[0m \u{1b}[1m\u{1b}[91mhere\u{1b}[0m\n\n1 error in 1 file\n";
     assert_eq!(text, expected);
 }
 
@@ -312,8 +314,8 @@ fn every_span_of_a_nasty_text_can_be_shown() {
     let id = sources.add(Source::new("n", nasty));
     for start in 0..=nasty.len() + 1 {
         for end in start..=nasty.len() + 1 {
-            let hidden = Diagnostic::error("r", "m").at_hidden(Span::new(id, start, end), "h");
-            let shown = Diagnostic::error("r", "m").at(Span::new(id, start, end), "h");
+            let hidden = Diagnostic::error(&rule::APP, "m").at_hidden(Span::new(id, start, end), "h");
+            let shown = Diagnostic::error(&rule::APP, "m").at(Span::new(id, start, end), "h");
             for (finding, width) in [(hidden, 3), (shown, 80)] {
                 let text = text(&[finding], &sources, Look { width, ..Look::default() });
                 assert!(text.contains("--> n:"), "{text}");
@@ -327,6 +329,6 @@ fn a_line_of_30_megabytes_costs_no_more_than_a_short_one() {
     let mut sources = Sources::new();
     let id = sources.add(Source::new("big", "x".repeat(30 << 20)));
     let finding =
-        Diagnostic::error("r", "m").at(Span::new(id, 100, 20 << 20), "").at(Span::new(id, 7, 9), "");
+        Diagnostic::error(&rule::APP, "m").at(Span::new(id, 100, 20 << 20), "").at(Span::new(id, 7, 9), "");
     assert!(text(&[finding], &sources, Look::default()).len() < 1000);
 }
