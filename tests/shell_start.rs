@@ -6,6 +6,7 @@ mod support;
 
 use std::fs;
 
+use support::SOON;
 use support::service::{Server, Service, Socket, WORKERS};
 
 /// A value that no quoting gets right by luck.
@@ -77,4 +78,63 @@ fn server_gets_what_the_pillar_says() {
     assert!(log.contains(&format!("runsmith: ready: {WORKERS} workers of master {master}")), "{log}");
     service.sv("down");
     service.assert_nothing_left();
+}
+
+/// The files in `env` that the script was not rendered with: a secret that left the pillar, somebody's
+/// notes. None of them reaches the application, and none that it was rendered with may be missing.
+#[test]
+fn only_the_secrets_of_the_pillar_are_passed_on() {
+    let mut service =
+        Service::render(Server::Sync, Socket::Tcp, "secrets: {API_KEY: swordfish, EMPTY_KEY: ''}\n");
+    let env = service.directory.join("env");
+    fs::write(env.join("GONE_TOKEN"), "hunter2\n").unwrap();
+    fs::write(env.join("API_KEY~"), "hunter2\n").unwrap();
+    fs::create_dir(env.join("OLD")).unwrap();
+    service.supervise();
+    service.log.wait(0, &["runsmith: ready:"], support::START);
+    let master = service.master();
+    let environment = fs::read(format!("/proc/{master}/environ")).unwrap();
+    let environment = String::from_utf8(environment).unwrap();
+    let mut secrets: Vec<_> = environment
+        .split('\0')
+        .filter(|entry| ["KEY", "TOKEN", "OLD", "hunter2"].iter().any(|word| entry.contains(word)))
+        .filter(|entry| !entry.starts_with("RUNSMITH_"))
+        .collect();
+    secrets.sort_unstable();
+    assert_eq!(secrets, ["API_KEY=swordfish", "EMPTY_KEY="]);
+
+    // A secret whose file is gone: said by name, and the master that has it goes on.
+    fs::rename(env.join("API_KEY"), service.root.join("kept")).unwrap();
+    let mark = service.log.mark();
+    service.sv("2");
+    let end = service.log.wait(mark, &["runsmith: hand-over FAILED", "runsmith: done:"], support::HANDOVER);
+    let want = format!("the secret API_KEY is not in {}: render the service again", env.display());
+    assert!(end.text.contains(&want), "{}", end.text);
+    assert_eq!(service.master(), master);
+    assert_eq!(service.version(), "1");
+    let mark = service.log.mark();
+    service.begin_down();
+    service.log.wait(mark, &["nothing is left"], support::STOP);
+    let mark = service.log.mark();
+    service.begin("up");
+    let end = service.log.wait(mark, &["runsmith: cannot start", "runsmith: ready:"], support::START);
+    assert!(end.text.contains(&want), "{}", end.text);
+    fs::rename(service.root.join("kept"), env.join("API_KEY")).unwrap();
+    service.log.wait(mark, &["runsmith: ready:"], support::START);
+    for secret in ["swordfish", "hunter2"] {
+        assert_eq!(service.log.count(0, secret), 0, "{}", service.log.text(0));
+    }
+    service.down();
+}
+
+/// The kernel's list of a process's children is taken as it is: each one counts once.
+#[test]
+fn children_are_counted_once() {
+    let service = Service::start(Server::Sync, Socket::Tcp, "");
+    let mark = service.log.mark();
+    service.sv("alarm");
+    let line = service.log.wait(mark, &["runsmith: status:"], SOON);
+    let want = format!("serving, master {} with {WORKERS} children,", service.master());
+    assert!(line.text.contains(&want), "{}", line.text);
+    service.down();
 }

@@ -324,8 +324,13 @@ impl Service {
 
     /// `sv down` that returns at once.
     pub fn begin_down(&self) {
+        self.begin("down");
+    }
+
+    /// `sv COMMAND` that returns at once.
+    pub fn begin(&self, command: &str) {
         let mut sv = Command::new("sv");
-        let _ = sv.args(["-w", "0", "down"]).arg(&self.directory).output().expect("sv");
+        let _ = sv.args(["-w", "0", command]).arg(&self.directory).output().expect("sv");
     }
 
     /// Where the run script keeps its record.
