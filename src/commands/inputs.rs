@@ -82,7 +82,12 @@ pub(crate) fn read_all(inputs: &Inputs) -> Result<Pillars, Stop> {
         };
         match pillar::parse(&source, id, format, dialect) {
             Ok(parsed) => {
-                secrets.extend(parsed.documents.iter().flat_map(services::secrets_in_document));
+                let in_document = |node| services::secrets_in_document(node, source.text());
+                secrets.extend(parsed.documents.iter().flat_map(in_document));
+                // Of a key that is given twice, a document has one value only.
+                if !parsed.warnings.is_empty() {
+                    secrets.extend(services::secrets_in_text(source.text(), id));
+                }
                 documents.extend(parsed.documents);
                 found.extend(parsed.warnings);
             }

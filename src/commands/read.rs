@@ -1,5 +1,6 @@
 //! `runsmith read`: pillars as the dialect reads them, as JSON.
 
+use std::collections::HashSet;
 use std::io::Write;
 
 use super::{Outcome, Terminal, inputs};
@@ -7,13 +8,22 @@ use crate::cli;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::pillar::{Node, descend};
+use crate::services;
+use crate::source::Span;
 
 pub(super) fn read(arguments: &cli::Read, terminal: &mut Terminal) -> Outcome {
     let pillars = inputs::read(&arguments.inputs)?;
     terminal.findings(&pillars.findings, &pillars.sources, &pillars.secrets);
+    let read = if arguments.show_secrets {
+        pillars.documents
+    } else {
+        let secrets: HashSet<Span> = pillars.secrets.iter().copied().collect();
+        pillars.documents.iter().map(|document| services::masked(document, &secrets)).collect()
+    };
+    let is_masked = !arguments.show_secrets && !pillars.secrets.is_empty();
     let documents: Vec<Node> = match &arguments.key {
-        None => pillars.documents,
-        Some(key) => pillars.documents.into_iter().filter_map(|document| descend(document, key)).collect(),
+        None => read,
+        Some(key) => read.into_iter().filter_map(|document| descend(document, key)).collect(),
     };
     if documents.is_empty() {
         let what = arguments.key.as_ref().map_or_else(
@@ -21,6 +31,9 @@ pub(super) fn read(arguments: &cli::Read, terminal: &mut Terminal) -> Outcome {
             |key| format!("no document has the key {key}"),
         );
         return Err(Failure::Usage(what).into());
+    }
+    if is_masked {
+        terminal.say("note", "secrets are masked; --show-secrets prints them");
     }
     for document in &documents {
         let mut text = String::new();

@@ -19,11 +19,14 @@ pub(super) fn check(arguments: &cli::Run, terminal: &mut Terminal) -> Outcome {
         Ok(source) => source,
         Err(refused) => {
             let (source, finding) = *refused;
+            let secrets = services::secrets_in_text(source.text(), id);
             sources.add(source);
-            return Err(Stop::Findings(vec![finding], sources, vec![]));
+            return Err(Stop::Findings(vec![finding], sources, secrets));
         }
     };
     let result = services::rendered(&source, id);
+    // Whoever edited it may have put one where only names belong.
+    let secrets = services::secrets_in_text(source.text(), id);
     sources.add(source);
     match result {
         Ok(service) => {
@@ -32,7 +35,7 @@ pub(super) fn check(arguments: &cli::Run, terminal: &mut Terminal) -> Outcome {
         }
         Err(found) => {
             debug_assert!(any_error(&found));
-            Err(Stop::Findings(found, sources, vec![]))
+            Err(Stop::Findings(found, sources, secrets))
         }
     }
 }

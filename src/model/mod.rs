@@ -8,6 +8,7 @@ pub mod duration;
 pub mod input;
 pub mod paths;
 mod resolve;
+pub mod secret;
 pub mod service;
 pub mod settings;
 

@@ -176,7 +176,7 @@ impl Node {
     }
 
     /// A node at the same place that holds nothing.
-    fn hollow(&self) -> Self {
+    pub fn hollow(&self) -> Self {
         Self { span: self.span, via: self.via, style: self.style, value: Value::Null }
     }
 

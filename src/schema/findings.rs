@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 use super::proof::Shapes;
 use super::words::{describe, kind_of, list, show, typed};
 use crate::diagnostic::Diagnostic;
+use crate::model::secret;
 use crate::model::settings::{GUNICORN, Table, UNICORN};
 use crate::pillar::{Node, Value};
 use crate::rule;
@@ -156,12 +157,14 @@ impl Whole {
     fn unknown_key(&self, steps: &[String], key: &str, node: &Node) -> Diagnostic {
         let span = node.key_span(steps.iter().map(String::as_str), key);
         let name = dotted(steps, Some(key));
-        if matches!(steps.first().map(String::as_str), Some("environment" | "secrets")) {
-            return Diagnostic::error(
-                &rule::VARIABLE_NAME,
-                format!("{key:?} is not the name of an environment variable"),
-            )
-            .at(span, "expected letters, digits and underscores, not beginning with a digit");
+        if let Some(section @ ("environment" | "secrets")) = steps.first().map(String::as_str) {
+            // `{A:hunter2}` has a key and no value.
+            let hidden = section == "secrets" || secret::assigns(key);
+            let shown = if hidden { format!("this key of `{section}`") } else { format!("{key:?}") };
+            let message = format!("{shown} is not the name of an environment variable");
+            return Diagnostic::error(&rule::VARIABLE_NAME, message)
+                .at(span, "expected letters, digits and underscores, not beginning with a digit")
+                .hide_if(hidden);
         }
         let table: Option<&Table> = match steps {
             [first] if first == "gunicorn" => Some(&GUNICORN),
@@ -271,7 +274,7 @@ impl Whole {
 fn wrong_value(error: &ValidationError<'_>, steps: &[String], expected: &str, node: &Node) -> Diagnostic {
     let name = dotted(steps, None);
     let place = node.find(steps.iter().map(String::as_str)).unwrap_or(node);
-    let secret = secret_place(steps);
+    let secret = secret::is_at(steps.iter().map(String::as_str), Some(&place.value));
     let shown = if secret { "a value".to_owned() } else { show(&place.value) };
     let (rule, message) = match error.kind() {
         ValidationErrorKind::Type { .. } => (
@@ -315,15 +318,6 @@ fn wrong_value(error: &ValidationError<'_>, steps: &[String], expected: &str, no
     diagnostic
 }
 
-/// A value below `secrets`, or a variable whose name says so, is never shown.
-fn secret_place(steps: &[String]) -> bool {
-    match steps {
-        [first, ..] if first == "secrets" => true,
-        [first, name, ..] if first == "environment" => crate::model::Service::is_secret_name(name),
-        _ => false,
-    }
-}
-
 /// The instance path as steps.
 fn steps(error: &ValidationError<'_>) -> Vec<String> {
     let path = error.instance_path().as_str();
@@ -331,8 +325,8 @@ fn steps(error: &ValidationError<'_>) -> Vec<String> {
 }
 
 fn dotted(steps: &[String], key: Option<&str>) -> String {
-    let all: Vec<&str> = steps.iter().map(String::as_str).chain(key).collect();
-    if all.is_empty() { "the application".to_owned() } else { all.join(".") }
+    let all = secret::dotted(steps.iter().map(String::as_str).chain(key));
+    if all.is_empty() { "the application".to_owned() } else { all }
 }
 
 /// The known key that was most likely meant.

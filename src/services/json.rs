@@ -3,6 +3,7 @@
 use serde_json::{Map, Value as Json};
 
 use crate::diagnostic::Diagnostic;
+use crate::model::secret::dotted;
 use crate::pillar::{Int, Node, Value};
 use crate::rule;
 
@@ -10,7 +11,7 @@ use crate::rule;
 /// server's own settings. What JSON does not have is a finding.
 pub(super) fn json(node: &Node, path: &mut Vec<String>, found: &mut Vec<Diagnostic>) -> Json {
     let mut unfit = |what: &str| {
-        let message = format!("`{}` is {what} here", path.join("."));
+        let message = format!("`{}` is {what} here", dotted(path.iter().map(String::as_str)));
         found.push(Diagnostic::error(&rule::WRONG_TYPE, message).at(node.span, "quote it"));
         Json::Null
     };
@@ -25,9 +26,12 @@ pub(super) fn json(node: &Node, path: &mut Vec<String>, found: &mut Vec<Diagnost
         }
         Value::Str(text) if text.contains('\0') => {
             found.push(
-                Diagnostic::error(&rule::NUL, format!("`{}` holds a NUL character", path.join(".")))
-                    .at(node.span, "no path, variable or argument can hold it")
-                    .hide_if(path.first().is_some_and(|first| first == "secrets" || first == "environment")),
+                Diagnostic::error(
+                    &rule::NUL,
+                    format!("`{}` holds a NUL character", dotted(path.iter().map(String::as_str))),
+                )
+                .at(node.span, "no path, variable or argument can hold it")
+                .hide_if(path.first().is_some_and(|first| first == "secrets" || first == "environment")),
             );
             Json::from("")
         }

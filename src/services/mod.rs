@@ -20,7 +20,7 @@ use crate::visible::visible;
 use json::json;
 
 pub use read_back::{rendered, specimens};
-pub use secrets::{secret_spans, secrets_in_document, secrets_in_text};
+pub use secrets::{masked, secret_spans, secrets_in_document, secrets_in_text};
 
 /// A service and where it was said.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use super::service;
 use crate::diagnostic::Diagnostic;
 use crate::failure::Failure;
 use crate::model::Service;
+use crate::model::secret::{dotted, is_at};
 use crate::pillar::{self, Application, Dialect, Format};
 use crate::rule;
 use crate::schema::Checker;
@@ -35,11 +36,16 @@ pub fn rendered(source: &Source, id: SourceId) -> Result<Service, Vec<Diagnostic
     }
     serde_path_to_error::deserialize(&json).map_err(|error| {
         let path = error.path().to_string();
-        let steps = path.split(['.', '[']).map(|step| step.trim_end_matches(']'));
-        let name = if path == "." { "the service".to_owned() } else { format!("`{path}`") };
-        let message = format!("{name}: {}", error.inner());
-        let place = if path == "." { node.head() } else { node.locate(steps) };
-        vec![Diagnostic::error(&rule::RUN_SCRIPT, message).at(place, "")]
+        let whole = path == ".";
+        let steps: Vec<&str> = path.split(['.', '[']).map(|step| step.trim_end_matches(']')).collect();
+        let steps = if whole { &[][..] } else { &steps[..] };
+        let name =
+            if whole { "the service".to_owned() } else { format!("`{}`", dotted(steps.iter().copied())) };
+        let hidden = is_at(steps.iter().copied(), node.find(steps.iter().copied()).map(|node| &node.value));
+        let reason = if hidden { "this does not belong there".to_owned() } else { error.inner().to_string() };
+        let place = if whole { node.head() } else { node.locate(steps.iter().copied()) };
+        let message = format!("{name}: {reason}");
+        vec![Diagnostic::error(&rule::RUN_SCRIPT, message).at(place, "").hide_if(hidden)]
     })
 }
 

@@ -1,8 +1,14 @@
-//! Where secrets stand in a pillar, so that no excerpt shows them.
+//! Where secrets stand in a pillar, so that nothing printed shows them.
+
+use std::collections::HashSet;
 
 use crate::model::Service;
-use crate::pillar::{Application, Node, Value};
+use crate::model::secret::{Named, assigns, is_shouted, is_variable, named, value_in};
+use crate::pillar::{Application, Node, Pair, Value};
 use crate::source::{SourceId, Span};
+
+/// What stands for a secret, whatever its length.
+const MASK: &str = "********";
 
 /// Where secrets stand: no excerpt of a finding may show what is there.
 pub fn secret_spans(applications: &[Application]) -> Vec<Span> {
@@ -22,64 +28,144 @@ pub fn secret_spans(applications: &[Application]) -> Vec<Span> {
     spans
 }
 
-/// What a key of a pillar says about the value that follows.
-enum Named {
-    /// Whatever stands below it is secret.
-    All,
-    /// It is secret unless it is a map: an application may be called `monkey`.
-    Value,
-    /// Nothing.
-    No,
-}
-
-fn named(key: &str) -> Named {
-    if key.eq_ignore_ascii_case("secrets") || key.eq_ignore_ascii_case("secret") {
-        Named::All
-    } else if Service::is_secret_name(key) {
-        Named::Value
-    } else {
-        Named::No
-    }
-}
-
-/// Where secrets stand in a document of which nobody knows yet what it is: all below `secrets`, and
-/// the values of keys that are named like one, wherever they are. Rather too many than one too few.
-pub fn secrets_in_document(document: &Node) -> Vec<Span> {
-    let mut spans = vec![];
-    collect_secrets(document, false, &mut spans);
+/// Where secrets stand in a document of which nobody knows yet what it is: all below `secrets`, the
+/// values of keys that are named like one, texts that give a value to such a name, wherever they
+/// are, and comments with any of these. Rather too many than one too few.
+pub fn secrets_in_document(document: &Node, text: &str) -> Vec<Span> {
+    let mut found = Found { spans: vec![], sections: vec![] };
+    found.collect(document, Below::Anything);
+    let Found { mut spans, sections } = found;
+    spans.extend(secrets_in_comments(text, document.span.source, &sections));
     // The same value comes by many aliases.
     spans.sort();
     spans.dedup();
     spans
 }
 
-fn collect_secrets(node: &Node, secret: bool, spans: &mut Vec<Span>) {
-    match &node.value {
-        Value::Map(pairs) => {
-            for pair in pairs {
-                match (named(&pair.key.key_text()), &pair.value.value) {
-                    (Named::All, _) => collect_secrets(&pair.value, true, spans),
-                    (Named::Value, Value::Map(_)) => collect_secrets(&pair.value, secret, spans),
-                    (Named::Value, _) => collect_secrets(&pair.value, true, spans),
-                    (Named::No, _) => collect_secrets(&pair.value, secret, spans),
-                }
-            }
+/// A document with a mask in the place of each value and key that stands at one of these places.
+pub fn masked(document: &Node, secrets: &HashSet<Span>) -> Node {
+    let value = match &document.value {
+        Value::Map(pairs) => Value::Map(
+            pairs
+                .iter()
+                .map(|pair| Pair { key: masked(&pair.key, secrets), value: masked(&pair.value, secrets) })
+                .collect(),
+        ),
+        Value::List(items) => Value::List(items.iter().map(|item| masked(item, secrets)).collect()),
+        Value::Null => Value::Null,
+        _ if secrets.contains(&document.span) => Value::Str(MASK.to_owned()),
+        other => other.clone(),
+    };
+    Node { value, ..document.hollow() }
+}
+
+/// What a value stands below.
+#[derive(Clone, Copy, PartialEq)]
+enum Below {
+    Anything,
+    /// A map of variables, where a name that says secret says so of a map as well.
+    Variables,
+    Secret,
+}
+
+struct Found {
+    spans: Vec<Span>,
+    /// What stands below `secrets`, comments and all.
+    sections: Vec<Span>,
+}
+
+impl Found {
+    fn collect(&mut self, node: &Node, below: Below) {
+        match &node.value {
+            Value::Map(pairs) => self.map(pairs, below),
+            Value::List(items) => items.iter().for_each(|item| self.collect(item, below)),
+            Value::Null => {}
+            _ if below == Below::Secret => self.spans.push(node.span),
+            Value::Str(text) if assigns(text) => self.spans.push(node.span),
+            _ => {}
         }
-        Value::List(items) => items.iter().for_each(|item| collect_secrets(item, secret, spans)),
-        Value::Null => {}
-        _ if secret => spans.push(node.span),
-        _ => {}
     }
+
+    fn map(&mut self, pairs: &[Pair], below: Below) {
+        // `secrets:` with nothing below it, because what follows has lost its indentation.
+        let mut lost = false;
+        for pair in pairs {
+            let key = pair.key.key_text();
+            // `{A:hunter2}` has a key and no value.
+            if (below == Below::Secret && !is_variable(&key)) || assigns(&key) {
+                self.spans.push(pair.key.span);
+            }
+            let is_map = matches!(pair.value.value, Value::Map(_));
+            let below = match named(&key) {
+                Named::All => {
+                    lost = matches!(pair.value.value, Value::Null);
+                    self.sections.push(pair.value.span);
+                    Below::Secret
+                }
+                Named::Value if !is_map || below == Below::Variables => Below::Secret,
+                _ if lost && is_shouted(&key) => Below::Secret,
+                _ if key == "environment" && below == Below::Anything => Below::Variables,
+                _ => below,
+            };
+            self.collect(&pair.value, below);
+        }
+    }
+}
+
+/// Comments that stand within one of the `sections`, or give a value to a name that says secret.
+fn secrets_in_comments(text: &str, id: SourceId, sections: &[Span]) -> Vec<Span> {
+    let mut spans = vec![];
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let starts =
+            |(hash, _): &(usize, &str)| *hash == 0 || line[..*hash].ends_with([' ', '\t', '\u{feff}']);
+        // What is within quotes may look like a comment; then too much is masked.
+        if let Some((hash, _)) = line.match_indices('#').find(starts) {
+            let (start, end) = (at + hash + 1, at + line.len());
+            let inside = |section: &Span| section.range().contains(&start);
+            let value = if sections.iter().any(inside) { Some(0) } else { value_in(&text[start..end]) };
+            spans.extend(value.map(|value| Span::new(id, start + value, end)));
+        }
+        at += line.len();
+    }
+    spans
 }
 
 /// Where secrets may stand in a text that could not be read: whatever follows such a key, on its
 /// line and on the deeper ones below it. A guess that covers rather too much.
 pub fn secrets_in_text(text: &str, id: SourceId) -> Vec<Span> {
+    let mut spans = values(text, id, value_in);
+    // What a secret is an alias of is a secret where it stands.
+    let masked: Vec<&str> = spans.iter().filter_map(|span| text.get(span.range())).collect();
+    let anchors: Vec<String> =
+        masked.iter().flat_map(|text| aliases(text)).map(|name| format!("&{name}")).collect();
+    if !anchors.is_empty() {
+        spans.extend(values(text, id, |line| {
+            anchors.iter().filter_map(|anchor| Some(line.find(anchor)? + anchor.len())).min()
+        }));
+    }
+    spans
+}
+
+/// The names after an asterisk.
+fn aliases(text: &str) -> impl Iterator<Item = &str> {
+    let name =
+        |rest: &'_ str| rest.find(|c: char| !c.is_alphanumeric() && !"_-".contains(c)).unwrap_or(rest.len());
+    text.split('*').skip(1).map(move |rest| &rest[..name(rest)]).filter(|name| !name.is_empty())
+}
+
+/// The values that begin on a line where `find` says.
+fn values(text: &str, id: SourceId, find: impl Fn(&str) -> Option<usize>) -> Vec<Span> {
     let mut spans = vec![];
     let mut at = 0;
     while let Some(line) = text.get(at..).and_then(|rest| rest.split_inclusive('\n').next()) {
         let end = at + line.len();
-        let Some(value) = secret_value(line) else {
+        // A key on a line of its own has its value on others, which begin like keys.
+        if line.trim_start().strip_prefix("? ").is_some_and(|key| named(key.trim()) != Named::No) {
+            spans.push(Span::new(id, end, text.len()));
+            break;
+        }
+        let Some(value) = find(line) else {
             at = end;
             continue;
         };
@@ -91,22 +177,6 @@ pub fn secrets_in_text(text: &str, id: SourceId) -> Vec<Span> {
     spans
 }
 
-/// Where on a line the value of the first key that is named like a secret begins.
-fn secret_value(line: &str) -> Option<usize> {
-    line.match_indices(':').find_map(|(colon, _)| {
-        let before = line.get(..colon)?.trim_end().trim_end_matches(['"', '\'']);
-        let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
-        let start = before
-            .char_indices()
-            .rev()
-            .take_while(|(_, c)| is_part(*c))
-            .last()
-            .map_or(before.len(), |(at, _)| at);
-        let is_secret = !matches!(named(before.get(start..)?), Named::No);
-        is_secret.then_some(colon + 1)
-    })
-}
-
 fn depth(line: &str) -> usize {
     line.len() - line.trim_start_matches([' ', '\t', '\u{feff}']).len()
 }
@@ -114,29 +184,19 @@ fn depth(line: &str) -> usize {
 /// Where a value ends that begins at `start` on a line that ends at `end` and is indented by `depth`.
 fn end_of_value(text: &str, start: usize, mut end: usize, depth_of_key: usize, in_list: bool) -> usize {
     let value = text.get(start..).unwrap_or_default();
-    let open = value.trim_start();
+    let mut open = value.trim_start();
+    while open.starts_with(['&', '!']) {
+        open = open.trim_start_matches(|c: char| !c.is_whitespace()).trim_start();
+    }
+    let begin = start + (value.len() - open.len());
     if open.starts_with(['{', '[']) {
-        // Brackets in quotes are counted too: the value then seems longer, which does no harm, or
-        // ends too early, which its indentation makes good.
-        let mut level = 0;
-        for (at, c) in value.char_indices() {
-            match c {
-                '{' | '[' => level += 1,
-                '}' | ']' => level -= 1,
-                _ => continue,
-            }
-            if level == 0 {
-                end = end.max(start + at);
-                break;
-            }
-        }
-        if level > 0 {
-            return text.len();
+        match (end_of_brackets(open, false), end_of_brackets(open, true)) {
+            (Some(one), Some(other)) => end = end.max(begin + one.max(other)),
+            _ => return text.len(),
         }
     } else if let Some(quote) = open.chars().next().filter(|c| matches!(c, '"' | '\'')) {
-        let inside = start + (value.len() - open.len()) + 1;
-        match text.get(inside..).unwrap_or_default().find(quote) {
-            Some(closing) => end = end.max(inside + closing + 1),
+        match open.get(1..).unwrap_or_default().find(quote) {
+            Some(closing) => end = end.max(begin + 1 + closing + 1),
             None => return text.len(),
         }
     }
@@ -145,14 +205,61 @@ fn end_of_value(text: &str, start: usize, mut end: usize, depth_of_key: usize, i
         let rest = text.get(end..).unwrap_or_default();
         end += rest.find('\n').map_or(rest.len(), |at| at + 1);
     }
+    let nothing =
+        open.is_empty() || value.split_inclusive('\n').next().is_some_and(|line| line.trim().is_empty());
+    let mut is_below = false;
     for line in text.get(end..).unwrap_or_default().split_inclusive('\n') {
-        let item = !in_list && depth(line) == depth_of_key && line.trim_start().starts_with('-');
-        if !line.trim().is_empty() && depth(line) <= depth_of_key && !item {
+        let item = !in_list && depth(line) == depth_of_key && line.trim_start().starts_with("- ");
+        let deeper = depth(line) > depth_of_key;
+        is_below |= deeper || item;
+        let key = key_of(line);
+        // Variables that have lost their indentation, and lines that are nobody's.
+        let lost = match key {
+            Some(key) => nothing && !is_below && is_shouted(key),
+            None => true,
+        };
+        if !line.trim().is_empty() && !deeper && !item && !lost {
             break;
         }
         end += line.len();
     }
     end
+}
+
+/// Where the bracket that opens a text is closed. Brackets in quotes count or do not: where the quotes
+/// are is a guess in a text that cannot be read.
+fn end_of_brackets(text: &str, quotes: bool) -> Option<usize> {
+    let mut level = 0;
+    let mut quote = None;
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if quote.is_some() => quote = quote.filter(|open| *open != c),
+            '"' | '\'' if quotes => quote = Some(c),
+            '{' | '[' => level += 1,
+            '}' | ']' => level -= 1,
+            _ => {}
+        }
+        if level == 0 {
+            return Some(at);
+        }
+    }
+    None
+}
+
+/// What a line begins with that ends a value above it: a key; empty for the item of a list, the
+/// beginning of a document, a bracket or a comment.
+fn key_of(line: &str) -> Option<&str> {
+    let line = line.trim();
+    if line == "---"
+        || line == "..."
+        || line.starts_with("- ")
+        || line.starts_with(['{', '[', '}', ']', '#', '"', '\''])
+    {
+        return Some("");
+    }
+    let (key, rest) = line.split_once(':')?;
+    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ');
+    ((rest.is_empty() || rest.starts_with([' ', '\t'])) && key.chars().all(is_part)).then(|| key.trim())
 }
 
 #[cfg(test)]
