@@ -94,7 +94,11 @@ impl Scratch {
 
     /// Every path below ROOT with what a change to it would change.
     fn facts(&self) -> Vec<Fact> {
-        let mut facts: Vec<_> = walk(self.root())
+        self.facts_below("/")
+    }
+
+    fn facts_below(&self, path: &str) -> Vec<Fact> {
+        let mut facts: Vec<_> = walk(&self.at(path))
             .into_iter()
             .map(|path| {
                 let stat = fs::symlink_metadata(&path).unwrap();
@@ -271,6 +275,94 @@ fn unknown_users_and_groups_are_named_before_anything_is_written() {
         "cannot set the owners below ROOT: this host has no users a\\nb, no-such-user and no group no-such-group"
     );
     assert_eq!(walk(scratch.root()).len(), 1);
+}
+
+/// `mkdir -p` by root, and another mode of one's own, are what administrators leave behind.
+#[test]
+fn ordinary_directories_get_mode_and_owner() {
+    let scratch = Scratch::new();
+    for (path, mode, owner) in
+        [("/plain", 0o755, 0), ("/full", 0o700, 0), ("/own", 0o1777, 65534), ("/back", 0o777, 65534)]
+    {
+        fs::create_dir(scratch.at(path)).unwrap();
+        fs::write(scratch.at(path).join("kept"), "").unwrap();
+        fs::set_permissions(scratch.at(path), fs::Permissions::from_mode(mode)).unwrap();
+        chown(scratch.at(path), Some(owner), Some(owner)).unwrap();
+    }
+    let mut wanted: Vec<_> =
+        ["/plain", "/full", "/own"].map(|path| entry(path, Kind::Directory, 0o755, "nobody")).into();
+    wanted.push(dir("/back"));
+    scratch.apply(&tree(wanted)).unwrap();
+    for (path, owner) in [("/plain", 65534), ("/full", 65534), ("/own", 65534), ("/back", 0)] {
+        let stat = scratch.stat(path);
+        assert_eq!((stat.mode() & 0o7777, stat.uid()), (0o755, owner), "{path}");
+        assert!(scratch.at(path).join("kept").exists());
+    }
+}
+
+/// Whoever is given `/tmp`, a volume or somebody's home can do harm there: nothing is written at all.
+#[test]
+fn directories_that_others_use_are_not_given_away() {
+    let scratch = Scratch::new();
+    let cases = [
+        ("/tmp", 0o1777, 0, "nobody", "it has the sticky bit"),
+        ("/tmp", 0o1777, 0, "root", "it has the sticky bit"),
+        ("/spool", 0o1730, 0, "nobody", "it has the sticky bit"),
+        ("/open", 0o777, 0, "nobody", "anybody may write in it"),
+        ("/home/other", 0o700, 54_321, "nobody", "it belongs to 54321"),
+    ];
+    for (path, mode, uid, owner, sign) in cases {
+        fs::create_dir_all(scratch.at(path)).unwrap();
+        fs::set_permissions(scratch.at(path), fs::Permissions::from_mode(mode)).unwrap();
+        chown(scratch.at(path), Some(uid), None).unwrap();
+        let before = scratch.facts();
+        let want = tree(vec![file("/a", "new"), entry(path, Kind::Directory, 0o755, owner), file("/z", "")]);
+        let expected = format!(
+            "cannot change mode or owner of the directory ROOT{path}: {sign}, so others use it too; \
+             name a directory of the service's own in the pillar, or, if it is that, \
+             give it to {owner} with mode 0755 yourself"
+        );
+        assert_eq!(scratch.failure(&want), expected);
+        let inside =
+            |facts: Vec<Fact>| facts.into_iter().filter(|fact| fact.0 != scratch.root()).collect::<Vec<_>>();
+        assert_eq!(inside(scratch.facts()), inside(before), "{path}");
+    }
+    // As it is wanted, it is left alone and not refused.
+    let want = tree(vec![entry("/tmp", Kind::Directory, 0o1777, "root"), file("/tmp/web/x", "")]);
+    assert_eq!(scratch.changes(&want), ["/tmp/web: created directory", "/tmp/web/x: created file"]);
+}
+
+/// A mount point of the same file system, too: only the kernel's own word tells that one.
+#[test]
+fn mount_points_are_not_given_away() {
+    let scratch = Scratch::new();
+    fs::create_dir(scratch.at("/volume")).unwrap();
+    fs::create_dir(scratch.at("/bound")).unwrap();
+    let root = scratch.root().to_string_lossy().into_owned();
+    // In a mount name space of its own: nothing is left mounted, whatever becomes of the test.
+    let exe = env!("CARGO_BIN_EXE_runsmith");
+    for (place, mount) in [
+        ("volume", format!("mount -t tmpfs -o mode=755 runsmith-test {root}/volume")),
+        ("bound", format!("mount --bind {root}/etc {root}/bound")),
+    ] {
+        fs::create_dir_all(scratch.at("/etc")).unwrap();
+        let pillar = scratch.1.path().join("pillar.yaml");
+        let text = format!(
+            "{{application: web, user: nobody, group: nogroup, virtualenv: /v, root: /srv/web, layout: {{sockets: /{place}}}}}"
+        );
+        fs::write(&pillar, text).unwrap();
+        let script = format!("{mount} && exec {exe} render {} --out {root}", pillar.display());
+        let output = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c", &script])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        let expected =
+            format!("cannot change mode or owner of the directory {root}/{place}: it is a mount point, ");
+        assert!(said.contains(&expected), "{said}");
+        assert!(!scratch.at("/srv").exists(), "nothing is written");
+    }
 }
 
 #[test]
@@ -938,8 +1030,7 @@ fn a_user_who_races_gains_nothing() {
     for path in ["/app", "/app/shared"] {
         chown(scratch.at(path), Some(65534), Some(65534)).unwrap();
     }
-    let before: Vec<_> =
-        scratch.facts().into_iter().filter(|fact| fact.0.starts_with(scratch.at("/victim"))).collect();
+    let before = scratch.facts_below("/victim");
     let script = "cd \"$0/app\" || exit 1
         while :; do
             mv -T shared aside; ln -s ../victim/shared shared; rm -f shared; ln -s \"$0/victim/shared\" shared
@@ -968,9 +1059,8 @@ fn a_user_who_races_gains_nothing() {
     }
     user.kill().unwrap();
     user.wait().unwrap();
-    let after: Vec<_> =
-        scratch.facts().into_iter().filter(|fact| fact.0.starts_with(scratch.at("/victim"))).collect();
-    assert_eq!(after, before);
+    // The shell's last command may still be at work elsewhere.
+    assert_eq!(scratch.facts_below("/victim"), before);
     assert_eq!(scratch.text("/victim/shared/deep/x"), "victim's");
     assert!(outcomes[0] > 0, "the user was never fast enough: {outcomes:?}");
 }

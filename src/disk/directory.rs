@@ -6,7 +6,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, StatxAttributes, StatxFlags, fstat, openat, readlinkat,
+    statat, statx,
+};
 use rustix::io::Errno;
 
 use super::shown;
@@ -154,6 +157,19 @@ impl Directory {
     /// What it was when it was opened.
     pub(super) fn stat(&self) -> &Stat {
         &self.0.stat
+    }
+
+    /// Whether another file system, or another part of one, begins here. ROOT is not asked about: nobody wants it changed.
+    pub(super) fn is_mount_point(&self) -> bool {
+        let other_device =
+            self.0.parent.as_ref().is_some_and(|parent| parent.stat().st_dev != self.stat().st_dev);
+        // A bind mount may be of the same device; kernels before 5.8 do not tell.
+        let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
+        other_device
+            || statx(self.fd(), "", flags, StatxFlags::empty()).is_ok_and(|found| {
+                found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT)
+                    && found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+            })
     }
 
     /// Nobody but root (or the user who runs this) can have put anything here.

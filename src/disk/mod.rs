@@ -25,6 +25,10 @@
 //! A file with several names (hard links) is replaced and never changed in place, because the
 //! other name may be somebody's `/etc/shadow`.
 //!
+//! A directory that exists is given the wanted mode and owner if it has that owner already, if it is an ordinary one
+//! of root's, as `mkdir` leaves it, or if it is to be root's. One that the host shares (a mount point, the sticky
+//! bit, anybody may write in it) or that is a third user's is refused before anything changes.
+//!
 //! Two runs do not mix. Root's lock a file that only root can open, `/run/runsmith/apply.lock`, one
 //! for all roots of the host: roots inside each other are kept apart, and no other user can stall
 //! them. Where `/run` cannot be written, and for everybody else, the lock is on the directory ROOT
@@ -42,6 +46,7 @@ mod lock;
 mod names;
 mod read;
 mod run;
+mod shared;
 mod stage;
 mod write;
 

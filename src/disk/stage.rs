@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::directory::{Directory, Step, failure, ours, word};
 use super::run::{Group, Run, groups};
 use super::write::{self, Attributes};
-use super::{Note, Stopped, commit};
+use super::{Note, Stopped, commit, shared};
 use crate::failure::Failure;
 use crate::tree::{Change, Entry, How, Kind, Seen, SeenKind};
 use crate::visible::visible;
@@ -131,6 +131,9 @@ impl<'r> Stage<'r> {
         };
         if let Some(entry) = group.entry {
             let ways = self.compare(entry, SeenKind::Directory, found.stat());
+            if !ways.is_empty() {
+                shared::refuse_shared(self.run, &found, entry)?;
+            }
             self.settle(dir, group, entry, found.stat(), ways);
         }
         if group.rest.is_empty() {

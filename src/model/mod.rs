@@ -11,6 +11,7 @@ mod resolve;
 pub mod secret;
 pub mod service;
 pub mod settings;
+mod system;
 
 pub use resolve::{Context, resolve};
 pub use service::Service;

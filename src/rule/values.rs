@@ -13,6 +13,11 @@ rules! { Values:
         what: "Paths begin with `/` (those of `layout` may be below `root`) and have no `.`, `..`, `//` or `/` at the end.",
         why: "A path that means something else than it says passes a review and makes a directory where nobody expects one.",
     }
+    SHARED_DIRECTORY = "shared-directory", Error, Fixed, yaml {
+        "A directory of the system, or one that holds services, would be given to the application",
+        what: "`root`, the directories of `layout` and `log.directory` are made the application's own: name directories that are. Directories of the system (`/tmp`, `/run`, `/var/log`, `/home` and their like) hold them and cannot be them; in `/proc`, `/dev`, `/usr`, `/etc/sv` and their like no application has any. The service directory, and the directory that runsvdir watches, are no part of them either.",
+        why: "Rendering would change owner and mode of what every program of the host uses; and who can write where services lie has root run anything.",
+    }
     APP = "app", Error, Fixed, yaml {
         "What the server loads begins or ends with a blank",
         what: "Write `MODULE:VARIABLE`, or the path of a rackup file, without blanks around it.",
@@ -65,7 +70,7 @@ rules! { Values:
     }
     PATH_CLASH = "path-clash", Error, Fixed, yaml {
         "A path that two applications, or one in two ways, want differently",
-        what: "Two applications write the same file with different contents, or one directory is to have two owners or modes. Both places are shown.",
+        what: "Two applications write the same file with different contents, or one directory is to have two owners or modes. Both places are shown. A directory at ROOT/current, or below it, clashes with the link to the release that serves.",
         why: "Each run would undo what the other needs.",
     }
 }

@@ -5,6 +5,7 @@ mod check;
 mod handoff;
 mod places;
 mod server;
+mod shared;
 mod variables;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use check::Check;
 use handoff::handoff;
 use places::{layout, log, sockets};
 use server::{app, command, gunicorn_settings, server_of, unicorn_settings, virtualenv, words};
+use shared::shared_directories;
 use variables::{limits, variables};
 
 /// gunicorn's own default for graceful_timeout, in seconds.
@@ -40,6 +42,7 @@ pub struct Context<'a> {
 pub fn resolve(input: Application, context: Context<'_>) -> Result<Service, Vec<Diagnostic>> {
     let mut check = Check { node: context.node, found: vec![] };
     let service = build(input, context, &mut check);
+    shared_directories(&service, &mut check);
     if check.found.is_empty() { Ok(service) } else { Err(check.found) }
 }
 
