@@ -335,6 +335,7 @@ fn directories_that_others_use_are_not_given_away() {
 /// A mount point of the same file system, too: only the kernel's own word tells that one.
 #[test]
 fn mount_points_are_not_given_away() {
+    let _alone = alone();
     let scratch = Scratch::new();
     fs::create_dir(scratch.at("/volume")).unwrap();
     fs::create_dir(scratch.at("/bound")).unwrap();

@@ -40,7 +40,9 @@ pub(super) fn shared_directories(service: &Service, check: &mut Check<'_>) {
     if log.kind == LogKind::Svlogd && check.node.has(&["log", "directory"]) {
         let steps: &[&str] = &["log", "directory"];
         let path = &log.directory;
-        if !current("log.directory", path, root, steps, check) && !(root_is_bad && is_below(path, root)) {
+        let is_told =
+            current("log.directory", path, root, steps, check) || (root_is_bad && is_below(path, root));
+        if !is_told {
             judge("log.directory", path, owner, Some(steps), service, check);
         }
     }
