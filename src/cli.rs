@@ -97,7 +97,7 @@ pub struct Render {
     /// How the tree, or what changed, is printed
     #[arg(long, default_value = "text")]
     pub format: TreeFormat,
-    /// Templates that replace the built-in ones of the same name
+    /// Templates that replace the built-in ones of the same name; docs/templates.md tells their names and what they see
     #[arg(long, value_name = "DIR")]
     pub templates: Option<PathBuf>,
     /// Prints the values of secrets; without it they are masked, in JSON too

@@ -118,13 +118,18 @@ impl Source {
             [0xFE, 0xFF, ..] => "this file is UTF-16 (big-endian), and UTF-8 is read".to_owned(),
             _ => format!("the byte 0x{:02X} is no UTF-8", bytes.get(valid).copied().unwrap_or(0)),
         };
+        let help = match bytes.as_slice() {
+            // iconv sees by the mark which one it is, and takes the mark away.
+            [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => "Convert it: `iconv -f UTF-16 -t UTF-8`.",
+            _ => "Convert it: `iconv -f LATIN1 -t UTF-8`, or whatever encoding it has.",
+        };
         // The rest of the line, unreadable bytes shown as such, so that the place can be seen.
         let end = bytes[valid..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| valid + at);
         let text = String::from_utf8_lossy(&bytes[..end.min(valid + 200)]).into_owned();
         let width = text.get(valid..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
         let finding = Diagnostic::error(&rule::NOT_UTF_8, message)
             .at(Span::new(id, valid, valid + width), "")
-            .help("Convert it: `iconv -f LATIN1 -t UTF-8`, or whatever encoding it has.");
+            .help(help);
         Err(Box::new((Self::new(name, text), finding)))
     }
 

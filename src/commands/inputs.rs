@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::{DialectName, InputFormat, Inputs};
 use crate::commands::progress::Progress;
-use crate::commands::{Stop, any_error};
+use crate::commands::{Stop, any_error, file};
 use crate::diagnostic::Diagnostic;
 use crate::failure::Failure;
 use crate::pillar::{self, Dialect, Format, Node};
@@ -149,13 +149,18 @@ fn search(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()
     }
     names.sort_by(|a, b| a.0.cmp(&b.0));
     for (path, kind) in names {
-        if kind.is_dir() {
-            search(&path, depth + 1, files)?;
-        } else if ENDINGS.iter().any(|ending| has_ending(&path, ending))
-            && (kind.is_file() || kind.is_symlink())
-        {
+        if ENDINGS.iter().any(|ending| has_ending(&path, ending)) {
             // A link that leads nowhere is somebody's pillar that is missing: reading it says so.
+            let kind = if kind.is_symlink() {
+                std::fs::metadata(&path).map(|file| file.file_type())
+            } else {
+                Ok(kind)
+            };
+            kind.map_or(Ok(()), file::regular)
+                .map_err(|error| Failure::path("read", path.to_string_lossy(), error))?;
             files.push(path);
+        } else if kind.is_dir() {
+            search(&path, depth + 1, files)?;
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "commands are where arguments, environment and files are read")]
 
+mod file;
 mod inputs;
 mod progress;
 mod read;
@@ -59,30 +60,42 @@ impl From<io::Error> for Stop {
 
 type Outcome = Result<Exit, Stop>;
 
-/// Runs the command that the arguments ask for.
-pub fn main() -> Exit {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            // `--help` and `--version` come as errors too, for standard output.
-            let usage = error.use_stderr();
-            let _ = error.print();
-            return if usage { Exit::Trouble } else { Exit::Clean };
-        }
-    };
+/// Runs the command that the arguments ask for; `closed`: standard output was closed from the beginning, so that no
+/// result would arrive.
+pub fn main(closed: bool) -> Exit {
+    let cli = Cli::try_parse();
     let mut terminal = Terminal {
         out: io::BufWriter::with_capacity(1 << 16, io::stdout()),
         err: io::stderr(),
-        colour: cli.color,
+        colour: cli.as_ref().map_or(When::Auto, |cli| cli.color),
     };
-    let outcome = match cli.command {
-        Command::Render(arguments) => render::render(&arguments, &mut terminal),
-        Command::Validate(arguments) => validate::validate(&arguments, &mut terminal),
-        Command::Read(arguments) => read::read(&arguments, &mut terminal),
-        Command::Schema => schema::schema(&mut terminal),
-        Command::Rule(arguments) => rule::rule(&arguments, &mut terminal),
-        Command::Run(arguments) => run::check(&arguments, &mut terminal),
+    let outcome = match cli {
+        Err(usage) if usage.use_stderr() => {
+            // There is nobody else to tell.
+            let _ = usage.print();
+            return Exit::Trouble;
+        }
+        _ if closed => Err(Stop::Output(io::Error::other("it is closed"))),
+        // `--help` and `--version` come as errors too, for standard output.
+        Err(help) => help.print().map(|()| Exit::Clean).map_err(Stop::from),
+        Ok(cli) => run(cli.command, &mut terminal),
     };
+    end(outcome, terminal)
+}
+
+fn run(command: Command, terminal: &mut Terminal) -> Outcome {
+    match command {
+        Command::Render(arguments) => render::render(&arguments, terminal),
+        Command::Validate(arguments) => validate::validate(&arguments, terminal),
+        Command::Read(arguments) => read::read(&arguments, terminal),
+        Command::Schema => schema::schema(terminal),
+        Command::Rule(arguments) => rule::rule(&arguments, terminal),
+        Command::Run(arguments) => run::check(&arguments, terminal),
+    }
+}
+
+/// What the command has to say at its end, and its exit code.
+fn end(outcome: Outcome, mut terminal: Terminal) -> Exit {
     let outcome = outcome.and_then(|exit| {
         terminal.out.flush()?;
         Ok(exit)

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::{Outcome, Stop, Terminal, inputs, nothing, threads};
+use super::{Outcome, Stop, Terminal, file, inputs, nothing, threads};
 use crate::cli::{self, TreeFormat};
 use crate::disk;
 use crate::exit::Exit;
@@ -11,6 +11,9 @@ use crate::failure::Failure;
 use crate::report;
 use crate::services::{self, Rendered};
 use crate::template::Templates;
+
+/// The largest of the built-in templates has 50 KiB; what is so much larger is no template.
+const MAX_TEMPLATE_MIB: u64 = 1;
 
 pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcome {
     let templates = templates(arguments.templates.as_deref())?;
@@ -82,8 +85,9 @@ fn templates(directory: Option<&Path>) -> Result<Templates, Failure> {
         if name.starts_with('.') || name.ends_with('~') {
             continue;
         }
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| Failure::path("read the template", path.to_string_lossy(), error))?;
+        let refuse = |error| Failure::path("read the template", path.to_string_lossy(), error);
+        let bytes = file::read(&path, MAX_TEMPLATE_MIB, "template").map_err(refuse)?;
+        let text = String::from_utf8(bytes).map_err(|_| refuse(std::io::Error::other("it is no UTF-8")))?;
         replacements.push((name, text));
     }
     replacements.sort();

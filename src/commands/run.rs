@@ -1,9 +1,8 @@
 //! `runsmith run --check`: proves a rendered native run script.
 
 use std::io::Write;
-use std::path::Path;
 
-use super::{Outcome, Stop, Terminal, any_error};
+use super::{Outcome, Stop, Terminal, any_error, file};
 use crate::cli;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -12,7 +11,8 @@ use crate::source::{MAX_BYTES, Source, SourceId, Sources};
 
 pub(super) fn check(arguments: &cli::Run, terminal: &mut Terminal) -> Outcome {
     let name = arguments.file.to_string_lossy();
-    let bytes = read(&arguments.file)?;
+    let bytes = file::read(&arguments.file, MAX_BYTES as u64 >> 20, "run script")
+        .map_err(|error| Failure::path("read", name.as_ref(), error))?;
     let id = SourceId(0);
     let mut sources = Sources::new();
     let source = match Source::from_bytes(&*name, bytes, id) {
@@ -38,13 +38,4 @@ pub(super) fn check(arguments: &cli::Run, terminal: &mut Terminal) -> Outcome {
             Err(Stop::Findings(found, sources, secrets))
         }
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let refuse = |error: std::io::Error| Failure::path("read", path.to_string_lossy(), error);
-    let size = std::fs::metadata(path).map_err(refuse)?.len();
-    if size > MAX_BYTES as u64 {
-        return Err(refuse(std::io::Error::other("it is too large for a run script")));
-    }
-    std::fs::read(path).map_err(refuse)
 }

@@ -45,6 +45,11 @@ pub(super) fn make_root(root: &Path) -> Result<bool, Failure> {
     if std::fs::metadata(root).is_ok() {
         return Ok(false);
     }
+    if let Ok(target) = std::fs::read_link(root) {
+        let reason =
+            format!("it is a link to {}, which is not there; make that, or remove the link", shown(&target));
+        return Err(Failure::path("make the directory", shown(root), reason));
+    }
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o755)

@@ -46,6 +46,9 @@ const BUILT_IN: &[(&str, Language, &str)] = &[
     ("unicorn-ready.rb", Language::Ruby, include_str!("../../templates/unicorn-ready.rb")),
 ];
 
+/// Those that others include, and that make no file of their own.
+const PARTS: &[&str] = &["gunicorn-ready.py", "unicorn-ready.rb"];
+
 /// The templates of one run.
 pub struct Templates {
     environment: Environment<'static>,
@@ -56,6 +59,11 @@ impl Templates {
     /// The built-in templates.
     pub fn built_in() -> Result<Self, Failure> {
         Self::with(vec![])
+    }
+
+    /// What the templates are called.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        BUILT_IN.iter().map(|(name, ..)| *name)
     }
 
     /// The built-in templates with some replaced: pairs of a template's name and its new text.
@@ -92,6 +100,10 @@ impl Templates {
                     known.join(", ")
                 )));
             }
+            if let Some(at) = text.find('\0') {
+                let line = text[..at].matches('\n').count() + 1;
+                return Err(Failure::Template(format!("{name}:{line}: a NUL character, which no text has")));
+            }
             sources.push((name.clone(), text.clone()));
         }
         for (name, text) in &replacements {
@@ -116,7 +128,7 @@ impl Templates {
     }
 
     /// Checks every replaced template against a context that has every name of the model: a name it
-    /// does not have is a failure before anything is rendered.
+    /// does not have is a failure before anything is rendered, and so is a file that does not say that it is managed.
     pub fn check(&self, complete: &serde_json::Value) -> Result<(), Failure> {
         for (name, _) in &self.sources {
             let template =
@@ -137,7 +149,13 @@ impl Templates {
                 let hint = hint(complete, first);
                 return Err(Failure::Template(format!("{name}{line}: the model has no `{first}`{hint}")));
             }
-            self.render(name, &Value::from(Serde(complete)))?;
+            let text = self.render(name, &Value::from(Serde(complete)))?;
+            let sentence = complete["managed"].as_str().unwrap_or_default();
+            if !PARTS.contains(&name.as_str()) && !text.contains(sentence) {
+                return Err(Failure::Template(format!(
+                    "{name}: what it renders does not say that it is managed; write `# {{{{ managed | comment }}}}` near its top"
+                )));
+            }
         }
         Ok(())
     }

@@ -1,0 +1,194 @@
+//! Inputs and outputs that are not what a command expects: it says so in a sentence, at once, and ends in 2.
+
+#![allow(clippy::disallowed_methods, reason = "a test starts programs and writes files")]
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const PILLAR: &str = "application: web\nuser: nobody\ngroup: nogroup\nvirtualenv_home: /home/deploy\n";
+
+/// What ends a command that would read for ever.
+const LIMIT_SECONDS: &str = "20";
+
+/// With little memory, so that who reads without end does not take the machine's.
+fn runsmith(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new("prlimit")
+        .args(["--as=1073741824", "timeout", LIMIT_SECONDS, env!("CARGO_BIN_EXE_runsmith")])
+        .current_dir(directory)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("prlimit is missing; run scripts/setup")
+}
+
+#[track_caller]
+fn refused(directory: &Path, arguments: &[&str], want: &str) {
+    let Output { status, stdout, stderr } = runsmith(directory, arguments);
+    let said = String::from_utf8(stderr).unwrap();
+    assert_eq!(said, format!("error: {want}\n"), "{arguments:?}");
+    assert_eq!((status.code(), stdout.len()), (Some(2), 0), "{arguments:?}: {said}");
+}
+
+fn fifo(path: &Path) {
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+}
+
+fn sparse(path: &Path, bytes: u64) {
+    fs::File::create(path).unwrap().set_len(bytes).unwrap();
+}
+
+#[test]
+fn a_run_script_is_a_file_of_some_size() {
+    let scratch = tempfile::tempdir().unwrap();
+    let at = |name: &str| scratch.path().join(name);
+    fifo(&at("fifo"));
+    sparse(&at("large"), (32 << 20) + 1);
+    fs::create_dir(at("directory")).unwrap();
+    let _socket = UnixListener::bind(at("socket")).unwrap();
+    for (path, reason) in [
+        ("/dev/zero", "it is a device, and a file is expected"),
+        ("fifo", "it is a FIFO, and a file is expected"),
+        ("socket", "it is a socket, and a file is expected"),
+        ("directory", "it is a directory, and a file is expected"),
+        ("large", "it is larger than 32 MiB, the most that a run script may have"),
+    ] {
+        refused(scratch.path(), &["run", "--check", path], &format!("cannot read {path}: {reason}"));
+    }
+}
+
+#[test]
+fn a_template_is_a_text_of_some_size() {
+    let scratch = tempfile::tempdir().unwrap();
+    fs::write(scratch.path().join("pillar.yaml"), PILLAR).unwrap();
+    let fifo_path = scratch.path().join("fifo");
+    fifo(&fifo_path);
+    let large = scratch.path().join("large");
+    sparse(&large, 60 << 20);
+    let nul = scratch.path().join("nul");
+    fs::write(&nul, "#!/bin/sh\n# {{ managed | comment }}\n\0\n").unwrap();
+    let latin = scratch.path().join("latin");
+    fs::write(&latin, b"# {{ managed | comment }}\n\xe4\n").unwrap();
+    let bare = scratch.path().join("bare");
+    fs::write(&bare, "#!/bin/sh\nexec svlogd {{ service.log.directory }}\n").unwrap();
+    for (target, want) in [
+        (
+            Path::new("/dev/zero"),
+            "cannot read the template t/log-run: it is a device, and a file is expected",
+        ),
+        (&fifo_path, "cannot read the template t/log-run: it is a FIFO, and a file is expected"),
+        (scratch.path(), "cannot read the template t/log-run: it is a directory, and a file is expected"),
+        (
+            &large,
+            "cannot read the template t/log-run: it is larger than 1 MiB, the most that a template may have",
+        ),
+        (&nul, "t/log-run:3: a NUL character, which no text has"),
+        (&latin, "cannot read the template t/log-run: it is no UTF-8"),
+        (
+            &bare,
+            "t/log-run: what it renders does not say that it is managed; write `# {{ managed | comment }}` near its top",
+        ),
+    ] {
+        let templates = scratch.path().join("t");
+        fs::create_dir(&templates).unwrap();
+        symlink(target, templates.join("log-run")).unwrap();
+        refused(scratch.path(), &["render", "pillar.yaml", "--templates", "t"], want);
+        fs::remove_dir_all(templates).unwrap();
+    }
+    // A part of another template need not say it.
+    fs::create_dir(scratch.path().join("t")).unwrap();
+    fs::write(scratch.path().join("t/gunicorn-ready.py"), "# nothing\n").unwrap();
+    fs::write(scratch.path().join("t/log-run"), "#!/bin/sh\n# {{ managed | comment }}\nexec svlogd .\n")
+        .unwrap();
+    let output = runsmith(scratch.path(), &["render", "pillar.yaml", "--templates", "t"]);
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    assert!(String::from_utf8(output.stdout).unwrap().contains("\nexec svlogd .\n"));
+}
+
+#[test]
+fn what_is_named_like_a_pillar_is_one() {
+    let scratch = tempfile::tempdir().unwrap();
+    let pillars = scratch.path().join("pillars");
+    let case = |make: &dyn Fn(&Path), name: &str, what: &str| {
+        fs::create_dir(&pillars).unwrap();
+        fs::write(pillars.join("good.yaml"), PILLAR).unwrap();
+        make(&pillars.join(name));
+        let want = format!("cannot read pillars/{name}: it is {what}, and a file is expected");
+        refused(scratch.path(), &["validate", "pillars"], &want);
+        fs::remove_dir_all(&pillars).unwrap();
+    };
+    case(&fifo, "x.yaml", "a FIFO");
+    case(&|path| drop(UnixListener::bind(path).unwrap()), "x.sls", "a socket");
+    case(&|path| fs::create_dir(path).unwrap(), "x.json", "a directory");
+    case(&|path| symlink("/dev/zero", path).unwrap(), "x.yml", "a device");
+    case(&|path| symlink(".", path).unwrap(), "x.yml", "a directory");
+    // Others are none of ours, and directories are searched.
+    fs::create_dir(&pillars).unwrap();
+    fifo(&pillars.join("x"));
+    fs::create_dir(pillars.join("more")).unwrap();
+    fs::write(pillars.join("more/good.yaml"), PILLAR).unwrap();
+    assert_eq!(runsmith(scratch.path(), &["validate", "pillars"]).status.code(), Some(0));
+}
+
+#[test]
+fn output_that_cannot_be_written_is_said() {
+    let scratch = tempfile::tempdir().unwrap();
+    fs::write(scratch.path().join("pillar.yaml"), PILLAR).unwrap();
+    let commands = [
+        "schema",
+        "--help",
+        "render --help",
+        "--version",
+        "render pillar.yaml",
+        "read pillar.yaml",
+        "validate pillar.yaml",
+    ];
+    for command in commands {
+        for (to, reason) in [(">&-", "it is closed"), (">/dev/full", "No space left on device (os error 28)")]
+        {
+            let shell = format!("exec \"$0\" {command} {to}");
+            let output = Command::new("sh")
+                .args(["-c", &shell, env!("CARGO_BIN_EXE_runsmith")])
+                .current_dir(scratch.path())
+                .output()
+                .unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(said, format!("error: cannot write to standard output: {reason}\n"), "{shell}");
+            assert_eq!(output.status.code(), Some(2), "{shell}");
+        }
+        // Thrown away on purpose, also as Python's subprocess.DEVNULL does it.
+        for to in [">/dev/null", "1<>/dev/null"] {
+            let shell = format!("exec \"$0\" {command} {to}");
+            let mut sh = Command::new("sh");
+            sh.args(["-c", &shell, env!("CARGO_BIN_EXE_runsmith")]).current_dir(scratch.path());
+            assert_eq!(sh.output().unwrap().status.code(), Some(0), "{shell}");
+        }
+    }
+}
+
+#[test]
+fn help_on_encodings_names_the_encoding() {
+    let scratch = tempfile::tempdir().unwrap();
+    for (bytes, help) in [
+        (&b"\xff\xfea\0"[..], "`iconv -f UTF-16 -t UTF-8`"),
+        (&b"\xfe\xff\0a"[..], "`iconv -f UTF-16 -t UTF-8`"),
+        (&b"a: \xe4\n"[..], "`iconv -f LATIN1 -t UTF-8`"),
+    ] {
+        fs::File::create(scratch.path().join("x.yaml")).unwrap().write_all(bytes).unwrap();
+        let said = String::from_utf8(runsmith(scratch.path(), &["validate", "x.yaml"]).stdout).unwrap();
+        assert!(said.contains(help), "{said}");
+    }
+}
+
+#[test]
+fn a_root_that_is_a_link_to_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    fs::write(scratch.path().join("pillar.yaml"), PILLAR).unwrap();
+    symlink("nowhere", scratch.path().join("root")).unwrap();
+    let want = "cannot make the directory root: it is a link to nowhere, which is not there; make that, or remove the link";
+    refused(scratch.path(), &["render", "pillar.yaml", "--out", "root"], want);
+}
