@@ -27,6 +27,7 @@ pub mod failure;
 pub mod model;
 pub mod pillar;
 pub mod plan;
+pub mod record;
 pub mod report;
 pub mod rule;
 pub mod schema;

@@ -110,6 +110,12 @@ impl Scratch {
         facts
     }
 
+    /// All that ROOT holds, but for records.
+    fn holds(&self) -> Tree {
+        let found = disk::read_all(self.root()).unwrap().tree;
+        tree(found.entries().iter().filter(|entry| !bookkeeping(&entry.path)).cloned().collect())
+    }
+
     fn temporary(&self) -> Vec<String> {
         let paths = walk(self.root()).into_iter().map(|path| path.to_string_lossy().into_owned());
         paths.filter(|path| path.contains(".runsmith-")).collect()
@@ -563,7 +569,13 @@ fn what_a_killed_run_left_is_removed() {
 fn kept_waiting(root: &Path, locks: &Path) -> (Vec<String>, String) {
     let told = std::sync::Mutex::new(vec![]);
     let waiting = |held: &str| told.lock().unwrap().push(held.to_owned());
-    let options = Options { durable: false, waiting: &waiting, patience: Duration::from_millis(60), locks };
+    let options = Options {
+        durable: false,
+        waiting: &waiting,
+        patience: Duration::from_millis(60),
+        locks,
+        ..Options::default()
+    };
     let stopped = disk::apply(&tree(service()), root, &options).unwrap_err();
     (told.into_inner().unwrap(), stopped.failure.to_string())
 }
@@ -720,7 +732,7 @@ impl Pillars {
         let scratch = Scratch::new();
         let output = self.render(&["env"], EXE.as_ref(), names, scratch.root()).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        disk::read_all(scratch.root()).unwrap().tree
+        scratch.holds()
     }
 }
 
@@ -729,6 +741,14 @@ const EXE: &str = env!("CARGO_BIN_EXE_runsmith");
 /// Calls by which a run changes the disk, as strace has them; `?` is for those a machine may not have.
 const CALLS: &str =
     "trace=openat,write,fchmod,fchown,fchownat,symlinkat,mkdirat,?renameat,renameat2,syncfs,unlinkat";
+
+/// Where the binary keeps its records, below ROOT.
+const RECORDS: &str = "/var/lib/runsmith/services";
+
+/// Whether a path is on the way to the records or one of them.
+fn bookkeeping(path: &str) -> bool {
+    path == "/var/lib" || path.starts_with("/var/lib/runsmith")
+}
 
 /// A call of a run that changes the disk: its name, and the how manieth of that name it is.
 #[derive(Debug, PartialEq)]
@@ -812,7 +832,7 @@ impl Faults {
             "strace cannot trace here (a container needs CAP_SYS_PTRACE): {}",
             String::from_utf8_lossy(&output.stderr)
         );
-        assert_eq!(disk::read_all(self.scratch.root()).unwrap().tree, self.new);
+        assert_eq!(self.scratch.holds(), self.new);
         let mut counts = BTreeMap::new();
         let mut renaming = false;
         let mut calls = vec![];
@@ -837,7 +857,19 @@ impl Faults {
     fn assert_whole(&self, what: &dyn fmt::Debug) {
         let found = disk::read_all(self.scratch.root()).unwrap();
         assert_eq!(found.unreadable, [], "{what:?}");
+        let records = ["one", "two"].map(|name| fs::read_to_string(self.scratch.at(RECORDS).join(name)));
+        let records = records.map(Result::unwrap_or_default).concat();
         for entry in found.tree.entries().iter().filter(|entry| !entry.path.contains(".runsmith-")) {
+            if bookkeeping(&entry.path) {
+                continue;
+            }
+            if self.new.get(&entry.path).is_some() && self.old.get(&entry.path).is_none() {
+                assert!(
+                    records.contains(&format!("\"path\":\"{}\"", entry.path)),
+                    "{what:?}: {} is there and no record knows it",
+                    entry.path
+                );
+            }
             let of = |tree: &Tree| tree.get(&entry.path).cloned();
             let (old, new) = (of(&self.old), of(&self.new));
             let same = |other: &Option<Entry>| other.as_ref().is_some_and(|other| other.kind == entry.kind);
@@ -851,7 +883,7 @@ impl Faults {
     fn assert_completed(&self, what: &dyn fmt::Debug) {
         self.scratch.apply(&self.new).unwrap();
         assert_eq!(self.scratch.temporary(), Vec::<String>::new(), "{what:?}");
-        assert!(disk::read_all(self.scratch.root()).unwrap().tree == self.new, "{what:?}");
+        assert!(self.scratch.holds() == self.new, "{what:?}");
     }
 
     /// Kills a run as it enters each call that changes the disk, and returns how many there were.

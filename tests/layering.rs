@@ -13,6 +13,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("failure", &[]),
     ("exit", &[]),
     ("tree", &["visible"]),
+    ("record", &["tree"]),
     // Pure stages, in the order of the data.
     ("pillar", &["source", "diagnostic", "rule"]),
     ("model", &["source", "diagnostic", "rule", "pillar"]),
@@ -31,15 +32,16 @@ const MAY: &[(&str, &[&str])] = &[
             "model",
             "template",
             "plan",
+            "record",
             "tree",
             "visible",
         ],
     ),
     ("report", &["source", "diagnostic", "rule", "tree", "visible"]),
     // Effects.
-    ("disk", &["failure", "tree", "visible"]),
+    ("disk", &["failure", "record", "tree", "visible"]),
     // Story.
-    ("cli", &[]),
+    ("cli", &["record"]),
     (
         "commands",
         &[
@@ -49,6 +51,7 @@ const MAY: &[(&str, &[&str])] = &[
             "exit",
             "failure",
             "pillar",
+            "record",
             "report",
             "rule",
             "schema",

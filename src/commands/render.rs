@@ -9,7 +9,7 @@ use crate::disk;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::report;
-use crate::services::{self, Rendered};
+use crate::services::{self, Rendered, Services};
 use crate::template::Templates;
 
 /// The largest of the built-in templates has 50 KiB; what is so much larger is no template.
@@ -29,8 +29,9 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
     }
     let mut secrets = pillars.secrets;
     secrets.extend(services::secret_spans(&applications));
-    let rendered = match services::render(applications, &templates, threads())? {
-        Rendered::Tree(tree) => tree,
+    let set = arguments.out.is_some().then_some(arguments.set.as_str());
+    let rendered = match services::render(applications, &templates, threads(), set)? {
+        Rendered::Services(services) => services,
         Rendered::Findings(found) => return Err(Stop::Findings(found, pillars.sources, secrets)),
     };
     match &arguments.out {
@@ -39,21 +40,35 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
             match arguments.format {
                 TreeFormat::Text => {
                     let colour = terminal.result_coloured();
-                    report::tree::text(&rendered, arguments.show_secrets, colour, &mut terminal.out)?;
+                    report::tree::text(&rendered.tree, arguments.show_secrets, colour, &mut terminal.out)?;
                 }
-                TreeFormat::Json => report::tree::json(&rendered, arguments.show_secrets, &mut terminal.out)?,
+                TreeFormat::Json => {
+                    report::tree::json(&rendered.tree, arguments.show_secrets, &mut terminal.out)?
+                }
             }
             Ok(Exit::Clean)
         }
     }
 }
 
-fn put(tree: &crate::tree::Tree, root: &Path, arguments: &cli::Render, terminal: &mut Terminal) -> Outcome {
+fn put(services: &Services, root: &Path, arguments: &cli::Render, terminal: &mut Terminal) -> Outcome {
     let waiting = |held: &str| {
         let _ = writeln!(std::io::stderr(), "note: {held}; waiting for it to end");
     };
-    let options = disk::Options { durable: !arguments.no_sync, waiting: &waiting, ..Default::default() };
-    match disk::apply(tree, root, &options) {
+    let recording = disk::Recording {
+        set: &arguments.set,
+        records: &services.records,
+        disabled: &services.disabled,
+        prune: arguments.prune,
+    };
+    let options = disk::Options {
+        durable: !arguments.no_sync,
+        waiting: &waiting,
+        recording: Some(recording),
+        backup: arguments.backup.as_deref(),
+        ..Default::default()
+    };
+    match disk::apply(&services.tree, root, &options) {
         Ok(applied) => {
             for note in &applied.notes {
                 terminal.say("note", &note.to_string());

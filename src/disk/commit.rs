@@ -7,19 +7,13 @@ use rustix::fs::{FileType, Mode, OFlags, RenameFlags, fstat, openat, renameat, r
 use rustix::io::Errno;
 
 use super::directory::{Directory, Step, failure};
-use super::run::Run;
 use super::stage::{Act, Op, Staged, meddled};
 use super::{Stopped, write};
 use crate::failure::Failure;
 use crate::tree::Change;
 
 /// Finishes what was staged and returns what was changed by it.
-pub(super) fn commit(
-    _run: &Run,
-    root: &Directory,
-    staged: Staged,
-    durable: bool,
-) -> Result<Vec<Change>, Stopped> {
+pub(super) fn commit(root: &Directory, staged: Staged, durable: bool) -> Result<Vec<Change>, Stopped> {
     let Staged { mut ops, devices, .. } = staged;
     if ops.is_empty() {
         return Ok(vec![]);
@@ -29,8 +23,8 @@ pub(super) fn commit(
         abandon(root, &ops);
         return Err(failure.into());
     }
-    // A stable sort: apart from the late ones the order is that of the paths.
-    ops.sort_by_key(|op| op.late);
+    // A stable sort: within a turn the order is that of the paths.
+    ops.sort_by_key(|op| op.turn);
     let mut parents = Parents::new(root);
     let mut done = vec![];
     let mut stopped = None;

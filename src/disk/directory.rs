@@ -201,7 +201,8 @@ pub(super) fn ours(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
-fn only_ours(stat: &Stat) -> bool {
+/// Owned by root (or the user who runs this), and others cannot write in it.
+pub(super) fn only_ours(stat: &Stat) -> bool {
     ours(stat.st_uid) && stat.st_mode & 0o022 == 0
 }
 

@@ -7,9 +7,13 @@
 //!     a temporary name beside its place, with owner and then mode set; what only needs another
 //!     mode or owner is noted down. A failure here removes the temporary names: nothing changed.
 //!  2. *Sync*: one `syncfs` for each file system that was written to.
-//!  3. *Commit*: rename into place and set modes and owners, in the order of the paths, but links
-//!     (and new directories that hold links) last, so that runsvdir does not find a service before
-//!     it is whole. Then one more sync.
+//!  3. *Commit*: rename into place and set modes and owners: records first, then in the order of the
+//!     paths, but links (and new directories that hold links) last, so that runsvdir does not find a
+//!     service before it is whole. Then one more sync.
+//!
+//! Between 2 and 3 services that are to go are stopped and unlinked ([`supervise`]); after 3, what
+//! earlier runs made and nobody wants or changed is removed, if that is asked for ([`prune`]). What
+//! earlier runs made is known from [records](crate::record), which this module keeps.
 //!
 //! A directory that is new is filled under its temporary name and renamed as a whole. The name
 //! begins with a dot, which runsvdir ignores. A directory that exists is never replaced.
@@ -39,15 +43,19 @@
 
 #![allow(clippy::disallowed_methods, reason = "putting trees on disk is what this module is for")]
 
+mod backup;
 mod commit;
 mod directory;
 mod leftover;
 mod lock;
 mod names;
+mod prune;
 mod read;
+mod recorded;
 mod run;
 mod shared;
 mod stage;
+mod supervise;
 mod write;
 
 use std::fmt;
@@ -55,6 +63,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::failure::Failure;
+use crate::record::{Record, Retired};
 use crate::tree::{Change, Entry, Tree};
 use crate::visible::visible;
 
@@ -70,11 +79,39 @@ pub struct Options<'a> {
     pub patience: Duration,
     /// The directory of the lock that root's runs share; it is made if only it is missing.
     pub locks: &'a Path,
+    /// What is written down of this run, and what it does about earlier ones; nothing if it is none.
+    pub recording: Option<Recording<'a>>,
+    /// Where the old version of what is replaced or removed is kept: a path below ROOT that is not
+    /// there yet. An empty path takes the next number below [`BACKUPS`].
+    pub backup: Option<&'a str>,
 }
+
+/// What is written down of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Recording<'a> {
+    /// The set that its services belong to.
+    pub set: &'a str,
+    /// A record for each of them.
+    pub records: &'a [Record],
+    /// Those that are to be stopped and found by no link.
+    pub disabled: &'a [Retired],
+    /// Remove what earlier runs made and nobody wants any more.
+    pub prune: bool,
+}
+
+/// Where backups that are given no place go, below ROOT; root alone can look into them.
+pub const BACKUPS: &str = "/var/lib/runsmith/backup";
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { durable: true, waiting: &|_| {}, patience: lock::PATIENCE, locks: Path::new(lock::DIRECTORY) }
+        Self {
+            durable: true,
+            waiting: &|_| {},
+            patience: lock::PATIENCE,
+            locks: Path::new(lock::DIRECTORY),
+            recording: None,
+            backup: None,
+        }
     }
 }
 
@@ -96,6 +133,16 @@ pub enum Note {
     OwnersLeftAlone,
     /// A run that was killed had left something, which is removed now.
     LeftoverRemoved(String),
+    /// Earlier runs made this, nobody wants it any more, and it is left alone; why.
+    Kept(String, String),
+    /// So many paths of earlier runs are not wanted any more, and were not to be removed; the first one.
+    NotPruned(usize, String),
+    /// A service was taken over from another set of runs: service, and the set it was in.
+    TakenOver(String, String),
+    /// A service that ran was stopped.
+    Stopped(String),
+    /// Where the old version of what was changed is.
+    BackedUp(String),
 }
 
 impl fmt::Display for Note {
@@ -104,6 +151,20 @@ impl fmt::Display for Note {
             Self::RootMade(path) => write!(f, "made the directory {path}"),
             Self::OwnersLeftAlone => f.write_str("owners and groups are left alone: only root can set them"),
             Self::LeftoverRemoved(path) => write!(f, "removed {path}, left by a run that was killed"),
+            Self::Kept(path, reason) => write!(f, "kept {path}: {reason}"),
+            Self::NotPruned(1, path) => {
+                write!(f, "{path} was made by an earlier run and is not wanted any more; --prune removes it")
+            }
+            Self::NotPruned(count, path) => write!(
+                f,
+                "{count} paths were made by earlier runs and are not wanted any more, such as {path}; \
+                 --prune removes them"
+            ),
+            Self::TakenOver(service, set) => {
+                write!(f, "{service} belonged to the set {set}; it is taken over by the set of this run")
+            }
+            Self::Stopped(service) => write!(f, "stopped {service}"),
+            Self::BackedUp(path) => write!(f, "what was there before is kept in {path}"),
         }
     }
 }
@@ -123,7 +184,8 @@ impl From<Failure> for Stopped {
     }
 }
 
-/// Makes the directory `root` hold `tree` and leaves everything else below it alone.
+/// Makes the directory `root` hold `tree` and leaves everything else below it alone, but for what
+/// [`Options::recording`] asks for.
 ///
 /// A second run changes nothing and touches nothing. Missing directories above an entry are made,
 /// 0755 and root's, and are reported as changes; so is ROOT itself, as a note.
@@ -140,11 +202,19 @@ pub fn apply(tree: &Tree, root: &Path, options: &Options<'_>) -> Result<Applied,
     let root = directory::Directory::root(root)?;
     let _lock = lock::hold(&root, options)?;
 
-    let run = run::Run::new(ids);
-    let mut staged = stage::stage(&run, &root, &entries)?;
-    notes.append(&mut staged.notes);
-    let changes = commit::commit(&run, &root, staged, options.durable)?;
-    Ok(Applied { changes, notes })
+    let run = run::Run::new(ids, options.backup);
+    let Some(recording) = options.recording else {
+        let mut staged = stage::stage(&run, &root, &entries)?;
+        notes.append(&mut staged.notes);
+        let changes = commit::commit(&root, staged, options.durable)?;
+        notes.extend(run.backup.note());
+        return Ok(Applied { changes, notes });
+    };
+    let recorded = recorded::Recorded::new(&run, &root, tree, recording)?;
+    let mut applied = recorded.apply(&entries, options.durable)?;
+    notes.append(&mut applied.notes);
+    notes.extend(run.backup.note());
+    Ok(Applied { notes, ..applied })
 }
 
 /// Directories deeper than this are refused: each level holds a file descriptor open.
@@ -153,7 +223,10 @@ const MAX_DEPTH: usize = 128;
 /// Entries such that everything below a directory follows it at once (`/a`, `/a/b`, `/a-b`),
 /// where a [`Tree`]'s own order has `/a-b` in between; and proof that each path is normal.
 fn ordered(tree: &Tree) -> Result<Vec<&Entry>, Failure> {
-    let mut entries: Vec<&Entry> = tree.entries().iter().collect();
+    in_order(tree.entries().iter().collect())
+}
+
+fn in_order(mut entries: Vec<&Entry>) -> Result<Vec<&Entry>, Failure> {
     for entry in &entries {
         let Some(steps) = entry.path.strip_prefix('/') else {
             return Err(refused(entry, "the path does not begin with /"));
@@ -171,9 +244,14 @@ fn ordered(tree: &Tree) -> Result<Vec<&Entry>, Failure> {
             return Err(refused(entry, "the path has a zero byte"));
         }
     }
-    let key = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
-    entries.sort_by(|a, b| a.path.as_bytes().iter().map(key).cmp(b.path.as_bytes().iter().map(key)));
+    entries.sort_by(|a, b| by_steps(&a.path, &b.path));
     Ok(entries)
+}
+
+/// Compares paths as if `/` came before every other character.
+fn by_steps(a: &str, b: &str) -> std::cmp::Ordering {
+    let key = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
+    a.as_bytes().iter().map(key).cmp(b.as_bytes().iter().map(key))
 }
 
 fn refused(entry: &Entry, reason: &str) -> Failure {

@@ -175,7 +175,8 @@ impl Reader {
     }
 }
 
-fn read_whole(fd: OwnedFd) -> Result<Vec<u8>, Errno> {
+/// All of a file's bytes, from where it stands.
+pub(super) fn read_whole(fd: OwnedFd) -> Result<Vec<u8>, Errno> {
     use std::io::Read as _;
     let mut bytes = vec![];
     std::fs::File::from(fd)

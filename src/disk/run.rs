@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::backup::Backup;
 use super::leftover::TempNames;
 use super::names::Ids;
 use crate::tree::Entry;
@@ -10,6 +11,8 @@ use crate::tree::Entry;
 pub(super) struct Run {
     pub(super) ids: Ids,
     pub(super) temps: TempNames,
+    /// Keeps the old version of what is replaced or removed.
+    pub(super) backup: Backup,
     /// How many more threads may be started.
     threads: AtomicUsize,
 }
@@ -18,10 +21,15 @@ pub(super) struct Run {
 const WORTH_A_THREAD: usize = 4000;
 
 impl Run {
-    /// A run with the owners it needs.
-    pub(super) fn new(ids: Ids) -> Self {
+    /// A run with the owners it needs, and the place for old versions if they are to be kept.
+    pub(super) fn new(ids: Ids, backup: Option<&str>) -> Self {
         let spare = std::thread::available_parallelism().map_or(1, usize::from) - 1;
-        Self { ids, temps: TempNames::new(), threads: AtomicUsize::new(spare.min(3)) }
+        Self {
+            ids,
+            temps: TempNames::new(),
+            backup: Backup::new(backup),
+            threads: AtomicUsize::new(spare.min(3)),
+        }
     }
 
     /// Cuts entries in two between children of one directory, if that is worth a thread and one

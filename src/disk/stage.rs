@@ -11,6 +11,7 @@ use super::run::{Group, Run, groups};
 use super::write::{self, Attributes};
 use super::{Note, Stopped, commit, shared};
 use crate::failure::Failure;
+use crate::record;
 use crate::tree::{Change, Entry, How, Kind, Seen, SeenKind};
 use crate::visible::visible;
 
@@ -21,10 +22,36 @@ pub(super) struct Op {
     pub(super) parent_id: (u64, u64),
     pub(super) name: String,
     pub(super) act: Act,
-    /// After everything else: it makes a link appear.
-    pub(super) late: bool,
+    /// When its turn comes.
+    pub(super) turn: Turn,
     /// What will have been changed by it.
     pub(super) changes: Vec<Change>,
+}
+
+/// The order of phase three; within a turn it is that of the paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Turn {
+    /// Records: nothing may be there that no record knows.
+    Record,
+    /// Everything else.
+    Plain,
+    /// It makes a link appear, by which runsvdir finds a service that has to be whole.
+    Link,
+}
+
+impl Turn {
+    /// That of an operation by which these entries get their names.
+    fn of<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> Self {
+        let mut turn = Self::Plain;
+        for entry in entries {
+            match &entry.kind {
+                Kind::Link(_) => return Self::Link,
+                _ if entry.path.starts_with(record::DIRECTORY) => turn = Self::Record,
+                _ => {}
+            }
+        }
+        turn
+    }
 }
 
 /// What phase three has to do.
@@ -51,6 +78,7 @@ pub(super) fn stage(run: &Run, root: &Directory, entries: &[&Entry]) -> Result<S
         Ok(()) => Ok(stage.staged),
         Err(failure) => {
             commit::abandon(root, &stage.staged.ops);
+            run.backup.abandon();
             Err(failure.into())
         }
     }
@@ -163,9 +191,9 @@ impl<'r> Stage<'r> {
             write::discard(dir.fd(), &temp, dir.stat().st_dev);
             return Err(failure);
         }
-        let late = group.rest.iter().any(|entry| matches!(entry.kind, Kind::Link(_)));
         self.touched(dir, Some(fd));
-        self.push(dir, group, Act::Place { temp, fresh: true }, late, changes);
+        let turn = Turn::of(group.entry.into_iter().chain(group.rest.iter().copied()));
+        self.push(dir, group, Act::Place { temp, fresh: true }, turn, changes);
         Ok(())
     }
 
@@ -199,6 +227,9 @@ impl<'r> Stage<'r> {
         self.bytes = buffer;
         // With a second name (a hard link) the file may be somebody else's too.
         if ways.contains(&How::Content) || (!ways.is_empty() && stat.st_nlink != 1) {
+            if !group.path.starts_with(record::DIRECTORY) {
+                self.run.backup.file(self.root, group.path, &fd, &stat)?;
+            }
             return self.new_file(dir, group, entry, bytes, Some(ways));
         }
         self.settle(dir, group, entry, &stat, ways);
@@ -220,7 +251,7 @@ impl<'r> Stage<'r> {
         let fresh = ways.is_none();
         self.touched(dir, Some(fd));
         let changes = changes(entry, ways.unwrap_or_else(|| vec![How::Created(entry.kind.word())]));
-        self.push(dir, group, Act::Place { temp, fresh }, false, changes);
+        self.push(dir, group, Act::Place { temp, fresh }, Turn::of([entry]), changes);
         Ok(())
     }
 
@@ -235,6 +266,7 @@ impl<'r> Stage<'r> {
                     self.settle(dir, group, entry, &stat, ways);
                     return Ok(());
                 }
+                self.run.backup.link(self.root, group.path, &have)?;
                 Some(ways)
             }
             Err(Errno::NOENT) => None,
@@ -253,7 +285,7 @@ impl<'r> Stage<'r> {
         let fresh = ways.is_none();
         self.touched(dir, None);
         let changes = changes(entry, ways.unwrap_or_else(|| vec![How::Created(entry.kind.word())]));
-        self.push(dir, group, Act::Place { temp, fresh }, true, changes);
+        self.push(dir, group, Act::Place { temp, fresh }, Turn::Link, changes);
         Ok(())
     }
 
@@ -277,17 +309,17 @@ impl<'r> Stage<'r> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         let act = Act::Settle { want: Attributes::of(self.run, entry), kind, inode: stat.st_ino };
         self.touched(dir, None);
-        self.push(dir, group, act, false, changes(entry, ways));
+        self.push(dir, group, act, Turn::of([entry]), changes(entry, ways));
     }
 
-    fn push(&mut self, dir: &Directory, group: &Group<'_, '_>, act: Act, late: bool, changes: Vec<Change>) {
+    fn push(&mut self, dir: &Directory, group: &Group<'_, '_>, act: Act, turn: Turn, changes: Vec<Change>) {
         let parent = group.path.len() - group.name.len() - 1;
         self.staged.ops.push(Op {
             parent: group.path[..parent].to_owned(),
             parent_id: (dir.stat().st_dev, dir.stat().st_ino),
             name: group.name.to_owned(),
             act,
-            late,
+            turn,
             changes,
         });
     }

@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::model::{self, Service, input};
 use crate::pillar::{self, Application, Node};
 use crate::plan::plan;
+use crate::record::{Record, Retired};
 use crate::rule;
 use crate::schema::Checker;
 use crate::source::Span;
@@ -96,11 +97,22 @@ pub fn service(application: Application, checker: &Checker) -> Result<Placed, Ve
     Ok(Placed { service, key, span })
 }
 
-/// A tree, or why there is none.
+/// Every file of every service, and what is to be written down about them.
+#[derive(Debug)]
+pub struct Services {
+    /// What is wanted.
+    pub tree: Tree,
+    /// A record for each service, if there is a set that they belong to.
+    pub records: Vec<Record>,
+    /// Services that are not enabled: no link leads to them.
+    pub disabled: Vec<Retired>,
+}
+
+/// Services, or why there are none.
 #[derive(Debug)]
 pub enum Rendered {
-    /// Every file of every service.
-    Tree(Tree),
+    /// What is wanted.
+    Services(Services),
     /// Every complaint about every application.
     Findings(Vec<Diagnostic>),
 }
@@ -110,6 +122,18 @@ struct Planned {
     name: String,
     span: Span,
     entries: Vec<Entry>,
+    record: Option<Record>,
+    disabled: Option<Retired>,
+}
+
+/// What all applications come to.
+#[derive(Default)]
+struct All {
+    /// Every entry in the order of the paths.
+    wanted: Vec<Wanted>,
+    records: Vec<Record>,
+    disabled: Vec<Retired>,
+    found: Vec<Diagnostic>,
 }
 
 /// An entry, and the application that wants it.
@@ -118,18 +142,20 @@ type Wanted = (Entry, Span);
 /// The user's text may be wrong, or the world refuse.
 type Outcome<T> = Result<Result<T, Vec<Diagnostic>>, Failure>;
 
-/// Every file of every application, worked out by so many `threads`; the result is the same with any number.
+/// Every file of every application, worked out by so many `threads`; the result is the same with any
+/// number. With a `set` that they belong to, there are records of them as well.
 pub fn render(
     applications: Vec<Application>,
     templates: &Templates,
     threads: usize,
+    set: Option<&str>,
 ) -> Result<Rendered, Failure> {
-    let (wanted, found) = plan_all(applications, templates, threads)?;
+    let All { wanted, records, disabled, found } = plan_all(applications, templates, threads, set)?;
     if !found.is_empty() {
         return Ok(Rendered::Findings(found));
     }
     match Tree::new(wanted.into_iter().map(|(entry, _)| entry).collect()) {
-        Ok(tree) => Ok(Rendered::Tree(tree)),
+        Ok(tree) => Ok(Rendered::Services(Services { tree, records, disabled })),
         // `clashes` has found and placed every one before.
         Err(clashes) => Err(Failure::Usage(format!("{} paths are wanted twice", clashes.len()))),
     }
@@ -138,34 +164,44 @@ pub fn render(
 /// Every complaint that [`render`] would have about the applications, with the built-in templates.
 pub fn check(applications: Vec<Application>, threads: usize) -> Result<Vec<Diagnostic>, Failure> {
     let templates = Templates::built_in()?;
-    plan_all(applications, &templates, threads).map(|(_, found)| found)
+    plan_all(applications, &templates, threads, None).map(|all| all.found)
 }
 
-/// Every entry that is wanted, in order and with the place of its application, and every complaint.
 fn plan_all(
     applications: Vec<Application>,
     templates: &Templates,
     threads: usize,
-) -> Result<(Vec<Wanted>, Vec<Diagnostic>), Failure> {
+    set: Option<&str>,
+) -> Result<All, Failure> {
     let checker = Checker::new();
-    let mut found = vec![];
+    let mut all = All::default();
     let mut planned = Vec::with_capacity(applications.len());
-    for result in in_parallel(applications, threads, |application| plan_one(application, &checker, templates))
+    for result in
+        in_parallel(applications, threads, |application| plan_one(application, &checker, templates, set))
     {
         match result? {
             Ok(one) => planned.push(one),
-            Err(diagnostics) => found.extend(diagnostics),
+            Err(diagnostics) => all.found.extend(diagnostics),
         }
     }
     let twice = double_names(&planned);
     // Two of one name want the same paths, and that has been said.
-    let wanted = if twice.is_empty() { in_order(planned) } else { vec![] };
-    found.extend(twice);
-    found.extend(clashes(&wanted));
-    Ok((wanted, found))
+    if twice.is_empty() {
+        all.records.extend(planned.iter_mut().filter_map(|one| one.record.take()));
+        all.disabled.extend(planned.iter_mut().filter_map(|one| one.disabled.take()));
+        all.wanted = in_order(planned);
+    }
+    all.found.extend(twice);
+    all.found.extend(clashes(&all.wanted));
+    Ok(all)
 }
 
-fn plan_one(application: Application, checker: &Checker, templates: &Templates) -> Outcome<Planned> {
+fn plan_one(
+    application: Application,
+    checker: &Checker,
+    templates: &Templates,
+    set: Option<&str>,
+) -> Outcome<Planned> {
     let placed = match service(application, checker) {
         Ok(placed) => placed,
         Err(found) => return Ok(Err(found)),
@@ -173,7 +209,16 @@ fn plan_one(application: Application, checker: &Checker, templates: &Templates) 
     let service = Arc::new(placed.service);
     let mut entries = plan(&service, &placed.key, templates)?;
     entries.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(Ok(Planned { name: service.application.clone(), span: placed.span, entries }))
+    let (name, place) = (&service.application, &service.service);
+    let wait = place.timeout.whole_seconds();
+    let disabled = (!place.enabled).then(|| Retired {
+        service: name.clone(),
+        directory: place.directory.clone(),
+        link: place.link.clone(),
+        wait,
+    });
+    let record = set.map(|set| Record::new(name, set, &place.directory, wait, &entries));
+    Ok(Ok(Planned { name: name.clone(), span: placed.span, entries, record, disabled }))
 }
 
 /// Maps in order; each thread takes a run of neighbours.

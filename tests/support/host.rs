@@ -147,6 +147,11 @@ pub fn kill(pid: u32, signal: rustix::process::Signal) {
     }
 }
 
+/// Removes what `render --out /` wrote down about a service.
+pub fn forget(service: &str) {
+    let _ = fs::remove_file(Path::new("/var/lib/runsmith/services").join(service));
+}
+
 static PORTS: AtomicU16 = AtomicU16::new(0);
 
 /// A port that nobody listens on. It is below those that outgoing connections get, and test

@@ -406,6 +406,7 @@ impl Drop for Service {
                 kill(pid, Signal::KILL);
             }
         }
+        super::host::forget(&self.name);
         if std::thread::panicking() {
             eprintln!("--- the log of {}:\n{}", self.name, self.log.text(0));
         }

@@ -1,0 +1,214 @@
+//! Keeps the old version of what a run replaces or removes.
+//!
+//! A backup is a tree of its own below ROOT: `cp -a BACKUP/* ROOT/` brings everything back, and leaves
+//! the directories on the way as they are, because those of the backup have their modes and owners.
+//! It is made when the first thing has to be kept, and only root (or the user who runs this) can
+//! enter it.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, mkdirat, openat, symlinkat};
+use rustix::io::Errno;
+
+use super::directory::{Directory, Step, failure};
+use super::{BACKUPS, leftover};
+use crate::failure::Failure;
+
+/// As many backups are kept below [`BACKUPS`] at most; the operator clears them away.
+const MOST: u32 = 100_000;
+
+/// A larger file in bytes is none of ours; its owner could fill the disk with it.
+const LARGEST: i64 = 64 << 20;
+
+/// Where old versions go, if they are to be kept.
+pub(super) struct Backup {
+    /// The path that was asked for; an empty one asks for the next number.
+    asked: Option<String>,
+    /// The directory, once there is one.
+    place: Mutex<Option<Place>>,
+}
+
+struct Place {
+    /// What it is in, and its name there.
+    parent: Directory,
+    name: String,
+    fd: OwnedFd,
+}
+
+impl Backup {
+    /// Nothing is kept without a path.
+    pub(super) fn new(asked: Option<&str>) -> Self {
+        Self { asked: asked.map(str::to_owned), place: Mutex::new(None) }
+    }
+
+    /// Keeps a file's content, mode and owner; `path` is the entry's.
+    pub(super) fn file(
+        &self,
+        root: &Directory,
+        path: &str,
+        fd: &OwnedFd,
+        stat: &Stat,
+    ) -> Result<(), Failure> {
+        if self.asked.is_some() && stat.st_size > LARGEST {
+            let reason = format!("it is larger than {} MiB; move it away", LARGEST >> 20);
+            return Err(Failure::path(
+                "keep the old version of",
+                format!("{}{path}", root.path().trim_end_matches('/')),
+                reason,
+            ));
+        }
+        self.keep(root, path, |dir, name| {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let copy = openat(dir, name, flags, Mode::from_raw_mode(0o600))?;
+            rustix::fs::seek(fd, rustix::fs::SeekFrom::Start(0))?;
+            std::io::copy(
+                &mut std::fs::File::from(fd.try_clone().map_err(system)?),
+                &mut std::fs::File::from(copy.try_clone().map_err(system)?),
+            )
+            .map_err(system)?;
+            own(&copy, stat)?;
+            fchmod(&copy, Mode::from_raw_mode(stat.st_mode & 0o7777))
+        })
+    }
+
+    /// Keeps where a link pointed.
+    pub(super) fn link(&self, root: &Directory, path: &str, target: &str) -> Result<(), Failure> {
+        self.keep(root, path, |dir, name| symlinkat(target, dir, name))
+    }
+
+    /// Where it is, if anything was kept.
+    pub(super) fn note(&self) -> Option<super::Note> {
+        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        place.as_ref().map(|place| super::Note::BackedUp(place.parent.path_of(&place.name)))
+    }
+
+    /// Nothing was changed, so nothing needs to be kept.
+    pub(super) fn abandon(&self) {
+        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Place { parent, name, .. }) = place {
+            let _ = leftover::remove(parent.fd(), name.as_str(), parent.stat().st_dev);
+        }
+    }
+
+    fn keep(
+        &self,
+        root: &Directory,
+        path: &str,
+        write: impl FnOnce(&OwnedFd, &str) -> Result<(), Errno>,
+    ) -> Result<(), Failure> {
+        let Some(asked) = &self.asked else { return Ok(()) };
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        if place.is_none() {
+            *place = Some(make(root, asked)?);
+        }
+        let Some(place) = place.as_ref() else { return Ok(()) };
+        let fail = |error| {
+            failure("keep the old version in", format!("{}{path}", place.parent.path_of(&place.name)), error)
+        };
+        let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let mut dir = place.fd.try_clone().map_err(|error| fail(system(error)))?;
+        let mut original = root.clone();
+        for step in above.split('/').filter(|step| !step.is_empty()) {
+            let Step::Directory(next) = original.step(step)? else { return Err(fail(Errno::STALE)) };
+            dir = enter(&dir, step, next.stat()).map_err(fail)?;
+            original = next;
+        }
+        write(&dir, name).map_err(fail)
+    }
+}
+
+/// Makes the directory of a backup, and what is missing above it.
+fn make(root: &Directory, asked: &str) -> Result<Place, Failure> {
+    let (above, name) = match asked.trim_matches('/').rsplit_once('/') {
+        _ if asked.is_empty() => (BACKUPS, None),
+        Some((above, name)) => (above, Some(name)),
+        None => ("", Some(asked.trim_matches('/'))),
+    };
+    if asked.split('/').any(|step| matches!(step, "." | "..")) {
+        return Err(Failure::path("keep old versions in", super::visible(asked), "it has a step . or .."));
+    }
+    let mut parent = root.clone();
+    for step in above.split('/').filter(|step| !step.is_empty()) {
+        let own = Mode::from_raw_mode(if step == "backup" { 0o700 } else { 0o755 });
+        match mkdirat(parent.fd(), step, own) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(failure("make the directory", parent.path_of(step), error)),
+        }
+        parent = match parent.step(step)? {
+            Step::Directory(next) => next,
+            Step::Missing | Step::Other(_) => {
+                return Err(Failure::path(
+                    "keep old versions in",
+                    parent.path_of(step),
+                    "it is no directory",
+                ));
+            }
+        };
+    }
+    if !parent.trusted() {
+        let reason = "others can write there, and old versions may hold secrets; name a directory that only root can write";
+        return Err(Failure::path("keep old versions in", parent.path(), reason));
+    }
+    let private = Mode::from_raw_mode(0o700);
+    let name = match name {
+        Some(name) => match mkdirat(parent.fd(), name, private) {
+            Ok(()) => name.to_owned(),
+            Err(Errno::EXIST) => {
+                let reason = "it is there already; name a directory that is not, so that no other backup is mixed up with this one";
+                return Err(Failure::path("keep old versions in", parent.path_of(name), reason));
+            }
+            Err(error) => return Err(failure("make the directory", parent.path_of(name), error)),
+        },
+        None => numbered(&parent, private)?,
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = openat(parent.fd(), name.as_str(), flags, Mode::empty())
+        .map_err(|error| failure("open the directory", parent.path_of(&name), error))?;
+    Ok(Place { parent, name, fd })
+}
+
+/// Makes the directory with the first number that none has.
+fn numbered(parent: &Directory, mode: Mode) -> Result<String, Failure> {
+    for number in 1..=MOST {
+        let name = format!("{number:04}");
+        match mkdirat(parent.fd(), name.as_str(), mode) {
+            Ok(()) => return Ok(name),
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(failure("make the directory", parent.path_of(&name), error)),
+        }
+    }
+    Err(Failure::path(
+        "keep old versions in",
+        parent.path(),
+        format!("it holds {MOST} backups; clear some away"),
+    ))
+}
+
+/// A directory in a backup, made like the original where it is missing.
+fn enter(dir: &OwnedFd, step: &str, original: &Stat) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = || openat(dir, step, flags, Mode::empty());
+    match mkdirat(dir, step, Mode::from_raw_mode(0o700)) {
+        Ok(()) => {
+            let made = open()?;
+            own(&made, original)?;
+            fchmod(&made, Mode::from_raw_mode(original.st_mode & 0o7777))?;
+            Ok(made)
+        }
+        Err(Errno::EXIST) => open(),
+        Err(error) => Err(error),
+    }
+}
+
+/// Who is not root cannot give files away.
+fn own(fd: &OwnedFd, stat: &Stat) -> Result<(), Errno> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    fchown(fd.as_fd(), Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
+}
+
+fn system(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}

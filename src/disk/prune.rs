@@ -1,0 +1,201 @@
+//! Removes what earlier runs made and nobody wants any more, unless somebody changed it.
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, unlinkat};
+use rustix::io::Errno;
+
+use super::directory::{Directory, Step, failure, word};
+use super::read::read_whole;
+use super::recorded::{deepest_first, removed};
+use super::run::Run;
+use super::{Note, supervise};
+use crate::failure::Failure;
+use crate::record::{Leaving, Leftover, MadeKind, sha256};
+use crate::tree::Change;
+use crate::visible::visible;
+
+/// What runsv makes in a service directory and in that of its log service, and never removes.
+const SUPERVISE: &[&str] =
+    &["control", "lock", "ok", "pid", "pid.new", "stat", "stat.new", "status", "status.new"];
+
+/// A file that is larger than this in bytes is none of ours, and is not read.
+const LARGEST: i64 = 64 << 20;
+
+/// What was removed, and what was not.
+#[derive(Debug, Default)]
+pub(super) struct Pruned {
+    pub(super) changes: Vec<Change>,
+    /// Files and links that somebody changed, and why they are kept.
+    pub(super) kept: Vec<(String, String)>,
+    pub(super) notes: Vec<Note>,
+}
+
+/// What is at the path of a leftover.
+enum There {
+    /// As it was made.
+    AsMade,
+    Missing,
+    /// Something else; why it is kept.
+    Other(String),
+}
+
+/// Removes leftovers. Nothing is removed of a service directory that runsv still works in.
+pub(super) fn prune(run: &Run, root: &Directory, leaving: &Leaving) -> Result<Pruned, Failure> {
+    let mut pruned = Pruned::default();
+    for (directory, wait) in &leaving.directories {
+        supervise::end(root, directory, *wait)?;
+        for at in [directory.clone(), format!("{directory}/log")] {
+            leave(root, &at)?;
+        }
+    }
+    for Leftover { made, .. } in &leaving.leftovers {
+        let word = match made.kind {
+            MadeKind::Directory => continue,
+            MadeKind::File { .. } => "file",
+            MadeKind::Link { .. } => "link",
+        };
+        let (dir, name) = match supervise::parent_of(root, &made.path) {
+            Ok(Some(found)) => found,
+            Ok(None) => continue,
+            // Whoever owns a directory on the way must not keep everything else from being removed.
+            Err(failure) => {
+                pruned.kept.push((made.path.clone(), failure.to_string()));
+                continue;
+            }
+        };
+        match look(run, root, &dir, name, &made.path, &made.kind)? {
+            There::Missing => {}
+            There::Other(reason) => pruned.kept.push((made.path.clone(), reason)),
+            There::AsMade => match unlinkat(dir.fd(), name, AtFlags::empty()) {
+                Ok(()) => pruned.changes.push(removed(&made.path, word)),
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(failure("remove", dir.path_of(name), error)),
+            },
+        }
+    }
+    directories(root, leaving, &mut pruned)?;
+    pruned.notes.extend(
+        pruned.kept.iter().map(|(path, reason)| Note::Kept(visible(path).into_owned(), reason.clone())),
+    );
+    Ok(pruned)
+}
+
+/// Directories, the deepest first. One that holds something else stays, with all above it.
+fn directories(root: &Directory, leaving: &Leaving, pruned: &mut Pruned) -> Result<(), Failure> {
+    let mut paths: Vec<&str> = leaving
+        .leftovers
+        .iter()
+        .filter(|left| left.made.kind == MadeKind::Directory)
+        .map(|left| left.made.path.as_str())
+        .collect();
+    deepest_first(&mut paths);
+    let mut full: Vec<(&str, String)> = vec![];
+    for path in paths {
+        let Ok(Some((dir, name))) = supervise::parent_of(root, path) else { continue };
+        match unlinkat(dir.fd(), name, AtFlags::REMOVEDIR) {
+            Ok(()) => pruned.changes.push(removed(path, "directory")),
+            Err(Errno::NOENT) => {}
+            Err(Errno::NOTEMPTY | Errno::EXIST) => full.push((path, held(&dir, name)?)),
+            Err(Errno::NOTDIR) => full.push((path, "it is no directory any more".to_owned())),
+            Err(Errno::BUSY) => full.push((path, "something is mounted on it".to_owned())),
+            Err(error) => return Err(failure("remove the directory", dir.path_of(name), error)),
+        }
+    }
+    // The outermost tells it all.
+    for (path, reason) in &full {
+        let inside =
+            |(above, _): &(&str, String)| path.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'));
+        if !full.iter().any(inside) {
+            pruned.notes.push(Note::Kept(visible(path).into_owned(), reason.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// Why a directory stays: the first of the things in it.
+fn held(dir: &Directory, name: &str) -> Result<String, Failure> {
+    const SHOWN: usize = 3;
+    let Step::Directory(found) = dir.step(name)? else { return Ok("it is not empty".to_owned()) };
+    let fail = |error| failure("list", found.path().to_owned(), error);
+    let mut names: Vec<String> = Dir::read_from(found.fd())
+        .map_err(fail)?
+        .filter_map(Result::ok)
+        .map(|entry| visible(&entry.file_name().to_string_lossy()).into_owned())
+        .filter(|name| name != "." && name != "..")
+        .collect();
+    names.sort();
+    let more = names.len().saturating_sub(SHOWN);
+    names.truncate(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Ok(format!("it holds {}{more}, which runsmith did not make", names.join(", ")))
+}
+
+/// Removes what runsv left in a directory that it works in no more.
+fn leave(root: &Directory, at: &str) -> Result<(), Failure> {
+    let Some((parent, name)) = supervise::parent_of(root, at)? else { return Ok(()) };
+    let Step::Directory(dir) = parent.step(name)? else { return Ok(()) };
+    let Step::Directory(supervise) = dir.step("supervise")? else { return Ok(()) };
+    for name in SUPERVISE {
+        match unlinkat(supervise.fd(), *name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(failure("remove", supervise.path_of(name), error)),
+        }
+    }
+    match unlinkat(dir.fd(), "supervise", AtFlags::REMOVEDIR) {
+        // Something else is in it, or it is a link to elsewhere: then the service directory stays, and is named.
+        Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => Ok(()),
+        Err(error) => Err(failure("remove the directory", dir.path_of("supervise"), error)),
+    }
+}
+
+/// Whether a file or link is as it was made; its old version is kept if it is and that is asked for.
+fn look(
+    run: &Run,
+    root: &Directory,
+    dir: &Directory,
+    name: &str,
+    path: &str,
+    made: &MadeKind,
+) -> Result<There, Failure> {
+    const CHANGED: &str = "somebody changed it; look at it and remove it by hand";
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match made {
+        MadeKind::Directory => Ok(There::Missing),
+        MadeKind::Link { target } => match rustix::fs::readlinkat(dir.fd(), name, vec![]) {
+            Ok(have) if have.to_bytes() == target.as_bytes() => {
+                run.backup.link(root, path, target)?;
+                Ok(There::AsMade)
+            }
+            Ok(_) => Ok(There::Other(CHANGED.to_owned())),
+            Err(Errno::NOENT) => Ok(There::Missing),
+            Err(Errno::INVAL) => Ok(There::Other("it is no link any more".to_owned())),
+            Err(error) => Err(failure("read the link", dir.path_of(name), error)),
+        },
+        MadeKind::File { sha256: digest } => {
+            let fd = match openat(dir.fd(), name, flags, Mode::empty()) {
+                Ok(fd) => fd,
+                Err(Errno::NOENT) => return Ok(There::Missing),
+                Err(Errno::LOOP | Errno::NXIO | Errno::NODEV) => {
+                    return Ok(There::Other("it is no file any more".to_owned()));
+                }
+                Err(error) => return Err(failure("read", dir.path_of(name), error)),
+            };
+            let fail = |error| failure("read", dir.path_of(name), error);
+            let stat = fstat(&fd).map_err(fail)?;
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            if kind != FileType::RegularFile {
+                return Ok(There::Other(format!("it is a {} now", word(kind))));
+            }
+            if stat.st_size > LARGEST {
+                return Ok(There::Other(CHANGED.to_owned()));
+            }
+            let bytes =
+                read_whole(fd.try_clone().map_err(|error| Failure::path("read", dir.path_of(name), error))?)
+                    .map_err(fail)?;
+            if sha256(&bytes) != *digest {
+                return Ok(There::Other(CHANGED.to_owned()));
+            }
+            run.backup.file(root, path, &fd, &stat)?;
+            Ok(There::AsMade)
+        }
+    }
+}
