@@ -1,14 +1,23 @@
-//! README's examples: every `console` block is typed in order into a shell, in one directory that
-//! holds the files which README shows, and must print what README says.
+//! The examples of README and of other pages: every `console` block is typed in order into a shell, in
+//! one directory that holds the files which the page shows, and must print what the page says.
 
 #![allow(clippy::disallowed_methods, reason = "a test may look and tell")]
 
 use std::path::Path;
 use std::process::Command;
 
+/// Pages whose examples are typed.
+const PAGES: &[&str] = &["README.md", "docs/apply.md"];
+
 #[test]
 fn every_example_prints_what_it_says() {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    for name in PAGES {
+        page_prints_what_it_says(name);
+    }
+}
+
+fn page_prints_what_it_says(name: &str) {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     let text = std::fs::read_to_string(&readme).unwrap();
     let scratch = tempfile::tempdir().unwrap();
     let mut commands = 0;
@@ -31,12 +40,12 @@ fn every_example_prints_what_it_says() {
         // What stands between the end of this block and the next one.
         page.push_str(&format!("\n```{}", blocks.next().unwrap_or_default()));
     }
-    assert!(commands >= 5, "README has only {commands} commands");
+    assert!(commands >= 5, "{name} has only {commands} commands");
     if std::env::var_os("RUNSMITH_BLESS").is_some() {
         std::fs::write(&readme, page).unwrap();
         return;
     }
-    assert!(page == text, "README says something else; run `make golden` and review the difference");
+    assert!(page == text, "{name} says something else; run `make golden` and review the difference");
 }
 
 /// Types the commands of a block; gives the block as it should be.
@@ -55,7 +64,9 @@ fn replay(body: &str, directory: &Path, commands: &mut usize) -> String {
         *commands += 1;
         shown.push(line.to_owned());
         let printed = String::from_utf8(output.stdout).unwrap();
-        shown.extend(printed.trim_end().lines().map(str::to_owned));
+        // Runs of other tests have to be waited for.
+        let lines = printed.trim_end().lines().filter(|line| !line.contains("waiting for it to end"));
+        shown.extend(lines.map(str::to_owned));
     }
     shown.join("\n")
 }
