@@ -60,9 +60,8 @@ impl From<io::Error> for Stop {
 
 type Outcome = Result<Exit, Stop>;
 
-/// Runs the command that the arguments ask for; `closed`: standard output was closed from the beginning, so that no
-/// result would arrive.
-pub fn main(closed: bool) -> Exit {
+/// Runs the command that the arguments ask for.
+pub fn main() -> Exit {
     let cli = Cli::try_parse();
     let mut terminal = Terminal {
         out: io::BufWriter::with_capacity(1 << 16, io::stdout()),
@@ -75,7 +74,6 @@ pub fn main(closed: bool) -> Exit {
             let _ = usage.print();
             return Exit::Trouble;
         }
-        _ if closed => Err(Stop::Output(io::Error::other("it is closed"))),
         // `--help` and `--version` come as errors too, for standard output.
         Err(help) => help.print().map(|()| Exit::Clean).map_err(Stop::from),
         Ok(cli) => run(cli.command, &mut terminal),
