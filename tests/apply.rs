@@ -1117,7 +1117,7 @@ fn a_user_who_races_a_prune_removes_nothing_of_others() {
     let (mut pruned, mut hindered) = (0, 0);
     for _ in 0..300 {
         hindered += usize::from(apply(&full, false).is_err());
-        match apply(&[keep.clone()], true) {
+        match apply(std::slice::from_ref(&keep), true) {
             Ok(applied) => {
                 pruned += usize::from(!applied.changes.is_empty());
                 hindered += usize::from(applied.notes.iter().any(|note| matches!(note, Note::Kept(..))));
