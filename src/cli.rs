@@ -61,6 +61,23 @@ pub struct Inputs {
     pub input_format: Option<InputFormat>,
 }
 
+/// How bad findings are.
+#[derive(Debug, Args)]
+#[command(
+    next_help_heading = "Severities (a NAME is a rule's, or `all`, which counts less; several with commas)"
+)]
+pub struct Severities {
+    /// What the rule NAME finds is an error
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub deny: Vec<String>,
+    /// What the rule NAME finds is a warning
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub warn: Vec<String>,
+    /// What the rule NAME finds is not told
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub allow: Vec<String>,
+}
+
 /// Whose reading of YAML counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DialectName {
@@ -115,6 +132,9 @@ pub struct Render {
     /// With --out: keeps the old version of what is replaced or removed in DIR, a path below ROOT that is not there yet [default: the next number in /var/lib/runsmith/backup]
     #[arg(long, value_name = "DIR", requires = "out", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub backup: Option<String>,
+    /// How bad findings are.
+    #[command(flatten)]
+    pub severities: Severities,
 }
 
 /// How a tree is printed.
@@ -138,6 +158,9 @@ pub struct Validate {
     /// How findings are printed
     #[arg(long, default_value = "text")]
     pub format: FindingFormat,
+    /// How bad findings are.
+    #[command(flatten)]
+    pub severities: Severities,
 }
 
 /// How findings are printed; docs/formats.md tells more.

@@ -36,6 +36,36 @@ pub struct Label {
     pub hidden: bool,
 }
 
+/// A text to be put in the place of another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Edit {
+    /// What goes.
+    pub span: Span,
+    /// What comes; it may be empty.
+    pub text: String,
+}
+
+/// What would make a finding go away.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Fix {
+    /// All of them, or none; no two overlap.
+    pub edits: Vec<Edit>,
+    /// Whether the dialect reads the same values as before.
+    pub is_safe: bool,
+}
+
+impl Fix {
+    /// Puts `text` in the place of `span`; the dialect reads the same value.
+    pub fn safe(span: Span, text: impl Into<String>) -> Self {
+        Self { edits: vec![Edit { span, text: text.into() }], is_safe: true }
+    }
+
+    /// Puts `text` in the place of `span`; the dialect reads another value, which is probably meant.
+    pub fn risky(span: Span, text: impl Into<String>) -> Self {
+        Self { is_safe: false, ..Self::safe(span, text) }
+    }
+}
+
 /// One finding: a rule, a sentence, the places it speaks of, and what to do about it.
 ///
 /// A message never quotes the value of a secret: whoever makes one knows which values those are.
@@ -51,12 +81,21 @@ pub struct Diagnostic {
     pub labels: Vec<Label>,
     /// What to do.
     pub help: Vec<String>,
+    /// What `validate --fix` would write.
+    pub fix: Option<Fix>,
 }
 
 impl Diagnostic {
     /// An error found by `rule`.
     pub fn error(rule: &'static Rule, message: impl Into<String>) -> Self {
-        Self { rule, severity: Severity::Error, message: message.into(), labels: vec![], help: vec![] }
+        Self {
+            rule,
+            severity: Severity::Error,
+            message: message.into(),
+            labels: vec![],
+            help: vec![],
+            fix: None,
+        }
     }
 
     /// A warning found by `rule`.
@@ -97,6 +136,13 @@ impl Diagnostic {
     #[must_use]
     pub fn help(mut self, text: impl Into<String>) -> Self {
         self.help.push(text.into());
+        self
+    }
+
+    /// Adds what would make it go away.
+    #[must_use]
+    pub fn fix(mut self, fix: Fix) -> Self {
+        self.fix = Some(fix);
         self
     }
 

@@ -30,6 +30,7 @@ pub mod plan;
 pub mod record;
 pub mod report;
 pub mod rule;
+pub mod rules;
 pub mod schema;
 pub mod services;
 pub mod source;

@@ -709,7 +709,7 @@ impl Pillars {
 
     fn write(&self, name: &str, application: &str, more: &str) {
         let text = format!(
-            "application: {application}\nuser: nobody\ngroup: nogroup\nvirtualenv_home: /srv\n\
+            "application: {application}\nuser: nobody\ngroup: nogroup\nvirtualenv_home: /srv\nbind: unix:/run/{application}.sock\n\
              unicorn_command: gunicorn\n{more}\n"
         );
         fs::write(self.path(name), text).unwrap();

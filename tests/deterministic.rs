@@ -105,6 +105,8 @@ impl Host {
             .iter()
             .copied()
             .chain([&*runsmith, "render", "-", "--input-format", format, "--format=json", "--show-secrets"])
+            // Every application has the keys of every server.
+            .chain(["--allow", "all"])
             .collect();
         let mut command = Command::new(words[0]);
         command

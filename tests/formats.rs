@@ -47,11 +47,11 @@ fn scratch() -> tempfile::TempDir {
     write("broken.sls", BROKEN);
     write(
         "good.yaml",
-        "application: web\nuser: deploy\nvirtualenv_home: /home/deploy\nunicorn_command: gunicorn\n",
+        "application: web\nuser: deploy\nvirtualenv_home: /home/deploy\nbind: \"unix:/run/web.sock\"\n",
     );
     write(
         "good.json",
-        r#"{"applications": {"a": {"user": "b", "virtualenv_home": "/h"}, "b": {"user": "b", "virtualenv_home": "/h"}}}"#,
+        r#"{"applications": {"a": {"user": "b", "virtualenv_home": "/h"}, "b": {"user": "b", "virtualenv_home": "/h", "bind": "127.0.0.1:8001"}}}"#,
     );
     write("warned.yaml", "application: web\napplication: web\nuser: deploy\nvirtualenv_home: /home/deploy\n");
     scratch
@@ -317,7 +317,12 @@ fn exit_codes_and_clean_runs() {
     let clean = run(&["good.yaml", "good.json"]);
     assert_eq!(clean, (0, "no findings: 3 applications in 2 files\n".to_owned(), String::new()));
     let (code, out, talk) = run(&["warned.yaml", "--dialect", "ansible"]);
-    assert!(code == 0 && out.ends_with("\n1 warning in 1 file\n") && talk.is_empty(), "{out}{talk}");
+    assert!(
+        code == 0
+            && out.ends_with("\n1 warning in 1 file; `runsmith rule NAME` explains\n")
+            && talk.is_empty(),
+        "{out}{talk}"
+    );
     for (format, want) in [("github", ""), ("gitlab", "[]\n")] {
         assert_eq!(run(&["good.yaml", "--format", format]), (0, want.to_owned(), String::new()));
     }
@@ -402,7 +407,10 @@ fn a_terminal_gets_what_fits_it() {
 fn a_progress_line_comes_and_goes() {
     let scratch = tempfile::tempdir().unwrap();
     for number in 0..30 {
-        let text = format!("application: a{number}\nuser: deploy\nvirtualenv_home: /home/deploy\n");
+        let text = format!(
+            "application: a{number}\nuser: deploy\nvirtualenv_home: /home/deploy\nbind: \"127.0.0.1:{}\"\n",
+            8000 + number
+        );
         std::fs::write(scratch.path().join(format!("{number}.yaml")), text).unwrap();
     }
     let shown = on_terminal(scratch.path(), 80, &[], ".");

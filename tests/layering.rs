@@ -20,9 +20,11 @@ const MAY: &[(&str, &[&str])] = &[
     ("schema", &["diagnostic", "rule", "failure", "pillar", "model"]),
     ("template", &["failure", "visible"]),
     ("plan", &["failure", "model", "template", "tree"]),
+    ("rules", &["source", "diagnostic", "rule", "pillar", "model", "visible"]),
     (
         "services",
         &[
+            "rules",
             "source",
             "diagnostic",
             "rule",
@@ -54,6 +56,7 @@ const MAY: &[(&str, &[&str])] = &[
             "record",
             "report",
             "rule",
+            "rules",
             "schema",
             "services",
             "source",

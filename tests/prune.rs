@@ -35,7 +35,7 @@ impl Place {
 
     fn render(&self, applications: &str, more: &[&str]) -> Output {
         let pillar = self.scratch.path().join("pillar.yaml");
-        let defaults = "user: nobody, group: nogroup, virtualenv: /v, layout: {run: /run/runsmith-test}";
+        let defaults = "user: nobody, group: nogroup, virtualenv: /v";
         fs::write(&pillar, format!("unicorn:\n  defaults: {{{defaults}}}\n  applications:\n{applications}"))
             .unwrap();
         Command::new(env!("CARGO_BIN_EXE_runsmith"))

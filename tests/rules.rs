@@ -177,6 +177,17 @@ fn the_command_lists_and_explains() {
     assert!(String::from_utf8(output.stderr).unwrap().contains("`runsmith rule` lists them"));
 }
 
+/// A rule that cries wolf is silenced by habit: what renders has no findings.
+#[test]
+fn pillars_that_render_have_no_findings() {
+    for entry in std::fs::read_dir(root().join("fixtures")).unwrap() {
+        let case = entry.unwrap().path();
+        if case.join("expected").exists() {
+            assert_eq!(found(&validate(&case, &pillars(&case, "pillar"), "json")), [], "{}", case.display());
+        }
+    }
+}
+
 /// What a fixed rule finds keeps a service from being rendered: it is an error, always.
 #[test]
 fn fixed_rules_are_errors() {

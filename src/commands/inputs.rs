@@ -10,6 +10,7 @@ use crate::commands::{Stop, any_error, file};
 use crate::diagnostic::Diagnostic;
 use crate::failure::Failure;
 use crate::pillar::{self, Dialect, Format, Node};
+use crate::rules::silence::{self, Silence};
 use crate::services;
 use crate::source::{MAX_BYTES, Source, Sources, Span};
 
@@ -23,6 +24,10 @@ pub(crate) struct Pillars {
     pub(crate) sources: Sources,
     /// Where secrets stand in them, or may.
     pub(crate) secrets: Vec<Span>,
+    /// The comments that silence rules.
+    pub(crate) silences: Vec<Silence>,
+    /// How YAML was read.
+    pub(crate) dialect: Dialect,
 }
 
 /// The endings of files that a directory is searched for.
@@ -51,6 +56,7 @@ pub(crate) fn read_all(inputs: &Inputs) -> Result<Pillars, Stop> {
     let mut found = vec![];
     let mut documents = vec![];
     let mut secrets = vec![];
+    let mut silences = vec![];
     let paths = files(&inputs.pillars)?;
     let mut progress = Progress::new("reading", paths.len(), "pillars");
     for path in paths {
@@ -88,6 +94,10 @@ pub(crate) fn read_all(inputs: &Inputs) -> Result<Pillars, Stop> {
                 if !parsed.warnings.is_empty() {
                     secrets.extend(services::secrets_in_text(source.text(), id));
                 }
+                // JSON has no comments.
+                if format == Format::Yaml {
+                    silences.extend(silence::find(&source, id, &parsed.documents));
+                }
                 documents.extend(parsed.documents);
                 found.extend(parsed.warnings);
             }
@@ -98,7 +108,7 @@ pub(crate) fn read_all(inputs: &Inputs) -> Result<Pillars, Stop> {
         }
         sources.add(source);
     }
-    Ok(Pillars { documents, findings: found, sources, secrets })
+    Ok(Pillars { documents, findings: found, sources, secrets, silences, dialect })
 }
 
 /// What begins like JSON and is JSON's own kind of text is read as JSON. YAML's flow style begins

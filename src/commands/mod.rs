@@ -4,6 +4,7 @@
 
 mod file;
 mod inputs;
+mod judge;
 mod progress;
 mod read;
 mod render;

@@ -3,12 +3,15 @@
 use std::io::Write;
 use std::path::Path;
 
+use super::judge::levels;
 use super::{Outcome, Stop, Terminal, file, inputs, nothing, threads};
 use crate::cli::{self, TreeFormat};
 use crate::disk;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::report;
+use crate::rules::Texts;
+use crate::rules::judge::judge;
 use crate::services::{self, Rendered, Services};
 use crate::template::Templates;
 
@@ -17,12 +20,15 @@ const MAX_TEMPLATE_MIB: u64 = 1;
 
 pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcome {
     let templates = templates(arguments.templates.as_deref())?;
+    let levels = levels(&arguments.severities)?;
     let pillars = inputs::read(&arguments.inputs)?;
-    terminal.findings(&pillars.findings, &pillars.sources, &pillars.secrets);
     let key = arguments.key.as_deref();
     let applications = match services::applications(pillars.documents, key) {
         Ok(applications) => applications,
-        Err(found) => return Err(Stop::Findings(found, pillars.sources, pillars.secrets)),
+        Err(found) => {
+            let found = [pillars.findings, found].concat();
+            return Err(Stop::Findings(found, pillars.sources, pillars.secrets));
+        }
     };
     if applications.is_empty() {
         return Err(Failure::Usage(nothing(key)).into());
@@ -30,8 +36,16 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
     let mut secrets = pillars.secrets;
     secrets.extend(services::secret_spans(&applications));
     let set = arguments.out.is_some().then_some(arguments.set.as_str());
-    let rendered = match services::render(applications, &templates, threads(), set)? {
-        Rendered::Services(services) => services,
+    let texts = Texts { sources: &pillars.sources, dialect: pillars.dialect };
+    let judged = |found| {
+        let found = [pillars.findings, found].concat();
+        judge(found, &pillars.silences, &levels, &pillars.sources, key.is_none())
+    };
+    let rendered = match services::render(applications, &templates, texts, threads(), set, judged)? {
+        Rendered::Services(services, found) => {
+            terminal.findings(&found, &pillars.sources, &secrets);
+            services
+        }
         Rendered::Findings(found) => return Err(Stop::Findings(found, pillars.sources, secrets)),
     };
     match &arguments.out {

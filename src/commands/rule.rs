@@ -8,13 +8,14 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::report;
 use crate::rule;
+use crate::rules::judge;
 
 pub(super) fn rule(arguments: &cli::Rule, terminal: &mut Terminal) -> Outcome {
     let colour = terminal.result_coloured();
     let width = width(io::stdout());
     let rules = match &arguments.name {
         None => rule::all(),
-        Some(name) => vec![rule::named(name).ok_or_else(|| Failure::Usage(unknown(name)))?],
+        Some(name) => vec![rule::named(name).ok_or_else(|| Failure::Usage(judge::unknown(name)))?],
     };
     let text = match (arguments.format, rules.as_slice()) {
         (TableFormat::Json, _) => report::rules::json(&rules),
@@ -23,11 +24,4 @@ pub(super) fn rule(arguments: &cli::Rule, terminal: &mut Terminal) -> Outcome {
     };
     terminal.out.write_all(text.as_bytes())?;
     Ok(Exit::Clean)
-}
-
-/// What is said of a name that no rule has.
-pub(super) fn unknown(name: &str) -> String {
-    let meant = rule::nearest(name)
-        .map_or_else(|| "`runsmith rule` lists them".to_owned(), |near| format!("did you mean `{near}`?"));
-    format!("there is no rule `{name}`; {meant}")
 }

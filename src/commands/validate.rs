@@ -2,14 +2,18 @@
 
 use std::io::{self, Write};
 
+use super::judge::levels;
 use super::{Outcome, Stop, Terminal, any_error, inputs, nothing, threads, width};
 use crate::cli::{self, FindingFormat};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::report::{self, Findings};
+use crate::rules::Texts;
+use crate::rules::judge::judge;
 use crate::services;
 
 pub(super) fn validate(arguments: &cli::Validate, terminal: &mut Terminal) -> Outcome {
+    let levels = levels(&arguments.severities)?;
     let pillars = inputs::read_all(&arguments.inputs)?;
     let key = arguments.key.as_deref();
     let (applications, unfit) = services::select(pillars.documents, key);
@@ -22,7 +26,9 @@ pub(super) fn validate(arguments: &cli::Validate, terminal: &mut Terminal) -> Ou
     let mut secrets = pillars.secrets;
     secrets.extend(services::secret_spans(&applications));
     let count = applications.len();
-    found.extend(services::check(applications, threads())?);
+    let texts = Texts { sources: &pillars.sources, dialect: pillars.dialect };
+    found.extend(services::check(applications, texts, threads())?);
+    let found = judge(found, &pillars.silences, &levels, &pillars.sources, key.is_none());
 
     let exit = if any_error(&found) { Exit::Findings } else { Exit::Clean };
     let findings = Findings::new(&found, &pillars.sources, &secrets);

@@ -382,7 +382,7 @@ impl Builder<'_, '_> {
     }
 }
 
-fn boolean(dialect: Dialect, text: &str) -> Option<bool> {
+pub(super) fn boolean(dialect: Dialect, text: &str) -> Option<bool> {
     let lower = text.to_ascii_lowercase();
     match lower.as_str() {
         "true" => Some(true),

@@ -73,7 +73,7 @@ impl Reader<'_> {
         if depth > MAX_DEPTH {
             return Err(Box::new(super::too_deep(Span::new(self.source, start, start + 1))));
         }
-        let mut style = Style::Plain;
+        let mut style = Style::Json;
         let value = match self.byte() {
             b'{' => {
                 style = Style::Collection;

@@ -16,6 +16,7 @@ mod key;
 mod merge;
 mod number;
 mod print;
+mod reading;
 mod select;
 mod tag;
 mod time;
@@ -50,6 +51,7 @@ pub enum Format {
     Json,
 }
 
+pub use reading::read_plain;
 pub use select::{Application, descend, select};
 
 /// How a scalar was written; a quoted one is a string in every dialect.
@@ -61,6 +63,8 @@ pub enum Style {
     Quoted,
     /// `|` or `>`.
     Block,
+    /// A number or a word of JSON, where no dialect counts.
+    Json,
     /// Not a scalar.
     Collection,
 }

@@ -124,6 +124,11 @@ pub fn page(rules: &[&Rule]) -> String {
 const PREFACE: &str = "# Rules
 
 Made from the registry in `src/rule` by `make golden`; `runsmith rule NAME` prints the same.
+
+How severe the findings of a rule are is set by `--deny NAME`, `--warn NAME` and `--allow NAME` of `validate` and
+`render`, and a comment in a YAML pillar silences one rule on one line:
+[formats.md](formats.md#severities-and-silences) tells how. Rules that are *fixed* cannot be switched: with such a
+finding no service can be rendered.
 ";
 
 fn chapter(rule: &Rule) -> String {

@@ -44,7 +44,7 @@ pub fn of(findings: &Findings<'_>, colour: bool, width: usize) -> String {
     }
     if let Some(summary) = summary(findings.iter()) {
         out.push_str(&summary);
-        out.push('\n');
+        out.push_str("; `runsmith rule NAME` explains\n");
     }
     out
 }

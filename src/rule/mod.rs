@@ -3,8 +3,18 @@
 //! A finding can only be made with a rule of this registry; `runsmith rule`, docs/rules.md and the
 //! SARIF report print what it says. A rule's examples are the files of `fixtures/rules/NAME`.
 
+mod addresses;
+mod handoff;
+mod limits;
+mod paths;
 mod reading;
+mod secrets;
+mod server;
 mod shape;
+mod silence;
+mod spelling;
+mod times;
+mod users;
 mod values;
 
 use std::fmt;
@@ -12,8 +22,18 @@ use std::hash::{Hash, Hasher};
 
 use crate::diagnostic::Severity;
 
+pub use addresses::*;
+pub use handoff::*;
+pub use limits::*;
+pub use paths::*;
 pub use reading::*;
+pub use secrets::*;
+pub use server::*;
 pub use shape::*;
+pub use silence::*;
+pub use spelling::*;
+pub use times::*;
+pub use users::*;
 pub use values::*;
 
 /// One rule: a name, and all there is to say about it.
@@ -164,7 +184,22 @@ impl fmt::Display for Rule {
 
 /// Every rule, by family and then by name.
 pub fn all() -> Vec<&'static Rule> {
-    let mut all: Vec<&'static Rule> = [reading::ALL, shape::ALL, values::ALL].concat();
+    let mut all: Vec<&'static Rule> = [
+        addresses::ALL,
+        handoff::ALL,
+        limits::ALL,
+        paths::ALL,
+        reading::ALL,
+        secrets::ALL,
+        server::ALL,
+        shape::ALL,
+        silence::ALL,
+        spelling::ALL,
+        times::ALL,
+        users::ALL,
+        values::ALL,
+    ]
+    .concat();
     all.sort_by_key(|rule| (rule.family, rule.name));
     all
 }

@@ -6,13 +6,14 @@ mod secrets;
 
 use std::sync::Arc;
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Severity};
 use crate::failure::Failure;
 use crate::model::{self, Service, input};
 use crate::pillar::{self, Application, Node};
 use crate::plan::plan;
 use crate::record::{Record, Retired};
 use crate::rule;
+use crate::rules::{self, Claims, Texts};
 use crate::schema::Checker;
 use crate::source::Span;
 use crate::template::Templates;
@@ -32,6 +33,8 @@ pub struct Placed {
     pub key: String,
     /// Where the application stands.
     pub span: Span,
+    /// Its values, with their places.
+    pub node: Node,
 }
 
 /// The applications of all documents. `key` is as in [`pillar::select`].
@@ -94,7 +97,7 @@ pub fn service(application: Application, checker: &Checker) -> Result<Placed, Ve
     let context = model::Context { name: name.as_deref(), node: &node };
     let service = model::resolve(input, context)?;
     let span = if name.is_some() { name_span } else { node.head() };
-    Ok(Placed { service, key, span })
+    Ok(Placed { service, key, span, node })
 }
 
 /// Every file of every service, and what is to be written down about them.
@@ -111,8 +114,8 @@ pub struct Services {
 /// Services, or why there are none.
 #[derive(Debug)]
 pub enum Rendered {
-    /// What is wanted.
-    Services(Services),
+    /// What is wanted, and what there is to say all the same.
+    Services(Services, Vec<Diagnostic>),
     /// Every complaint about every application.
     Findings(Vec<Diagnostic>),
 }
@@ -121,6 +124,7 @@ pub enum Rendered {
 struct Planned {
     name: String,
     span: Span,
+    claims: Claims,
     entries: Vec<Entry>,
     record: Option<Record>,
     disabled: Option<Retired>,
@@ -139,54 +143,63 @@ struct All {
 /// An entry, and the application that wants it.
 type Wanted = (Entry, Span);
 
-/// The user's text may be wrong, or the world refuse.
-type Outcome<T> = Result<Result<T, Vec<Diagnostic>>, Failure>;
-
 /// Every file of every application, worked out by so many `threads`; the result is the same with any
 /// number. With a `set` that they belong to, there are records of them as well.
+///
+/// `judge` gets everything that is found and gives what is to be told: with an error among that,
+/// there are no services.
 pub fn render(
     applications: Vec<Application>,
     templates: &Templates,
+    texts: Texts<'_>,
     threads: usize,
     set: Option<&str>,
+    judge: impl FnOnce(Vec<Diagnostic>) -> Vec<Diagnostic>,
 ) -> Result<Rendered, Failure> {
-    let All { wanted, records, disabled, found } = plan_all(applications, templates, threads, set)?;
-    if !found.is_empty() {
+    let All { wanted, records, disabled, found } = plan_all(applications, templates, texts, threads, set)?;
+    let found = judge(found);
+    if found.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
         return Ok(Rendered::Findings(found));
     }
     match Tree::new(wanted.into_iter().map(|(entry, _)| entry).collect()) {
-        Ok(tree) => Ok(Rendered::Services(Services { tree, records, disabled })),
+        Ok(tree) => Ok(Rendered::Services(Services { tree, records, disabled }, found)),
         // `clashes` has found and placed every one before.
         Err(clashes) => Err(Failure::Usage(format!("{} paths are wanted twice", clashes.len()))),
     }
 }
 
-/// Every complaint that [`render`] would have about the applications, with the built-in templates.
-pub fn check(applications: Vec<Application>, threads: usize) -> Result<Vec<Diagnostic>, Failure> {
+/// Everything that [`render`] would find about the applications, with the built-in templates.
+pub fn check(
+    applications: Vec<Application>,
+    texts: Texts<'_>,
+    threads: usize,
+) -> Result<Vec<Diagnostic>, Failure> {
     let templates = Templates::built_in()?;
-    plan_all(applications, &templates, threads, None).map(|all| all.found)
+    plan_all(applications, &templates, texts, threads, None).map(|all| all.found)
 }
 
 fn plan_all(
     applications: Vec<Application>,
     templates: &Templates,
+    texts: Texts<'_>,
     threads: usize,
     set: Option<&str>,
 ) -> Result<All, Failure> {
     let checker = Checker::new();
     let mut all = All::default();
     let mut planned = Vec::with_capacity(applications.len());
-    for result in
-        in_parallel(applications, threads, |application| plan_one(application, &checker, templates, set))
-    {
-        match result? {
-            Ok(one) => planned.push(one),
-            Err(diagnostics) => all.found.extend(diagnostics),
-        }
+    for result in in_parallel(applications, threads, |application| {
+        plan_one(application, &checker, templates, texts, set)
+    }) {
+        let (one, found) = result?;
+        planned.extend(one);
+        all.found.extend(found);
     }
     let twice = double_names(&planned);
-    // Two of one name want the same paths, and that has been said.
+    // Two of one name want the same paths and addresses, and that has been said.
     if twice.is_empty() {
+        let claims: Vec<Claims> = planned.iter_mut().map(|one| std::mem::take(&mut one.claims)).collect();
+        all.found.extend(rules::clashes(&claims));
         all.records.extend(planned.iter_mut().filter_map(|one| one.record.take()));
         all.disabled.extend(planned.iter_mut().filter_map(|one| one.disabled.take()));
         all.wanted = in_order(planned);
@@ -196,16 +209,28 @@ fn plan_all(
     Ok(all)
 }
 
+/// The files of one application, if nothing keeps them from being made, and everything found.
 fn plan_one(
     application: Application,
     checker: &Checker,
     templates: &Templates,
+    texts: Texts<'_>,
     set: Option<&str>,
-) -> Outcome<Planned> {
+) -> Result<(Option<Planned>, Vec<Diagnostic>), Failure> {
+    let spelling = rules::check_spelling(&application.node, texts);
     let placed = match service(application, checker) {
         Ok(placed) => placed,
-        Err(found) => return Ok(Err(found)),
+        Err(mut found) => {
+            // A value that is refused need not be spelt better as well.
+            let is_new = |finding: &Diagnostic| !found.iter().any(|other| other.span() == finding.span());
+            let spelling: Vec<_> = spelling.into_iter().filter(is_new).collect();
+            found.extend(spelling);
+            return Ok((None, found));
+        }
     };
+    let mut found = spelling;
+    found.extend(rules::check(&placed.service, &placed.node, placed.span));
+    let claims = rules::claims(&placed.service, &placed.node, placed.span);
     let service = Arc::new(placed.service);
     let mut entries = plan(&service, &placed.key, templates)?;
     entries.sort_by(|a, b| a.path.cmp(&b.path));
@@ -218,7 +243,8 @@ fn plan_one(
         wait,
     });
     let record = set.map(|set| Record::new(name, set, &place.directory, wait, &entries));
-    Ok(Ok(Planned { name: name.clone(), span: placed.span, entries, record, disabled }))
+    let planned = Planned { name: name.clone(), span: placed.span, claims, entries, record, disabled };
+    Ok((Some(planned), found))
 }
 
 /// Maps in order; each thread takes a run of neighbours.
@@ -273,7 +299,7 @@ fn double_names(planned: &[Planned]) -> Vec<Diagnostic> {
 /// Each application's are in order; what begins with the same two steps (`/etc/sv`, `/var/www`) is
 /// brought together first. Applications mostly come in the order of their names, so the sort then
 /// finds little to do, where comparing 200,000 paths all over was a good part of a run.
-fn in_order(planned: Vec<Planned>) -> Vec<(Entry, Span)> {
+fn in_order(planned: Vec<Planned>) -> Vec<Wanted> {
     /// Where every application has a place of its own, bringing together does not help.
     const MOST_PARTS: usize = 32;
     let mut parts: Vec<(String, Vec<(Entry, Span)>)> = vec![];

@@ -77,7 +77,7 @@ error[wrong-type]: workers is a number
 4 |     workers: many
   |              ^^^^
 
-2 errors, 1 warning, 1 note in 2 files
+2 errors, 1 warning, 1 note in 2 files; `runsmith rule NAME` explains
 "#,
     );
 }
@@ -98,7 +98,7 @@ error[invalid]: wrong
 1 | a: 漢字 😀 x
   |            ^ here
 
-1 error in 1 file
+1 error in 1 file; `runsmith rule NAME` explains
 "#,
     );
     golden(
@@ -110,7 +110,7 @@ error[invalid]: wrong
 1 | a:        x
   |           ^ here
 
-1 error in 1 file
+1 error in 1 file; `runsmith rule NAME` explains
 "#,
     );
 }
@@ -155,7 +155,7 @@ error[app]: m
 1 | a: 1
   |     ^ here
 
-4 errors in 4 files
+4 errors in 4 files; `runsmith rule NAME` explains
 "#,
     );
 }
@@ -175,7 +175,7 @@ error[invalid]: wrong
 4 | |   three
   | |_______^ here
 
-1 error in 1 file
+1 error in 1 file; `runsmith rule NAME` explains
 "#,
     );
     let long = "  line\n".repeat(40);
@@ -188,7 +188,7 @@ error[invalid]: wrong
 1 | a: |
   |    ^ here (up to line 41)
 
-1 error in 1 file
+1 error in 1 file; `runsmith rule NAME` explains
 "#,
     );
 }
@@ -211,7 +211,7 @@ error[app]: bad \u{1b}[0m\nvalue
   |
   = help: not \u{8}this
 
-1 error in 1 file
+1 error in 1 file; `runsmith rule NAME` explains
 "#,
     );
 }
@@ -232,7 +232,7 @@ error[app]: m
 1 | …c abc abc abc abc needle xyz xyz xyz xyz xyz xyz xyz x…
   |                    ^^^^^^ here
 
-1 error in 1 file
+1 error in 1 file; `runsmith rule NAME` explains
 "#,
     );
     // A place longer than the line may be.
@@ -246,7 +246,7 @@ error[app]: m
 1 | key: abc abc abc abc abc abc abc abc abc abc abc abc a…
   |      ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ here
 
-1 error in 1 file
+1 error in 1 file; `runsmith rule NAME` explains
 "#,
     );
 }
@@ -292,7 +292,7 @@ error[setting]: key is not a key
 3 | ********
   |         ^
 
-4 errors in 1 file
+4 errors in 1 file; `runsmith rule NAME` explains
 "#,
     );
 }
@@ -303,7 +303,7 @@ fn colours_when_asked_for() {
     let id = sources.add(Source::new("c", "a: 1\n"));
     let finding = Diagnostic::error(&rule::APP, "m").at(Span::new(id, 3, 4), "here");
     let text = text(&[finding], &sources, Look { colour: true, ..Look::default() });
-    let expected = "\u{1b}[1m\u{1b}[91merror[app]\u{1b}[0m\u{1b}[1m: m\u{1b}[0m\n \u{1b}[1m\u{1b}[94m--> \u{1b}[0mc:1:4\n  \u{1b}[1m\u{1b}[94m|\u{1b}[0m\n\u{1b}[1m\u{1b}[94m1\u{1b}[0m \u{1b}[1m\u{1b}[94m|\u{1b}[0m a: 1\n  \u{1b}[1m\u{1b}[94m|\u{1b}[0m    \u{1b}[1m\u{1b}[91m^\u{1b}[0m \u{1b}[1m\u{1b}[91mhere\u{1b}[0m\n\n1 error in 1 file\n";
+    let expected = "\u{1b}[1m\u{1b}[91merror[app]\u{1b}[0m\u{1b}[1m: m\u{1b}[0m\n \u{1b}[1m\u{1b}[94m--> \u{1b}[0mc:1:4\n  \u{1b}[1m\u{1b}[94m|\u{1b}[0m\n\u{1b}[1m\u{1b}[94m1\u{1b}[0m \u{1b}[1m\u{1b}[94m|\u{1b}[0m a: 1\n  \u{1b}[1m\u{1b}[94m|\u{1b}[0m    \u{1b}[1m\u{1b}[91m^\u{1b}[0m \u{1b}[1m\u{1b}[91mhere\u{1b}[0m\n\n1 error in 1 file; `runsmith rule NAME` explains\n";
     assert_eq!(text, expected);
 }
 

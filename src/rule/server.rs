@@ -1,0 +1,31 @@
+//! Rules of the server, its settings and its command.
+
+use super::rules;
+
+rules! { Server:
+    REMOVED_VALUE = "removed-value", Error, Free, yaml {
+        "A value of a setting that the server no longer knows",
+        what: "The worker classes eventlet (gone since gunicorn 26.0.0) and gaiohttp (20.0), and the protocol h3.",
+        why: "gunicorn ends at once, and runsv starts it again every second.",
+    }
+    NEEDS_PACKAGE = "needs-package", Warning, Free, yaml {
+        "A worker class that needs a package besides gunicorn",
+        what: "gevent, tornado and foreign worker classes are not part of gunicorn. Once the package is in the application's requirements, silence the line with that as the reason.",
+        why: "Without the package in the virtualenv no worker starts.",
+    }
+    CONTRADICTION = "contradiction", Warning, Free, yaml {
+        "Two settings of gunicorn that contradict each other",
+        what: "`reload` with `preload_app` (which is on by default), `worker_class: sync` with `threads`, `max_requests_jitter` without `max_requests`, `keyfile` without `certfile`.",
+        why: "gunicorn follows one of them without a word, or fails at the first request.",
+    }
+    COMMAND_OPTION = "command-option", Error, Free, yaml {
+        "An option on the server's command line that overrules the pillar",
+        what: "Options such as `-b`, `-c`, `--pid`, `--user` and `--daemon` among the words of `unicorn_command`, or in GUNICORN_CMD_ARGS. The pillar has keys of its own for what they set.",
+        why: "The server would listen, write or run elsewhere than the rest of the service believes: it cannot be supervised or handed over.",
+    }
+    NO_EFFECT = "no-effect", Warning, Free, yaml {
+        "A key that has no effect for this server or run script",
+        what: "For example settings of gunicorn for a unicorn application, the size of a log that svlogd does not write, the mode of a TCP socket, a health check in a shell run script. Keys among `defaults` may be meant for others and are left alone.",
+        why: "Who wrote it believes that it is so on the host.",
+    }
+}

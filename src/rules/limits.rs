@@ -1,0 +1,85 @@
+//! Resource limits that cannot hold.
+
+use serde_json::Value as Json;
+
+use super::{Subject, finding, server};
+use crate::diagnostic::Diagnostic;
+use crate::model::input::{LimitValue, Resource, Server};
+use crate::rule;
+
+/// Files a worker has open before the first request: code, logs, sockets, pipes.
+const FILES_AT_REST: u64 = 64;
+
+/// The least address space in which a Python or Ruby interpreter with a server starts, in bytes.
+const LEAST_MEMORY: u64 = 64 << 20;
+
+/// The least data segment for the same, in bytes.
+const LEAST_DATA: u64 = 16 << 20;
+
+/// The least stack: execve takes a quarter of it for arguments, and needs 32 pages (execve(2)), in bytes.
+const LEAST_STACK: u64 = 128 << 10;
+
+pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
+    let service = subject.service;
+    let soft = |resource| match service.limits.get(&resource).map(|limit| limit.soft) {
+        Some(LimitValue::Number(number)) => Some(number),
+        _ => None,
+    };
+    let mut tight = |resource: Resource, key: &str, message: String, least: u64| {
+        let Some(number) = soft(resource).filter(|number| *number < least) else { return };
+        let steps: &[&str] = &["limits", key, "soft"];
+        let place =
+            if subject.given(steps).is_some() { subject.place(steps) } else { subject.place(&steps[..2]) };
+        found.push(
+            finding(&rule::TIGHT_LIMIT, format!("`limits.{key}` is {number}, {message}"))
+                .at(place, format!("write at least {least}")),
+        );
+    };
+    let connections = connections(subject);
+    let files = FILES_AT_REST + connections;
+    let message = if connections > 0 {
+        format!("and a worker has up to {connections} connections and {FILES_AT_REST} other files")
+    } else {
+        format!("and a worker has some {FILES_AT_REST} files open before the first request")
+    };
+    tight(Resource::Nofile, "nofile", message, files);
+    if let Some((processes, words)) = processes(subject) {
+        tight(Resource::Nproc, "nproc", words, processes);
+    }
+    let bytes = "which is in bytes, and no interpreter starts in it".to_owned();
+    tight(Resource::As, "as", bytes.clone(), LEAST_MEMORY);
+    tight(Resource::Data, "data", bytes, LEAST_DATA);
+    tight(
+        Resource::Stack,
+        "stack",
+        "which is in bytes, and no program starts with it".to_owned(),
+        LEAST_STACK,
+    );
+}
+
+/// How many connections one worker of gunicorn holds at once; 0 where it is one, or nobody knows.
+fn connections(subject: &Subject<'_>) -> u64 {
+    /// gunicorn's default for worker_connections.
+    const WORKER_CONNECTIONS: u64 = 1000;
+    if subject.service.server != Server::Gunicorn {
+        return 0;
+    }
+    let class = server::class_of(subject);
+    let many = ["gthread", "gevent", "asgi", "tornado"].iter().any(|name| class.contains(name));
+    let set = subject.service.settings.get("worker_connections").and_then(Json::as_u64);
+    if many { set.unwrap_or(WORKER_CONNECTIONS) } else { 0 }
+}
+
+/// Processes and threads of two generations, which RLIMIT_NPROC counts together with all others of the user.
+fn processes(subject: &Subject<'_>) -> Option<(u64, String)> {
+    let settings = &subject.service.settings;
+    let number = |name: &str| settings.get(name).and_then(Json::as_u64);
+    let (workers, threads) = match subject.service.server {
+        Server::Gunicorn => (number("workers")?, number("threads").unwrap_or(1).max(1)),
+        Server::Unicorn => (number("worker_processes")?, 1),
+        Server::Any => return None,
+    };
+    let one = workers.saturating_mul(threads).saturating_add(1);
+    let all = one.saturating_mul(2);
+    Some((all, format!("and two generations of {workers} workers with their masters and threads are {all}")))
+}
