@@ -158,6 +158,15 @@ pub struct Validate {
     /// How findings are printed
     #[arg(long, default_value = "text")]
     pub format: FindingFormat,
+    /// Corrects what can be corrected, in the files themselves; comments, layout and the values that the dialect reads stay
+    #[arg(long)]
+    pub fix: bool,
+    /// With --fix: prints what would be corrected as a unified diff, and writes nothing
+    #[arg(long, requires = "fix")]
+    pub diff: bool,
+    /// With --fix: corrects also what changes the values that the dialect reads: misspelt keys, missing quotes
+    #[arg(long, requires = "fix")]
+    pub unsafe_fixes: bool,
     /// How bad findings are.
     #[command(flatten)]
     pub severities: Severities,

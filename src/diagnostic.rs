@@ -64,6 +64,12 @@ impl Fix {
     pub fn risky(span: Span, text: impl Into<String>) -> Self {
         Self { is_safe: false, ..Self::safe(span, text) }
     }
+
+    /// Puts double quotes around what stands at `span`, by which the dialect reads a text.
+    pub fn quoting(span: Span) -> Self {
+        let edit = |at: u32| Edit { span: Span { start: at, end: at, ..span }, text: "\"".to_owned() };
+        Self { edits: vec![edit(span.start), edit(span.end)], is_safe: false }
+    }
 }
 
 /// One finding: a rule, a sentence, the places it speaks of, and what to do about it.

@@ -45,8 +45,37 @@ pub(crate) fn read(inputs: &Inputs) -> Result<Pillars, Stop> {
     Ok(pillars)
 }
 
+/// A pillar as it was read.
+#[derive(Clone)]
+pub(crate) struct Given {
+    /// As it was given, or as it was found in a directory; `-` is standard input.
+    pub(crate) path: PathBuf,
+    /// What it holds; nothing if that is too much.
+    pub(crate) bytes: Vec<u8>,
+    /// How many bytes it has.
+    pub(crate) size: u64,
+}
+
 /// Reads every pillar that can be read; the findings tell about the others.
 pub(crate) fn read_all(inputs: &Inputs) -> Result<Pillars, Stop> {
+    Ok(parse(load(inputs)?, inputs))
+}
+
+/// The bytes of every pillar.
+pub(crate) fn load(inputs: &Inputs) -> Result<Vec<Given>, Stop> {
+    let paths = files(&inputs.pillars)?;
+    let mut progress = Progress::new("reading", paths.len(), "pillars");
+    let mut all = Vec::with_capacity(paths.len());
+    for path in paths {
+        progress.step();
+        let (bytes, size) = bytes(&path)?;
+        all.push(Given { path, bytes, size });
+    }
+    Ok(all)
+}
+
+/// What the pillars say; each becomes a source, in order.
+pub(crate) fn parse(all: Vec<Given>, inputs: &Inputs) -> Pillars {
     let dialect = match inputs.dialect {
         DialectName::Salt => Dialect::Salt,
         DialectName::Ansible => Dialect::Ansible,
@@ -57,13 +86,9 @@ pub(crate) fn read_all(inputs: &Inputs) -> Result<Pillars, Stop> {
     let mut documents = vec![];
     let mut secrets = vec![];
     let mut silences = vec![];
-    let paths = files(&inputs.pillars)?;
-    let mut progress = Progress::new("reading", paths.len(), "pillars");
-    for path in paths {
-        progress.step();
+    for Given { path, bytes, size } in all {
         let name = path.to_string_lossy().into_owned();
         let id = sources.next_id();
-        let (bytes, size) = bytes(&path)?;
         if let Some(finding) = pillar::too_large(size, id) {
             sources.add(Source::new(name, ""));
             found.push(finding);
@@ -79,13 +104,7 @@ pub(crate) fn read_all(inputs: &Inputs) -> Result<Pillars, Stop> {
                 continue;
             }
         };
-        let format = match inputs.input_format {
-            Some(InputFormat::Json) if name == "-" => Format::Json,
-            Some(InputFormat::Yaml) if name == "-" => Format::Yaml,
-            _ if name == "-" => guess(source.text()),
-            _ if has_ending(&path, "json") => Format::Json,
-            _ => Format::Yaml,
-        };
+        let format = format_of(&path, source.text(), inputs.input_format);
         match pillar::parse(&source, id, format, dialect) {
             Ok(parsed) => {
                 let in_document = |node| services::secrets_in_document(node, source.text());
@@ -108,7 +127,18 @@ pub(crate) fn read_all(inputs: &Inputs) -> Result<Pillars, Stop> {
         }
         sources.add(source);
     }
-    Ok(Pillars { documents, findings: found, sources, secrets, silences, dialect })
+    Pillars { documents, findings: found, sources, secrets, silences, dialect }
+}
+
+/// Files are told by their names, standard input by what was said of it, or by what it holds.
+pub(crate) fn format_of(path: &Path, text: &str, said: Option<InputFormat>) -> Format {
+    match said {
+        Some(InputFormat::Json) if path.as_os_str() == "-" => Format::Json,
+        Some(InputFormat::Yaml) if path.as_os_str() == "-" => Format::Yaml,
+        _ if path.as_os_str() == "-" => guess(text),
+        _ if has_ending(path, "json") => Format::Json,
+        _ => Format::Yaml,
+    }
 }
 
 /// What begins like JSON and is JSON's own kind of text is read as JSON. YAML's flow style begins

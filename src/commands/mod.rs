@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "commands are where arguments, environment and files are read")]
 
 mod file;
+mod fix;
 mod inputs;
 mod judge;
 mod progress;
@@ -21,7 +22,7 @@ use crate::cli::{Cli, Command, When};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::report;
+use crate::report::{self, counted};
 use crate::source::{Sources, Span};
 use crate::visible::visible;
 

@@ -2,36 +2,37 @@
 
 use std::io::{self, Write};
 
+use super::fix::{self, Fixed};
+use super::inputs::Pillars;
 use super::judge::levels;
 use super::{Outcome, Stop, Terminal, any_error, inputs, nothing, threads, width};
 use crate::cli::{self, FindingFormat};
+use crate::diagnostic::Diagnostic;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::report::{self, Findings};
 use crate::rules::Texts;
-use crate::rules::judge::judge;
+use crate::rules::judge::{Levels, judge};
 use crate::services;
 
 pub(super) fn validate(arguments: &cli::Validate, terminal: &mut Terminal) -> Outcome {
     let levels = levels(&arguments.severities)?;
-    let pillars = inputs::read_all(&arguments.inputs)?;
-    let key = arguments.key.as_deref();
-    let (applications, unfit) = services::select(pillars.documents, key);
-    let mut found = pillars.findings;
-    found.extend(unfit);
-    if applications.is_empty() && !any_error(&found) {
-        terminal.findings(&found, &pillars.sources, &pillars.secrets);
-        return Err(Failure::Usage(nothing(key)).into());
+    let mut given = inputs::load(&arguments.inputs)?;
+    if arguments.fix {
+        let fixed = fix::fix(arguments, &levels, given, terminal)?;
+        if arguments.diff {
+            return show_patch(arguments, &levels, fixed, terminal);
+        }
+        given = fixed.given;
     }
-    let mut secrets = pillars.secrets;
-    secrets.extend(services::secret_spans(&applications));
-    let count = applications.len();
-    let texts = Texts { sources: &pillars.sources, dialect: pillars.dialect };
-    found.extend(services::check(applications, texts, threads())?);
-    let found = judge(found, &pillars.silences, &levels, &pillars.sources, key.is_none());
-
+    let checked = check(arguments, &levels, inputs::parse(given, &arguments.inputs))?;
+    let Checked { pillars, found, count } = checked;
+    if count == 0 && !any_error(&found) {
+        terminal.findings(&found, &pillars.sources, &pillars.secrets);
+        return Err(Failure::Usage(nothing(arguments.key.as_deref())).into());
+    }
     let exit = if any_error(&found) { Exit::Findings } else { Exit::Clean };
-    let findings = Findings::new(&found, &pillars.sources, &secrets);
+    let findings = Findings::new(&found, &pillars.sources, &pillars.secrets);
     let text = match arguments.format {
         FindingFormat::Text if found.is_empty() => report::text::clean(count, pillars.sources.iter().len()),
         FindingFormat::Text => report::text::of(&findings, terminal.result_coloured(), width(io::stdout())),
@@ -48,4 +49,44 @@ pub(super) fn validate(arguments: &cli::Validate, terminal: &mut Terminal) -> Ou
         Err(Stop::Gone(_)) => Err(Stop::Gone(exit)),
         Err(stop) => Err(stop),
     }
+}
+
+/// Pillars, and what was found in them.
+pub(super) struct Checked {
+    /// Without their documents.
+    pub(super) pillars: Pillars,
+    /// Every finding, judged.
+    pub(super) found: Vec<Diagnostic>,
+    /// How many applications were looked at.
+    count: usize,
+}
+
+/// Everything that is found in pillars.
+pub(super) fn check(
+    arguments: &cli::Validate,
+    levels: &Levels,
+    mut pillars: Pillars,
+) -> Result<Checked, Failure> {
+    let key = arguments.key.as_deref();
+    let (applications, unfit) = services::select(std::mem::take(&mut pillars.documents), key);
+    let mut found = std::mem::take(&mut pillars.findings);
+    found.extend(unfit);
+    pillars.secrets.extend(services::secret_spans(&applications));
+    let count = applications.len();
+    let texts = Texts { sources: &pillars.sources, dialect: pillars.dialect };
+    found.extend(services::check(applications, texts, threads())?);
+    let found = judge(found, &pillars.silences, levels, &pillars.sources, key.is_none());
+    Ok(Checked { pillars, found, count })
+}
+
+/// `--fix --diff`: differences are told by the exit code as well.
+fn show_patch(arguments: &cli::Validate, levels: &Levels, fixed: Fixed, terminal: &mut Terminal) -> Outcome {
+    let (patch, is_masked) = fixed.patch(arguments);
+    if is_masked {
+        terminal.say("note", "the patch has secrets masked, so it cannot be applied where they stand");
+    }
+    terminal.out.write_all(patch.as_bytes())?;
+    let left = check(arguments, levels, inputs::parse(fixed.given, &arguments.inputs))?;
+    let is_clean = patch.is_empty() && !any_error(&left.found);
+    Ok(if is_clean { Exit::Clean } else { Exit::Findings })
 }

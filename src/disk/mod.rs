@@ -52,6 +52,7 @@ mod names;
 mod prune;
 mod read;
 mod recorded;
+mod replace;
 mod run;
 mod shared;
 mod stage;
@@ -68,6 +69,7 @@ use crate::tree::{Change, Entry, Tree};
 use crate::visible::visible;
 
 pub use read::{Found, read, read_all};
+pub use replace::replace;
 
 /// How to apply.
 pub struct Options<'a> {

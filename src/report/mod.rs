@@ -5,6 +5,7 @@ pub mod github;
 pub mod gitlab;
 pub mod json;
 pub mod junit;
+pub mod patch;
 mod place;
 pub mod rules;
 pub mod sarif;
@@ -229,8 +230,9 @@ fn summary<'d>(findings: impl Iterator<Item = &'d Diagnostic> + Clone) -> Option
     (!parts.is_empty()).then(|| parts.join(", ") + &files)
 }
 
-fn counted(count: usize, word: &str) -> String {
-    if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
+pub(crate) fn counted(count: usize, word: &str) -> String {
+    let plural = if word.ends_with('x') { "es" } else { "s" };
+    if count == 1 { format!("1 {word}") } else { format!("{count} {word}{plural}") }
 }
 
 /// FNV-1a, 128 bits, in hexadecimal: the same on every machine and in every version.

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod effect;
+pub mod fix;
 mod handoff;
 pub mod judge;
 mod limits;

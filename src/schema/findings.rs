@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 use super::proof::Shapes;
 use super::words::{describe, kind_of, list, show, typed};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Fix};
 use crate::model::secret;
 use crate::model::settings::{GUNICORN, Table, UNICORN};
 use crate::pillar::{Node, Value};
@@ -156,6 +156,7 @@ impl Whole {
 
     fn unknown_key(&self, steps: &[String], key: &str, node: &Node) -> Diagnostic {
         let span = node.key_span(steps.iter().map(String::as_str), key);
+        let map = node.find(steps.iter().map(String::as_str));
         let name = dotted(steps, Some(key));
         if let Some(section @ ("environment" | "secrets")) = steps.first().map(String::as_str) {
             // `{A:hunter2}` has a key and no value.
@@ -193,7 +194,13 @@ impl Whole {
         );
         let diagnostic = Diagnostic::error(&rule::UNKNOWN_KEY, format!("{what}: `{name}`"));
         match nearest(key, &known) {
-            Some(near) => diagnostic.at(span, format!("did you mean `{near}`?")),
+            Some(near) => {
+                let is_quoted = map.is_some_and(|map| {
+                    map.get(key).is_some_and(|pair| pair.key.style != crate::pillar::Style::Plain)
+                });
+                let spelt = if is_quoted { format!("\"{near}\"") } else { near.clone() };
+                diagnostic.at(span, format!("did you mean `{near}`?")).fix(Fix::risky(span, spelt))
+            }
             None if known.len() <= 20 && !known.is_empty() => {
                 diagnostic.at(span, "").help(format!("known here: {}", known.join(", ")))
             }
@@ -306,6 +313,11 @@ fn wrong_value(error: &ValidationError<'_>, steps: &[String], expected: &str, no
     let mut diagnostic = Diagnostic::error(rule, message).at(place.span, expected);
     if secret {
         diagnostic = diagnostic.hide();
+    }
+    let is_bare = place.style == crate::pillar::Style::Plain
+        && matches!(place.value, Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Timestamp(_));
+    if rule == &rule::WRONG_TYPE && is_bare && expected.contains("a string") {
+        diagnostic = diagnostic.fix(Fix::quoting(place.span));
     }
     if matches!(steps.first().map(String::as_str), Some("environment" | "secrets"))
         && matches!(place.value, Value::Bool(_) | Value::Float(_))

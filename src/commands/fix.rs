@@ -1,0 +1,129 @@
+//! `validate --fix`: what can be corrected is, in place or as a patch.
+
+use std::path::PathBuf;
+
+use super::inputs::{self, Given, Pillars};
+use super::{Stop, Terminal, counted, validate};
+use crate::cli;
+use crate::diagnostic::Fix;
+use crate::disk;
+use crate::failure::Failure;
+use crate::pillar;
+use crate::report;
+use crate::rules::fix::{apply, same_values};
+use crate::rules::judge::Levels;
+use crate::source::SourceId;
+
+/// A fix may lay bare the next finding; what takes more turns than that goes round in a circle.
+const TURNS: usize = 8;
+
+/// A file and what became of it.
+struct Changed {
+    path: PathBuf,
+    before: Vec<u8>,
+    after: Vec<u8>,
+}
+
+/// Corrects the pillars and gives the texts as they are then, of which findings are told.
+pub(super) fn fix(
+    arguments: &cli::Validate,
+    levels: &Levels,
+    mut given: Vec<Given>,
+    terminal: &mut Terminal,
+) -> Result<Fixed, Stop> {
+    if given.iter().any(|given| given.path.as_os_str() == "-") {
+        return Err(Failure::Usage(
+            "standard input (-) cannot be corrected in place: name a file".to_owned(),
+        )
+        .into());
+    }
+    let before: Vec<Vec<u8>> = given.iter().map(|given| given.bytes.clone()).collect();
+    let is_wanted = |fix: &Fix| fix.is_safe || arguments.unsafe_fixes;
+    let mut count = 0;
+    for _ in 0..TURNS {
+        let checked = validate::check(arguments, levels, inputs::parse(given.clone(), &arguments.inputs))?;
+        let mut turn = 0;
+        for (index, given) in given.iter_mut().enumerate() {
+            let id = SourceId(index as u32);
+            let source = checked.pillars.sources.get(id);
+            let fixed = apply(source.text(), id, &checked.found, is_wanted);
+            if fixed.count == 0 {
+                continue;
+            }
+            if !arguments.unsafe_fixes {
+                prove(given, &fixed.text, &checked.pillars)?;
+            }
+            given.bytes = fixed.text.into_bytes();
+            given.size = given.bytes.len() as u64;
+            turn += fixed.count;
+        }
+        if turn == 0 {
+            break;
+        }
+        count += turn;
+    }
+    let changed: Vec<Changed> = given
+        .iter()
+        .zip(before)
+        .filter(|(given, before)| given.bytes != *before)
+        .map(|(given, before)| Changed { path: given.path.clone(), before, after: given.bytes.clone() })
+        .collect();
+    let files = counted(changed.len(), "file");
+    if arguments.diff {
+        if count > 0 {
+            terminal.say("note", &format!("{} in {files} would be made", counted(count, "fix")));
+        }
+    } else {
+        for file in &changed {
+            disk::replace(&file.path, &file.before, &file.after)?;
+        }
+        if count > 0 {
+            terminal.say("note", &format!("{} in {files} made", counted(count, "fix")));
+        }
+    }
+    Ok(Fixed { given, changed })
+}
+
+/// What [`fix`] leaves.
+pub(super) struct Fixed {
+    /// The texts, corrected.
+    pub(super) given: Vec<Given>,
+    changed: Vec<Changed>,
+}
+
+impl Fixed {
+    /// A unified diff of every file that would change, its secrets masked, and whether there were any.
+    pub(super) fn patch(&self, arguments: &cli::Validate) -> (String, bool) {
+        let mut patch = String::new();
+        let mut is_masked = false;
+        for file in &self.changed {
+            let [before, after] = [&file.before, &file.after].map(|bytes| {
+                let given = Given { path: file.path.clone(), bytes: bytes.clone(), size: bytes.len() as u64 };
+                let pillars = inputs::parse(vec![given], &arguments.inputs);
+                let (text, masked) = report::patch::masked(&pillars.sources, SourceId(0), &pillars.secrets);
+                is_masked |= masked;
+                text
+            });
+            patch.push_str(&report::patch::patch(&file.path.to_string_lossy(), &before, &after));
+        }
+        (patch, is_masked)
+    }
+}
+
+/// Whether the dialect reads the same values as before, which every safe fix promises.
+fn prove(given: &Given, text: &str, pillars: &Pillars) -> Result<(), Failure> {
+    let read = |text: &str| {
+        let source = crate::source::Source::new("", text);
+        let format = inputs::format_of(&given.path, text, None);
+        pillar::parse(&source, SourceId(0), format, pillars.dialect).map(|parsed| parsed.documents)
+    };
+    let before = read(&String::from_utf8_lossy(&given.bytes));
+    match (before, read(text)) {
+        (Ok(before), Ok(after)) if same_values(&before, &after) => Ok(()),
+        _ => Err(Failure::path(
+            "correct",
+            given.path.to_string_lossy(),
+            "a fix would have changed a value; please report it",
+        )),
+    }
+}

@@ -1,0 +1,37 @@
+//! A text and its corrected form as a unified diff.
+
+use similar::TextDiff;
+
+use super::{MASK, disjoint, place::plain};
+use crate::source::{SourceId, Sources, Span};
+use crate::visible::visible;
+
+/// So many lines are shown around a change.
+const CONTEXT: usize = 3;
+
+/// The diff as `patch -p1` and `git apply` take it; nothing if the texts are the same.
+pub fn patch(path: &str, before: &str, after: &str) -> String {
+    let name = visible(plain(path).trim_start_matches('/')).into_owned();
+    let diff = TextDiff::from_lines(before, after);
+    let (old, new) = (format!("a/{name}"), format!("b/{name}"));
+    diff.unified_diff().context_radius(CONTEXT).header(&old, &new).to_string()
+}
+
+/// A text with its secrets masked, and whether it has any. The lines stay as many as they were.
+pub fn masked(sources: &Sources, id: SourceId, secrets: &[Span]) -> (String, bool) {
+    let text = sources.get(id).text();
+    let mut out = String::with_capacity(text.len());
+    let mut at = 0;
+    let mut is_masked = false;
+    for secret in disjoint(secrets.iter().copied().filter(|secret| secret.source == id), sources) {
+        let range = secret.range();
+        out.push_str(text.get(at..range.start).unwrap_or_default());
+        let hidden = text.get(range.clone()).unwrap_or_default();
+        out.push_str(MASK);
+        out.extend(hidden.chars().filter(|c| *c == '\n'));
+        at = range.end;
+        is_masked = true;
+    }
+    out.push_str(text.get(at..).unwrap_or_default());
+    (out, is_masked)
+}
