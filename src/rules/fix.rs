@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn edits_are_put_in_and_nothing_else_moves() {
         let text = "\u{feff}a: yes\t# ä\r\nb: 010\r\n";
-        let have = fixed(text, &[(18, 21, "10"), (6, 9, "true"), (6, 9, "true")]);
+        let have = fixed(text, &[(19, 22, "10"), (6, 9, "true"), (6, 9, "true")]);
         assert_eq!(have, Fixed { text: "\u{feff}a: true\t# ä\r\nb: 10\r\n".to_owned(), count: 2 });
     }
 
