@@ -1,6 +1,6 @@
 //! Every rule is shown by pillars: `fixtures/rules/NAME` holds `wrong.*`, in which exactly that rule
 //! finds something, `right.*`, in which none does, whatever further `wrong-*.*` the rule needs, and
-//! `diagnostics.txt`, what `validate` says of all the wrong ones. `arguments` may hold further
+//! `diagnostics.txt`, what `validate` says of each of the wrong ones. `arguments` may hold further
 //! arguments, a line each. `make golden` rewrites the texts, and docs/rules.md.
 
 #![allow(clippy::disallowed_methods, reason = "a test may look and tell")]
@@ -97,12 +97,12 @@ fn findings_stand_where_they_stood() {
     let mut wrong = vec![];
     for rule in rule::all().into_iter().filter(|rule| rule.example.is_some()) {
         let folder = folder(rule);
-        let output = validate(&folder, &pillars(&folder, "wrong"), "text");
-        let want = format!(
-            "{}exit code {}\n",
-            String::from_utf8(output.stdout).unwrap(),
-            output.status.code().expect("an exit code")
-        );
+        let mut want = String::new();
+        for pillar in pillars(&folder, "wrong") {
+            let output = validate(&folder, &[pillar], "text");
+            want.push_str(&String::from_utf8(output.stdout).unwrap());
+            want.push_str(&format!("exit code {}\n\n", output.status.code().expect("an exit code")));
+        }
         if !golden(&folder.join("diagnostics.txt"), &want) {
             wrong.push(rule.name);
         }
@@ -193,5 +193,59 @@ fn pillars_that_render_have_no_findings() {
 fn fixed_rules_are_errors() {
     for rule in rule::all() {
         assert!(rule.is_switchable(Severity::Error) || rule.severity == Severity::Error, "{}", rule.name);
+    }
+}
+
+/// What the options say about severities counts for `validate` and for `render`.
+#[test]
+fn severities_are_set_by_options() {
+    let scratch = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(scratch.path().join(name), text).unwrap();
+    let base = "application: web\nvirtualenv_home: /v\n";
+    write("root.yaml", &format!("{base}user: root\nservice: {{timeout: 0}}\n"));
+    write("twice.yaml", &format!("{base}user: deploy\nuser: deploy\n"));
+    write("silent.yaml", &format!("{base}user: root # runsmith: allow(user-root) because it mounts\n"));
+    write("wrong.yaml", "application: web\n");
+    let run = |arguments: &[&str]| {
+        let output = runsmith(scratch.path(), arguments);
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        let rules: Vec<_> = said
+            .lines()
+            .filter_map(|line| line.split_once(": ").map(|(head, _)| head))
+            .filter(|head| head.ends_with(']') && !head.contains(' '))
+            .map(str::to_owned)
+            .collect();
+        (output.status.code().unwrap(), rules.join(" "), said)
+    };
+    for (arguments, code, rules) in [
+        ("root.yaml", 0, "warning[user-root] warning[timeout-zero]"),
+        ("root.yaml --deny user-root", 1, "error[user-root] warning[timeout-zero]"),
+        ("root.yaml --deny user-root,timeout-zero", 1, "error[user-root] error[timeout-zero]"),
+        ("root.yaml --deny all --allow user-root", 1, "error[timeout-zero]"),
+        ("root.yaml --allow user-root --allow timeout-zero", 0, ""),
+        ("root.yaml --allow all --warn user-root", 0, "warning[user-root]"),
+        ("twice.yaml --dialect ansible", 0, "warning[duplicate-key]"),
+        ("twice.yaml --dialect ansible --deny all", 1, "error[duplicate-key]"),
+        ("twice.yaml --dialect ansible --allow duplicate-key", 0, ""),
+        ("twice.yaml --allow duplicate-key", 1, "error[duplicate-key]"),
+        ("silent.yaml --deny all", 0, ""),
+        ("wrong.yaml --allow all", 1, "error[missing-key] error[missing-key]"),
+    ] {
+        for command in ["validate", "render"] {
+            let words: Vec<&str> = std::iter::once(command).chain(arguments.split(' ')).collect();
+            let (have, found, said) = run(&words);
+            assert_eq!((have, found.as_str()), (code, rules), "{command} {arguments}: {said}");
+            let rendered = said.contains("==> /etc/sv/web/");
+            assert_eq!(rendered, command == "render" && code == 0, "{command} {arguments}");
+        }
+    }
+    for (arguments, sentence) in [
+        ("--deny user-rot", "there is no rule `user-rot`; did you mean `user-root`?"),
+        ("--allow missing-key", "cannot be allowed"),
+        ("--deny user-root --allow user-root", "both denied and allowed"),
+    ] {
+        let words: Vec<&str> = ["validate", "root.yaml"].into_iter().chain(arguments.split(' ')).collect();
+        let (code, _, said) = run(&words);
+        assert!(code == 2 && said.contains(sentence), "{arguments}: {said}");
     }
 }

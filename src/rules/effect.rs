@@ -34,9 +34,6 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     if subject.own_key(&["virtualenv"]).is_some() {
         idle(&["virtualenv_home"], "`virtualenv` says where it is".to_owned());
     }
-    if subject.given(&["application"]).is_some() {
-        idle(&["unicorn_application"], "`application` names the service".to_owned());
-    }
     if service.log.kind != LogKind::Svlogd {
         for key in ["size", "number", "processor", "directory"] {
             idle(&["log", key], "only `log.kind: svlogd` has it".to_owned());

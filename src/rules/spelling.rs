@@ -19,24 +19,19 @@ fn scalars(node: &Node, texts: Texts<'_>, secret: bool, found: &mut Vec<Diagnost
         Value::Map(pairs) => {
             for Pair { key, value } in pairs {
                 let name = if let Value::Str(name) = &key.value { name.as_str() } else { "" };
-                if let Value::Str(text) = &key.value
-                    && key.style == Style::Plain
-                    && may_be_special(text)
-                {
-                    found.extend(scalar(key, "this key", texts, false));
-                }
-                let secret = secret || name == "secrets" || Service::is_secret_name(name);
+                found.extend(scalar(key, "", texts, || false));
+                let is_secret = || secret || name == "secrets" || Service::is_secret_name(name);
                 if is_scalar(value) {
-                    found.extend(scalar(value, &format!("`{name}`"), texts, secret));
+                    found.extend(scalar(value, name, texts, is_secret));
                 } else {
-                    scalars(value, texts, secret, found);
+                    scalars(value, texts, is_secret(), found);
                 }
             }
         }
         Value::List(items) => {
             for item in items {
                 if is_scalar(item) {
-                    found.extend(scalar(item, "this item", texts, secret));
+                    found.extend(scalar(item, "", texts, || secret));
                 } else {
                     scalars(item, texts, secret, found);
                 }
@@ -59,11 +54,19 @@ fn may_be_special(text: &str) -> bool {
         || word()
 }
 
-fn scalar(node: &Node, name: &str, texts: Texts<'_>, secret: bool) -> Option<Diagnostic> {
+/// `name` is the key it is the value of; a key or an item has none.
+fn scalar(node: &Node, name: &str, texts: Texts<'_>, is_secret: impl Fn() -> bool) -> Option<Diagnostic> {
     if node.style != Style::Plain || matches!(&node.value, Value::Str(text) if !may_be_special(text)) {
         return None;
     }
     let text = texts.sources.get(node.span.source).slice(node.span);
+    // What most scalars are is the same to everybody.
+    let is_plain = text == "true"
+        || text == "false"
+        || (!text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit()));
+    if is_plain {
+        return None;
+    }
     // A tag, and not the text, made the value what it is.
     let is_as_read = |value: &Value| same(value, &node.value);
     if !read_plain(texts.dialect, text).as_ref().is_some_and(is_as_read) {
@@ -78,6 +81,8 @@ fn scalar(node: &Node, name: &str, texts: Texts<'_>, secret: bool) -> Option<Dia
     if alike(&salt, &ansible) && alike(&ansible, &plain) {
         return None;
     }
+    let secret = is_secret();
+    let name = if name.is_empty() { "this".to_owned() } else { format!("`{name}`") };
     let message = if secret {
         format!("Salt, Ansible and YAML 1.2 read {name} differently")
     } else {
