@@ -111,9 +111,31 @@ pub struct Render {
     /// Makes the directory ROOT hold the tree, each file whole or not at all, and prints what changed
     #[arg(long, value_name = "ROOT")]
     pub out: Option<PathBuf>,
-    /// How the tree, or what changed, is printed
+    /// How the tree, or what changed, is printed; `patch` and `markdown` with --diff
     #[arg(long, default_value = "text")]
     pub format: TreeFormat,
+    /// Shows what --out would change, and writes nothing; exit code 1 if there is a difference
+    #[arg(long, conflicts_with = "out")]
+    pub diff: bool,
+    /// With --diff: the directory that is compared
+    #[arg(long, value_name = "ROOT", requires = "diff", default_value = "/")]
+    pub root: PathBuf,
+    /// With --diff: compares with OLD instead: a pillar, a directory that was rendered with --out, or git:REV, the same
+    /// pillars at that revision (git:main... where HEAD left main)
+    #[arg(long, value_name = "OLD", requires = "diff", conflicts_with = "root")]
+    pub against: Option<String>,
+    /// With --diff: exit code 0 also if there are differences
+    #[arg(long, requires = "diff")]
+    pub exit_zero: bool,
+    /// With --diff: how much changes in each path, and nothing of what
+    #[arg(long, requires = "diff")]
+    pub stat: bool,
+    /// With --diff --format markdown: the longest text, in characters; by default what a comment on GitHub may have
+    #[arg(long, value_name = "CHARACTERS", requires = "diff")]
+    pub limit: Option<usize>,
+    /// Prints one rendered file, and beside each line the keys of the pillar that it comes from
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["out", "diff"])]
+    pub explain: Option<String>,
     /// Templates that replace the built-in ones of the same name; docs/templates.md tells their names and what they see
     #[arg(long, value_name = "DIR")]
     pub templates: Option<PathBuf>,
@@ -123,11 +145,11 @@ pub struct Render {
     /// With --out: leaves it to the kernel when the files reach the disk
     #[arg(long, requires = "out")]
     pub no_sync: bool,
-    /// With --out: removes what earlier runs of the same set made and nobody wants or changed; a service that has gone from the pillar is stopped, unlinked, then removed
-    #[arg(long, requires = "out")]
+    /// With --out (or --diff, which shows it): removes what earlier runs of the same set made and nobody wants or changed; a service that has gone from the pillar is stopped, unlinked, then removed
+    #[arg(long)]
     pub prune: bool,
-    /// With --out: the set that the services belong to; --prune takes away whole services of its own set only
-    #[arg(long, value_name = "NAME", requires = "out", default_value = crate::record::DEFAULT_SET)]
+    /// With --out or --diff: the set that the services belong to; --prune takes away whole services of its own set only
+    #[arg(long, value_name = "NAME", default_value = crate::record::DEFAULT_SET)]
     pub set: String,
     /// With --out: keeps the old version of what is replaced or removed in DIR, a path below ROOT that is not there yet [default: the next number in /var/lib/runsmith/backup]
     #[arg(long, value_name = "DIR", requires = "out", num_args = 0..=1, require_equals = true, default_missing_value = "")]
@@ -144,6 +166,10 @@ pub enum TreeFormat {
     Text,
     /// For programs: path, kind, mode, owner, group, content
     Json,
+    /// A difference, as git apply and patch -p1 take it
+    Patch,
+    /// A difference, for a comment on a pull request
+    Markdown,
 }
 
 /// `validate`.

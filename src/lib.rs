@@ -21,6 +21,7 @@
 pub mod cli;
 pub mod commands;
 pub mod diagnostic;
+pub mod diff;
 pub mod disk;
 pub mod exit;
 pub mod failure;

@@ -78,6 +78,13 @@ impl Tree {
         Ok(Self { entries })
     }
 
+    /// Hides the content of those entries too for which `is_secret` holds.
+    pub fn hide(&mut self, is_secret: impl Fn(&Entry) -> bool) {
+        for entry in &mut self.entries {
+            entry.secret |= is_secret(entry);
+        }
+    }
+
     /// Every entry, parents first.
     pub fn entries(&self) -> &[Entry] {
         &self.entries

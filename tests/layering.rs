@@ -39,7 +39,8 @@ const MAY: &[(&str, &[&str])] = &[
             "visible",
         ],
     ),
-    ("report", &["source", "diagnostic", "rule", "tree", "visible"]),
+    ("diff", &["source", "failure", "pillar", "model", "template", "plan", "services", "tree"]),
+    ("report", &["source", "diagnostic", "rule", "tree", "visible", "diff"]),
     // Effects.
     ("disk", &["failure", "record", "tree", "visible"]),
     // Story.
@@ -49,6 +50,7 @@ const MAY: &[(&str, &[&str])] = &[
         &[
             "cli",
             "diagnostic",
+            "diff",
             "disk",
             "exit",
             "failure",

@@ -76,23 +76,46 @@ pub(crate) fn load(inputs: &Inputs) -> Result<Vec<Given>, Stop> {
 
 /// What the pillars say; each becomes a source, in order.
 pub(crate) fn parse(all: Vec<Given>, inputs: &Inputs) -> Pillars {
-    let dialect = match inputs.dialect {
-        DialectName::Salt => Dialect::Salt,
-        DialectName::Ansible => Dialect::Ansible,
-        DialectName::Yaml12 => Dialect::Yaml12,
-    };
-    let mut sources = Sources::new();
-    let mut found = vec![];
-    let mut documents = vec![];
-    let mut secrets = vec![];
-    let mut silences = vec![];
+    let mut reading = Reading::new(inputs, Sources::new());
     for Given { path, bytes, size } in all {
-        let name = path.to_string_lossy().into_owned();
+        reading.add(path.to_string_lossy().into_owned(), &path, bytes, size);
+    }
+    reading.pillars
+}
+
+/// Pillars that are being read, from wherever their bytes come.
+pub(crate) struct Reading {
+    input_format: Option<InputFormat>,
+    pub(crate) pillars: Pillars,
+}
+
+impl Reading {
+    /// Reads as the arguments say; new texts come behind those that `sources` has.
+    pub(crate) fn new(inputs: &Inputs, sources: Sources) -> Self {
+        let dialect = match inputs.dialect {
+            DialectName::Salt => Dialect::Salt,
+            DialectName::Ansible => Dialect::Ansible,
+            DialectName::Yaml12 => Dialect::Yaml12,
+        };
+        let pillars = Pillars {
+            documents: vec![],
+            findings: vec![],
+            sources,
+            secrets: vec![],
+            silences: vec![],
+            dialect,
+        };
+        Self { input_format: inputs.input_format, pillars }
+    }
+
+    /// One more text of `size` bytes (of which too many need not be there); findings call it `name`.
+    pub(crate) fn add(&mut self, name: String, path: &Path, bytes: Vec<u8>, size: u64) {
+        let Pillars { documents, findings: found, sources, secrets, silences, dialect } = &mut self.pillars;
         let id = sources.next_id();
         if let Some(finding) = pillar::too_large(size, id) {
             sources.add(Source::new(name, ""));
             found.push(finding);
-            continue;
+            return;
         }
         let source = match Source::from_bytes(&name, bytes, id) {
             Ok(source) => source,
@@ -101,11 +124,11 @@ pub(crate) fn parse(all: Vec<Given>, inputs: &Inputs) -> Pillars {
                 secrets.extend(services::secrets_in_text(source.text(), id));
                 sources.add(source);
                 found.push(finding);
-                continue;
+                return;
             }
         };
-        let format = format_of(&path, source.text(), inputs.input_format);
-        match pillar::parse(&source, id, format, dialect) {
+        let format = format_of(path, source.text(), self.input_format);
+        match pillar::parse(&source, id, format, *dialect) {
             Ok(parsed) => {
                 let in_document = |node| services::secrets_in_document(node, source.text());
                 secrets.extend(parsed.documents.iter().flat_map(in_document));
@@ -127,7 +150,6 @@ pub(crate) fn parse(all: Vec<Given>, inputs: &Inputs) -> Pillars {
         }
         sources.add(source);
     }
-    Pillars { documents, findings: found, sources, secrets, silences, dialect }
 }
 
 /// Files are told by their names, standard input by what was said of it, or by what it holds.
@@ -139,6 +161,11 @@ pub(crate) fn format_of(path: &Path, text: &str, said: Option<InputFormat>) -> F
         _ if has_ending(path, "json") => Format::Json,
         _ => Format::Yaml,
     }
+}
+
+/// Does a directory of pillars have it, by its ending?
+pub(crate) fn is_pillar(path: &Path) -> bool {
+    ENDINGS.iter().any(|ending| has_ending(path, ending))
 }
 
 /// What begins like JSON and is JSON's own kind of text is read as JSON. YAML's flow style begins
@@ -153,7 +180,7 @@ fn has_ending(path: &Path, ending: &str) -> bool {
 }
 
 /// The files that are meant: a directory stands for the pillars below it, in the order of their names.
-fn files(pillars: &[PathBuf]) -> Result<Vec<PathBuf>, Stop> {
+pub(crate) fn files(pillars: &[PathBuf]) -> Result<Vec<PathBuf>, Stop> {
     let mut files = vec![];
     for pillar in pillars {
         if pillar.as_os_str() != "-" && pillar.is_dir() {
@@ -189,7 +216,7 @@ fn search(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()
     }
     names.sort_by(|a, b| a.0.cmp(&b.0));
     for (path, kind) in names {
-        if ENDINGS.iter().any(|ending| has_ending(&path, ending)) {
+        if is_pillar(&path) {
             // A link that leads nowhere is somebody's pillar that is missing: reading it says so.
             let kind = if kind.is_symlink() {
                 std::fs::metadata(&path).map(|file| file.file_type())
@@ -207,7 +234,7 @@ fn search(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()
 }
 
 /// The bytes of a file and how many it has; no more than the limit and one are kept.
-fn bytes(path: &Path) -> Result<(Vec<u8>, u64), Failure> {
+pub(crate) fn bytes(path: &Path) -> Result<(Vec<u8>, u64), Failure> {
     let refuse = |error: io::Error| Failure::path("read", path.to_string_lossy(), error);
     let mut bytes = vec![];
     if path.as_os_str() == "-" {

@@ -2,8 +2,10 @@
 
 #![allow(clippy::disallowed_methods, reason = "commands are where arguments, environment and files are read")]
 
+mod diff;
 mod file;
 mod fix;
+mod git;
 mod inputs;
 mod judge;
 mod progress;

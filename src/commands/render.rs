@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use super::judge::levels;
-use super::{Outcome, Stop, Terminal, file, inputs, nothing, threads};
+use super::{Outcome, Stop, Terminal, diff, file, inputs, nothing, threads};
 use crate::cli::{self, TreeFormat};
 use crate::disk;
 use crate::exit::Exit;
@@ -12,13 +12,24 @@ use crate::failure::Failure;
 use crate::report;
 use crate::rules::Texts;
 use crate::rules::judge::judge;
-use crate::services::{self, Rendered, Services};
+use crate::services::{self, Asked, Rendered, Services};
 use crate::template::Templates;
 
 /// The largest of the built-in templates has 50 KiB; what is so much larger is no template.
 const MAX_TEMPLATE_MIB: u64 = 1;
 
 pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcome {
+    if arguments.diff || arguments.explain.is_some() {
+        return diff::diff(arguments, terminal);
+    }
+    if matches!(arguments.format, TreeFormat::Patch | TreeFormat::Markdown) {
+        return Err(Failure::Usage("--format patch and --format markdown need --diff".to_owned()).into());
+    }
+    if arguments.prune && arguments.out.is_none() {
+        return Err(
+            Failure::Usage("--prune needs --out, or --diff to show what it would remove".to_owned()).into()
+        );
+    }
     let templates = templates(arguments.templates.as_deref())?;
     let levels = levels(&arguments.severities)?;
     let pillars = inputs::read(&arguments.inputs)?;
@@ -36,12 +47,13 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
     let mut secrets = pillars.secrets;
     secrets.extend(services::secret_spans(&applications));
     let set = arguments.out.is_some().then_some(arguments.set.as_str());
+    let asked = Asked { threads: threads(), set, known: false };
     let texts = Texts { sources: &pillars.sources, dialect: pillars.dialect };
     let judged = |found| {
         let found = [pillars.findings, found].concat();
         judge(found, &pillars.silences, &levels, &pillars.sources, key.is_none())
     };
-    let rendered = match services::render(applications, &templates, texts, threads(), set, judged)? {
+    let rendered = match services::render(applications, &templates, texts, asked, judged)? {
         Rendered::Services(services, found) => {
             terminal.findings(&found, &pillars.sources, &secrets);
             services
@@ -56,9 +68,7 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
                     let colour = terminal.result_coloured();
                     report::tree::text(&rendered.tree, arguments.show_secrets, colour, &mut terminal.out)?;
                 }
-                TreeFormat::Json => {
-                    report::tree::json(&rendered.tree, arguments.show_secrets, &mut terminal.out)?
-                }
+                _ => report::tree::json(&rendered.tree, arguments.show_secrets, &mut terminal.out)?,
             }
             Ok(Exit::Clean)
         }
@@ -89,7 +99,7 @@ fn put(services: &Services, root: &Path, arguments: &cli::Render, terminal: &mut
             }
             match arguments.format {
                 TreeFormat::Text => report::tree::changes_text(&applied.changes, &mut terminal.out)?,
-                TreeFormat::Json => report::tree::changes_json(&applied.changes, &mut terminal.out)?,
+                _ => report::tree::changes_json(&applied.changes, &mut terminal.out)?,
             }
             Ok(Exit::Clean)
         }
@@ -103,7 +113,7 @@ fn put(services: &Services, root: &Path, arguments: &cli::Render, terminal: &mut
 }
 
 /// The built-in templates, some replaced by the files of a directory and checked against the model.
-fn templates(directory: Option<&Path>) -> Result<Templates, Failure> {
+pub(super) fn templates(directory: Option<&Path>) -> Result<Templates, Failure> {
     let Some(directory) = directory else { return Templates::built_in() };
     let mut replacements = vec![];
     let refuse =
@@ -111,7 +121,7 @@ fn templates(directory: Option<&Path>) -> Result<Templates, Failure> {
     for entry in std::fs::read_dir(directory).map_err(refuse)? {
         let path = entry.map_err(refuse)?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if name.starts_with('.') || name.ends_with('~') {
+        if !is_template(&name) {
             continue;
         }
         let refuse = |error| Failure::path("read the template", path.to_string_lossy(), error);
@@ -119,14 +129,24 @@ fn templates(directory: Option<&Path>) -> Result<Templates, Failure> {
         let text = String::from_utf8(bytes).map_err(|_| refuse(std::io::Error::other("it is no UTF-8")))?;
         replacements.push((name, text));
     }
+    replace(replacements, &directory.display().to_string())
+}
+
+/// Hidden files and an editor's copies are none.
+pub(super) fn is_template(name: &str) -> bool {
+    !name.starts_with('.') && !name.ends_with('~')
+}
+
+/// The built-in templates, some replaced, from a place that messages call `place`.
+pub(super) fn replace(mut replacements: Vec<(String, String)>, place: &str) -> Result<Templates, Failure> {
     replacements.sort();
-    let place = |failure| match failure {
-        Failure::Template(sentence) => Failure::Template(format!("{}/{sentence}", directory.display())),
+    let placed = |failure| match failure {
+        Failure::Template(sentence) => Failure::Template(format!("{place}/{sentence}")),
         other => other,
     };
-    let templates = Templates::with(replacements).map_err(place)?;
+    let templates = Templates::with(replacements).map_err(placed)?;
     for context in services::specimens()? {
-        templates.check(&context).map_err(place)?;
+        templates.check(&context).map_err(placed)?;
     }
     Ok(templates)
 }

@@ -46,6 +46,7 @@
 mod backup;
 mod commit;
 mod directory;
+mod leaving;
 mod leftover;
 mod lock;
 mod names;
@@ -68,6 +69,7 @@ use crate::record::{Record, Retired};
 use crate::tree::{Change, Entry, Tree};
 use crate::visible::visible;
 
+pub use leaving::read_recorded;
 pub use read::{Found, read, read_all};
 pub use replace::replace;
 

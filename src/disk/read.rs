@@ -21,7 +21,12 @@ pub struct Found {
     pub tree: Tree,
     /// One failure for each path that could not be.
     pub unreadable: Vec<Failure>,
+    /// The same paths as the tree has them: nobody knows what is there and below.
+    pub unknown: Vec<String>,
 }
+
+/// Files larger than this are not read: none of ours is, and an application may have made it.
+const MAX_BYTES: i64 = 32 << 20;
 
 /// Reads what is below `root` at the paths of `want`; paths where nothing is are left out. The
 /// same links are followed as by [`apply`](super::apply). What is secret in `want` is secret here.
@@ -30,7 +35,7 @@ pub fn read(root: &Path, want: &Tree) -> Result<Found, Failure> {
     if let Err(error) = std::fs::metadata(root)
         && error.kind() == std::io::ErrorKind::NotFound
     {
-        return Ok(Found { tree: Tree::default(), unreadable: vec![] });
+        return Ok(Found { tree: Tree::default(), unreadable: vec![], unknown: vec![] });
     }
     let mut reader = Reader::new();
     reader.wanted(&Directory::root(root)?, 1, &entries);
@@ -49,17 +54,23 @@ struct Reader {
     ids: Ids,
     entries: Vec<Entry>,
     unreadable: Vec<Failure>,
+    unknown: Vec<String>,
 }
 
 impl Reader {
     fn new() -> Self {
-        Self { ids: Ids::host(), entries: vec![], unreadable: vec![] }
+        Self { ids: Ids::host(), entries: vec![], unreadable: vec![], unknown: vec![] }
+    }
+
+    fn fail(&mut self, path: &str, failure: Failure) {
+        self.unreadable.push(failure);
+        self.unknown.push(path.to_owned());
     }
 
     fn found(self) -> Result<Found, Failure> {
         // Every path was visited once, so that none can clash with another.
         let tree = Tree::new(self.entries).unwrap_or_default();
-        Ok(Found { tree, unreadable: self.unreadable })
+        Ok(Found { tree, unreadable: self.unreadable, unknown: self.unknown })
     }
 
     fn wanted(&mut self, dir: &Directory, at: usize, entries: &[&Entry]) {
@@ -68,7 +79,7 @@ impl Reader {
             let wants_directory = group.entry.is_none_or(|entry| entry.kind == Kind::Directory);
             let step = if wants_directory { dir.step(group.name) } else { Ok(Step::Other("file")) };
             match step {
-                Err(failure) => self.unreadable.push(failure),
+                Err(failure) => self.fail(group.path, failure),
                 Ok(Step::Missing) => {}
                 Ok(Step::Directory(found)) => {
                     if group.entry.is_some() {
@@ -78,11 +89,11 @@ impl Reader {
                 }
                 Ok(Step::Other(_)) if group.entry.is_none() => {
                     let reason = "something that is not a directory is in its place";
-                    self.unreadable.push(Failure::path("read", dir.path_of(group.name), reason));
+                    self.fail(group.path, Failure::path("read", dir.path_of(group.name), reason));
                 }
                 Ok(Step::Other(_)) => {
                     if let Err(failure) = self.one(dir, group.name, group.path, secret) {
-                        self.unreadable.push(failure);
+                        self.fail(group.path, failure);
                     }
                 }
             }
@@ -93,7 +104,7 @@ impl Reader {
         let fail = |error| failure("list", dir.path().to_owned(), error);
         let names = match Dir::read_from(dir.fd()).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
             Ok(names) => names,
-            Err(error) => return self.unreadable.push(fail(error)),
+            Err(error) => return self.fail(path, fail(error)),
         };
         for name in names {
             let name = name.file_name();
@@ -102,11 +113,11 @@ impl Reader {
             }
             let Ok(name) = name.to_str() else {
                 let place = dir.path_of(&name.to_string_lossy());
-                self.unreadable.push(Failure::path("read", place, "its name is not UTF-8"));
+                self.fail(path, Failure::path("read", place, "its name is not UTF-8"));
                 continue;
             };
             if depth == super::MAX_DEPTH {
-                self.unreadable.push(Failure::path("read", dir.path_of(name), "too many directories deep"));
+                self.fail(path, Failure::path("read", dir.path_of(name), "too many directories deep"));
                 continue;
             }
             let place = format!("{path}/{name}");
@@ -121,7 +132,7 @@ impl Reader {
                 Ok(())
             });
             if let Err(failure) = result {
-                self.unreadable.push(failure);
+                self.fail(&place, failure);
             }
         }
     }
@@ -150,6 +161,9 @@ impl Reader {
                 // It would show somebody a file that they cannot read, under a name they made.
                 let reason = "it has several names (hard links), and others than root can write here";
                 return Err(Failure::path("read", dir.path_of(name), reason));
+            }
+            FileType::RegularFile if stat.st_size > MAX_BYTES => {
+                return Err(Failure::path("read", dir.path_of(name), "it is larger than 32 MiB"));
             }
             FileType::RegularFile => Kind::File(read_whole(fd).map_err(fail)?),
             FileType::Directory => Kind::Directory,

@@ -165,7 +165,7 @@ fn directory(root: &Directory) -> Result<Option<Directory>, Failure> {
 }
 
 /// The records of the run's own services; with pruning, of every service.
-fn read(root: &Directory, recording: Recording<'_>) -> Result<Vec<Record>, Failure> {
+pub(super) fn read(root: &Directory, recording: Recording<'_>) -> Result<Vec<Record>, Failure> {
     let Some(dir) = directory(root)? else { return Ok(vec![]) };
     let fail = |error| failure("list", dir.path().to_owned(), error);
     let mut names: BTreeSet<String> = recording.records.iter().map(|record| record.service.clone()).collect();

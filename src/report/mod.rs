@@ -1,5 +1,6 @@
 //! Findings as people and programs want them: one file per format.
 
+pub mod diff;
 mod excerpt;
 pub mod github;
 pub mod gitlab;

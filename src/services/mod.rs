@@ -109,6 +109,34 @@ pub struct Services {
     pub records: Vec<Record>,
     /// Services that are not enabled: no link leads to them.
     pub disabled: Vec<Retired>,
+    /// The services, in the order of the pillars, if they were asked for.
+    pub known: Vec<Known>,
+    /// For each entry of the tree the index of the application that wants it; the first, if several do.
+    pub owners: Vec<usize>,
+}
+
+/// A service and what its pillar says: enough to say where each of its lines comes from.
+#[derive(Debug)]
+pub struct Known {
+    /// The service.
+    pub service: Arc<Service>,
+    /// As in [`Placed`].
+    pub key: String,
+    /// As in [`Placed`].
+    pub span: Span,
+    /// As in [`Placed`].
+    pub node: Node,
+}
+
+/// How services are worked out.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// By so many threads; the result is the same with any number.
+    pub threads: usize,
+    /// The set that they belong to; without one there are no records.
+    pub set: Option<&'a str>,
+    /// Keep [`Services::known`].
+    pub known: bool,
 }
 
 /// Services, or why there are none.
@@ -128,6 +156,7 @@ struct Planned {
     entries: Vec<Entry>,
     record: Option<Record>,
     disabled: Option<Retired>,
+    known: Option<Known>,
 }
 
 /// What all applications come to.
@@ -137,14 +166,14 @@ struct All {
     wanted: Vec<Wanted>,
     records: Vec<Record>,
     disabled: Vec<Retired>,
+    known: Vec<Known>,
     found: Vec<Diagnostic>,
 }
 
-/// An entry, and the application that wants it.
-type Wanted = (Entry, Span);
+/// An entry, and which application wants it.
+type Wanted = (Entry, usize);
 
-/// Every file of every application, worked out by so many `threads`; the result is the same with any
-/// number. With a `set` that they belong to, there are records of them as well.
+/// Every file of every application.
 ///
 /// `judge` gets everything that is found and gives what is to be told: with an error among that,
 /// there are no services.
@@ -152,17 +181,24 @@ pub fn render(
     applications: Vec<Application>,
     templates: &Templates,
     texts: Texts<'_>,
-    threads: usize,
-    set: Option<&str>,
+    asked: Asked<'_>,
     judge: impl FnOnce(Vec<Diagnostic>) -> Vec<Diagnostic>,
 ) -> Result<Rendered, Failure> {
-    let All { wanted, records, disabled, found } = plan_all(applications, templates, texts, threads, set)?;
+    let All { wanted, records, disabled, known, found } = plan_all(applications, templates, texts, asked)?;
     let found = judge(found);
     if found.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
         return Ok(Rendered::Findings(found));
     }
-    match Tree::new(wanted.into_iter().map(|(entry, _)| entry).collect()) {
-        Ok(tree) => Ok(Rendered::Services(Services { tree, records, disabled }, found)),
+    let mut owners: Vec<usize> = vec![];
+    let mut entries: Vec<Entry> = Vec::with_capacity(wanted.len());
+    for (entry, owner) in wanted {
+        if asked.known && entries.last().is_none_or(|last| last.path != entry.path) {
+            owners.push(owner);
+        }
+        entries.push(entry);
+    }
+    match Tree::new(entries) {
+        Ok(tree) => Ok(Rendered::Services(Services { tree, records, disabled, known, owners }, found)),
         // `clashes` has found and placed every one before.
         Err(clashes) => Err(Failure::Usage(format!("{} paths are wanted twice", clashes.len()))),
     }
@@ -175,37 +211,39 @@ pub fn check(
     threads: usize,
 ) -> Result<Vec<Diagnostic>, Failure> {
     let templates = Templates::built_in()?;
-    plan_all(applications, &templates, texts, threads, None).map(|all| all.found)
+    let asked = Asked { threads, set: None, known: false };
+    plan_all(applications, &templates, texts, asked).map(|all| all.found)
 }
 
 fn plan_all(
     applications: Vec<Application>,
     templates: &Templates,
     texts: Texts<'_>,
-    threads: usize,
-    set: Option<&str>,
+    asked: Asked<'_>,
 ) -> Result<All, Failure> {
     let checker = Checker::new();
     let mut all = All::default();
     let mut planned = Vec::with_capacity(applications.len());
-    for result in in_parallel(applications, threads, |application| {
-        plan_one(application, &checker, templates, texts, set)
+    for result in in_parallel(applications, asked.threads, |application| {
+        plan_one(application, &checker, templates, texts, asked)
     }) {
         let (one, found) = result?;
         planned.extend(one);
         all.found.extend(found);
     }
     let twice = double_names(&planned);
+    let spans: Vec<Span> = planned.iter().map(|one| one.span).collect();
     // Two of one name want the same paths and addresses, and that has been said.
     if twice.is_empty() {
         let claims: Vec<Claims> = planned.iter_mut().map(|one| std::mem::take(&mut one.claims)).collect();
         all.found.extend(rules::clashes(&claims));
         all.records.extend(planned.iter_mut().filter_map(|one| one.record.take()));
         all.disabled.extend(planned.iter_mut().filter_map(|one| one.disabled.take()));
+        all.known.extend(planned.iter_mut().filter_map(|one| one.known.take()));
         all.wanted = in_order(planned);
     }
     all.found.extend(twice);
-    all.found.extend(clashes(&all.wanted));
+    all.found.extend(clashes(&all.wanted, &spans));
     Ok(all)
 }
 
@@ -215,7 +253,7 @@ fn plan_one(
     checker: &Checker,
     templates: &Templates,
     texts: Texts<'_>,
-    set: Option<&str>,
+    asked: Asked<'_>,
 ) -> Result<(Option<Planned>, Vec<Diagnostic>), Failure> {
     let spelling = rules::check_spelling(&application.node, texts);
     let placed = match service(application, checker) {
@@ -242,8 +280,10 @@ fn plan_one(
         link: place.link.clone(),
         wait,
     });
-    let record = set.map(|set| Record::new(name, set, &place.directory, wait, &entries));
-    let planned = Planned { name: name.clone(), span: placed.span, claims, entries, record, disabled };
+    let record = asked.set.map(|set| Record::new(name, set, &place.directory, wait, &entries));
+    let (name, span) = (name.clone(), placed.span);
+    let known = asked.known.then(|| Known { service, key: placed.key, span, node: placed.node });
+    let planned = Planned { name, span, claims, entries, record, disabled, known };
     Ok((Some(planned), found))
 }
 
@@ -294,7 +334,7 @@ fn double_names(planned: &[Planned]) -> Vec<Diagnostic> {
     found
 }
 
-/// All entries in the order of their paths, each with the place of the application that wants it.
+/// All entries in the order of their paths, each with the application that wants it.
 ///
 /// Each application's are in order; what begins with the same two steps (`/etc/sv`, `/var/www`) is
 /// brought together first. Applications mostly come in the order of their names, so the sort then
@@ -302,9 +342,9 @@ fn double_names(planned: &[Planned]) -> Vec<Diagnostic> {
 fn in_order(planned: Vec<Planned>) -> Vec<Wanted> {
     /// Where every application has a place of its own, bringing together does not help.
     const MOST_PARTS: usize = 32;
-    let mut parts: Vec<(String, Vec<(Entry, Span)>)> = vec![];
+    let mut parts: Vec<(String, Vec<Wanted>)> = vec![];
     let mut count = 0;
-    for Planned { span, entries, .. } in planned {
+    for (owner, Planned { entries, .. }) in planned.into_iter().enumerate() {
         count += entries.len();
         let mut at = 0;
         for entry in entries {
@@ -315,7 +355,7 @@ fn in_order(planned: Vec<Planned>) -> Vec<Wanted> {
             if at == parts.len() {
                 parts.push((first_steps(&entry.path).to_owned(), vec![]));
             }
-            parts[at].1.push((entry, span));
+            parts[at].1.push((entry, owner));
         }
     }
     parts.sort_by(|a, b| a.0.cmp(&b.0));
@@ -330,8 +370,8 @@ fn first_steps(path: &str) -> &str {
     path.match_indices('/').nth(2).map_or(path, |(end, _)| &path[..end])
 }
 
-/// Paths that are wanted for different things; `wanted` is in order.
-fn clashes(wanted: &[(Entry, Span)]) -> Vec<Diagnostic> {
+/// Paths that are wanted for different things; `wanted` is in order, `spans` are the applications' places.
+fn clashes(wanted: &[Wanted], spans: &[Span]) -> Vec<Diagnostic> {
     let mut found = vec![];
     for pair in wanted.windows(2) {
         if let [(one, first), (two, second)] = pair
@@ -340,11 +380,11 @@ fn clashes(wanted: &[(Entry, Span)]) -> Vec<Diagnostic> {
         {
             let message = format!("{} is wanted twice, and not alike", visible(&one.path));
             let diagnostic =
-                Diagnostic::error(&rule::PATH_CLASH, message).at(*second, "this application wants it");
+                Diagnostic::error(&rule::PATH_CLASH, message).at(spans[*second], "this application wants it");
             found.push(if first == second {
                 diagnostic
             } else {
-                diagnostic.at(*first, "and so does this one")
+                diagnostic.at(spans[*first], "and so does this one")
             });
         }
     }

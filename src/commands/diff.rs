@@ -1,0 +1,267 @@
+//! `runsmith render --diff`: what a change does, before it is made; and `--explain`.
+
+use std::path::{Path, PathBuf};
+
+use super::inputs::{self, Pillars, Reading};
+use super::judge::levels;
+use super::render::templates;
+use super::{Outcome, Stop, Terminal, any_error, git, nothing, threads, width};
+use crate::cli::{self, TreeFormat};
+use crate::diff::{self, Options, Side, provenance};
+use crate::disk;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::plan::MARKER;
+use crate::report;
+use crate::rules::Texts as RuleTexts;
+use crate::rules::judge::judge;
+use crate::services::{self, Asked, Rendered, Services};
+use crate::source::{Sources, Span};
+use crate::template::Templates;
+use crate::tree::Kind;
+use crate::visible::visible;
+
+/// What is compared with.
+enum Old {
+    /// What lies on a disk.
+    Disk(disk::Found),
+    /// What other pillars make, and with which templates.
+    Host(Box<Services>, Option<Box<Templates>>),
+}
+
+/// The pillars of both sides while they are read: their texts are numbered through.
+struct Texts {
+    sources: Sources,
+    secrets: Vec<Span>,
+}
+
+pub(super) fn diff(arguments: &cli::Render, terminal: &mut Terminal) -> Outcome {
+    let templates = templates(arguments.templates.as_deref())?;
+    let mut texts = Texts { sources: Sources::new(), secrets: vec![] };
+    let pillars = inputs::read_all(&arguments.inputs)?;
+    let Some(new) = host(pillars, &templates, arguments, &mut texts, terminal)? else {
+        return Ok(Exit::Trouble);
+    };
+    if new.known.is_empty() {
+        return Err(Failure::Usage(nothing(arguments.key.as_deref())).into());
+    }
+    if let Some(path) = &arguments.explain {
+        return explain(path, &new, &templates, &texts.sources, arguments, terminal);
+    }
+    let old = match &arguments.against {
+        None => disk(on_root(arguments, &new, terminal)?),
+        Some(against) => match against.strip_prefix("git:") {
+            Some(revision) => {
+                let found = git::read(revision, arguments)?;
+                let mut reading = Reading::new(&arguments.inputs, std::mem::take(&mut texts.sources));
+                for text in found.texts {
+                    reading.add(text.name, &text.path, text.bytes, text.size);
+                }
+                let used = found.templates.as_ref().unwrap_or(&templates);
+                let Some(host) = host(reading.pillars, used, arguments, &mut texts, terminal)? else {
+                    return Ok(Exit::Trouble);
+                };
+                Old::Host(Box::new(host), found.templates.map(Box::new))
+            }
+            None => {
+                let Some(old) = other(Path::new(against), &templates, arguments, &mut texts, terminal)?
+                else {
+                    return Ok(Exit::Trouble);
+                };
+                old
+            }
+        },
+    };
+    compare(&old, &new, &templates, &texts.sources, arguments, terminal)
+}
+
+/// What pillars make; `None` if they are wrong, which has been said then.
+fn host(
+    pillars: Pillars,
+    templates: &Templates,
+    arguments: &cli::Render,
+    texts: &mut Texts,
+    terminal: &mut Terminal,
+) -> Result<Option<Services>, Stop> {
+    let Pillars { documents, findings, sources, secrets, silences, dialect } = pillars;
+    texts.sources = sources;
+    texts.secrets.extend(secrets);
+    let key = arguments.key.as_deref();
+    let applications = match services::applications(documents, key) {
+        Ok(applications) if !any_error(&findings) => applications,
+        result => {
+            let found = [findings, result.err().unwrap_or_default()].concat();
+            terminal.findings(&found, &texts.sources, &texts.secrets);
+            return Ok(None);
+        }
+    };
+    texts.secrets.extend(services::secret_spans(&applications));
+    let levels = levels(&arguments.severities)?;
+    let judged = |found| {
+        let found = [findings, found].concat();
+        judge(found, &silences, &levels, &texts.sources, key.is_none())
+    };
+    let spoken = RuleTexts { sources: &texts.sources, dialect };
+    let asked = Asked {
+        threads: threads(),
+        set: arguments.against.is_none().then_some(arguments.set.as_str()),
+        known: true,
+    };
+    match services::render(applications, templates, spoken, asked, judged)? {
+        Rendered::Services(services, found) => {
+            terminal.findings(&found, &texts.sources, &texts.secrets);
+            Ok(Some(services))
+        }
+        Rendered::Findings(found) => {
+            terminal.findings(&found, &texts.sources, &texts.secrets);
+            Ok(None)
+        }
+    }
+}
+
+/// What was read from a disk: a file is a secret if its owner alone may read it, or if it is a
+/// variable of a service.
+fn disk(mut found: disk::Found) -> Old {
+    found.tree.hide(|entry| {
+        let variable = entry.path.rsplit('/').nth(1) == Some("env");
+        matches!(entry.kind, Kind::File(_)) && (entry.mode & 0o077 == 0 || variable)
+    });
+    Old::Disk(found)
+}
+
+/// What lies on ROOT of all that a run with these arguments would touch.
+fn on_root(arguments: &cli::Render, new: &Services, terminal: &mut Terminal) -> Result<disk::Found, Failure> {
+    let recording = disk::Recording {
+        set: &arguments.set,
+        records: &new.records,
+        disabled: &new.disabled,
+        prune: arguments.prune,
+    };
+    let (found, notes) = disk::read_recorded(&arguments.root, &new.tree, recording)?;
+    for note in notes {
+        terminal.say("note", &note.to_string());
+    }
+    Ok(found)
+}
+
+/// A pillar, a directory of pillars, or a directory that was rendered: that is one which holds a run
+/// script that says it is runsmith's, or nothing at all.
+fn other(
+    path: &Path,
+    templates: &Templates,
+    arguments: &cli::Render,
+    texts: &mut Texts,
+    terminal: &mut Terminal,
+) -> Result<Option<Old>, Stop> {
+    if path.is_dir() {
+        let found = disk::read_all(path)?;
+        let ours = |kind: &Kind| matches!(kind, Kind::File(bytes) if contains(bytes, MARKER.as_bytes()));
+        let entries = found.tree.entries();
+        let rendered = entries.iter().any(|entry| entry.path.ends_with("/run") && ours(&entry.kind));
+        if rendered || entries.is_empty() {
+            return Ok(Some(disk(found)));
+        }
+    }
+    let mut reading = Reading::new(&arguments.inputs, std::mem::take(&mut texts.sources));
+    for file in inputs::files(&[PathBuf::from(path)])? {
+        let (bytes, size) = inputs::bytes(&file)?;
+        reading.add(file.to_string_lossy().into_owned(), &file, bytes, size);
+    }
+    let host = host(reading.pillars, templates, arguments, texts, terminal)?;
+    Ok(host.map(|host| Old::Host(Box::new(host), None)))
+}
+
+fn contains(bytes: &[u8], text: &[u8]) -> bool {
+    bytes.windows(text.len()).any(|piece| piece == text)
+}
+
+fn compare(
+    old: &Old,
+    new: &Services,
+    templates: &Templates,
+    sources: &Sources,
+    arguments: &cli::Render,
+    terminal: &mut Terminal,
+) -> Outcome {
+    let (tree, host, used, found) = match old {
+        Old::Disk(found) => (&found.tree, None, templates, Some(found)),
+        Old::Host(host, used) => (&host.tree, Some(&**host), used.as_deref().unwrap_or(templates), None),
+    };
+    let unknown = found.map_or(&[][..], |found| found.unknown.as_slice());
+    let root = rustix::process::geteuid().is_root();
+    if !root && found.is_some() {
+        terminal.say("note", "owners and groups are not compared: only root can set them");
+    }
+    let options = Options {
+        owners: root || found.is_none(),
+        show_secrets: arguments.show_secrets,
+        causes: !arguments.stat,
+        unknown,
+    };
+    let old = Side { tree, host, templates: used };
+    let new = Side { tree: &new.tree, host: Some(new), templates };
+    let diff = diff::diff(old, new, sources, options)?;
+    let unreadable: Vec<String> =
+        found.into_iter().flat_map(|found| &found.unreadable).map(ToString::to_string).collect();
+    let (colour, columns) = (terminal.result_coloured(), width(std::io::stdout()));
+    match arguments.format {
+        TreeFormat::Json => report::diff::json(&diff, &unreadable, &mut terminal.out)?,
+        _ if arguments.stat => report::diff::stat(&diff, colour, columns, &mut terminal.out)?,
+        TreeFormat::Text => report::diff::text(&diff, colour, &mut terminal.out)?,
+        TreeFormat::Markdown => {
+            let limit = arguments.limit.unwrap_or(report::diff::GITHUB_LIMIT);
+            report::diff::markdown(&diff, limit, &mut terminal.out)?;
+        }
+        TreeFormat::Patch => {
+            let masked = report::diff::patch(&diff, arguments.show_secrets, &mut terminal.out)?;
+            if masked > 0 {
+                let files =
+                    if masked == 1 { "1 secret file is" } else { &format!("{masked} secret files are") };
+                terminal.say("note", &format!("{files} left out of the patch; --show-secrets puts them in"));
+            }
+        }
+    }
+    for failure in &unreadable {
+        terminal.say("error", failure);
+    }
+    Ok(match (unreadable.is_empty(), diff.services.is_empty() || arguments.exit_zero) {
+        (false, _) => Exit::Trouble,
+        (true, true) => Exit::Clean,
+        (true, false) => Exit::Findings,
+    })
+}
+
+/// Prints one file and what each line comes from.
+fn explain(
+    path: &str,
+    new: &Services,
+    templates: &Templates,
+    sources: &Sources,
+    arguments: &cli::Render,
+    terminal: &mut Terminal,
+) -> Outcome {
+    let entries = new.tree.entries();
+    let at = entries.iter().position(|entry| entry.path == path && matches!(entry.kind, Kind::File(_)));
+    let known = at.and_then(|at| new.known.get(*new.owners.get(at)?));
+    let (Some(at), Some(known)) = (at, known) else {
+        let sentence = format!("--explain: no file {} is rendered", visible(path));
+        return Err(Failure::Usage(sentence).into());
+    };
+    let Some(mut lines) = provenance::explain(known, path, templates, sources)? else {
+        return Ok(Exit::Trouble);
+    };
+    if entries[at].secret && !arguments.show_secrets {
+        for line in &mut lines {
+            line.text = diff::MASK.to_owned();
+        }
+    }
+    match arguments.format {
+        TreeFormat::Json => report::diff::explained_json(path, &lines, &mut terminal.out)?,
+        TreeFormat::Text => report::diff::explained(&lines, terminal.result_coloured(), &mut terminal.out)?,
+        TreeFormat::Patch | TreeFormat::Markdown => {
+            let sentence = "--explain prints --format text or json".to_owned();
+            return Err(Failure::Usage(sentence).into());
+        }
+    }
+    Ok(Exit::Clean)
+}

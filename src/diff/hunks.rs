@@ -1,0 +1,203 @@
+//! Lines that differ, in groups with the lines around them.
+
+use similar::{Algorithm, DiffOp, DiffTag, capture_diff_slices, group_diff_ops};
+
+use super::provenance::Cause;
+
+/// Lines around a change, as in every unified diff.
+pub const CONTEXT: usize = 3;
+
+/// Files that differ in more lines than this are shown as replaced from the first differing line to
+/// the last: the search for the shortest difference is quadratic, and old files may be anybody's.
+const MOST_LINES: usize = 20_000;
+
+/// Which side a line is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// Both.
+    Same,
+    /// The old one only.
+    Removed,
+    /// The new one only.
+    Added,
+}
+
+impl Sign {
+    /// The character that stands in front of the line in a unified diff.
+    pub fn character(self) -> char {
+        match self {
+            Self::Same => ' ',
+            Self::Removed => '-',
+            Self::Added => '+',
+        }
+    }
+}
+
+/// One line of a hunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// On which side it is.
+    pub sign: Sign,
+    /// Its bytes, without the newline.
+    pub text: Vec<u8>,
+    /// Whether a newline ends it; only a file's last line may have none.
+    pub newline: bool,
+}
+
+/// Lines that changed, and some around them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hunk {
+    /// Index of its first line in the old file, from 0.
+    pub old_start: usize,
+    /// How many lines of the old file it spans.
+    pub old_lines: usize,
+    /// Index of its first line in the new file, from 0.
+    pub new_start: usize,
+    /// How many lines of the new file it spans.
+    pub new_lines: usize,
+    /// The lines, removed ones before added ones.
+    pub lines: Vec<Line>,
+    /// What in the pillars caused it.
+    pub causes: Vec<Cause>,
+}
+
+impl Hunk {
+    /// `@@ -1,3 +1,4 @@`, as diff(1) writes it: an empty side begins one line earlier, one line needs no count.
+    pub fn header(&self) -> String {
+        let side = |start: usize, lines: usize| match lines {
+            0 => format!("{start},0"),
+            1 => format!("{}", start + 1),
+            _ => format!("{},{lines}", start + 1),
+        };
+        format!("@@ -{} +{} @@", side(self.old_start, self.old_lines), side(self.new_start, self.new_lines))
+    }
+
+    /// Indexes of the lines of one side that are not on the other, in that side's file.
+    pub fn changed(&self, sign: Sign) -> Vec<usize> {
+        let mut at = if sign == Sign::Removed { self.old_start } else { self.new_start };
+        let mut changed = vec![];
+        for line in &self.lines {
+            if line.sign == sign {
+                changed.push(at);
+            }
+            if line.sign == sign || line.sign == Sign::Same {
+                at += 1;
+            }
+        }
+        changed
+    }
+}
+
+/// The lines of a file, each with its newline.
+pub fn lines(bytes: &[u8]) -> Vec<&[u8]> {
+    bytes.split_inclusive(|byte| *byte == b'\n').collect()
+}
+
+/// What has to be done to the old lines to get the new ones.
+fn operations(old: &[&[u8]], new: &[&[u8]]) -> Vec<DiffOp> {
+    let prefix = old.iter().zip(new).take_while(|(a, b)| a == b).count();
+    let rest = old.iter().skip(prefix).rev().zip(new.iter().skip(prefix).rev());
+    let suffix = rest.take_while(|(a, b)| a == b).count();
+    let (old_len, new_len) = (old.len() - prefix - suffix, new.len() - prefix - suffix);
+    if old_len + new_len <= MOST_LINES {
+        return capture_diff_slices(Algorithm::Myers, old, new);
+    }
+    let mut operations = vec![];
+    if prefix > 0 {
+        operations.push(DiffOp::Equal { old_index: 0, new_index: 0, len: prefix });
+    }
+    operations.push(DiffOp::Replace { old_index: prefix, old_len, new_index: prefix, new_len });
+    if suffix > 0 {
+        let (old_index, new_index) = (prefix + old_len, prefix + new_len);
+        operations.push(DiffOp::Equal { old_index, new_index, len: suffix });
+    }
+    operations
+}
+
+/// The hunks that turn `old` into `new`, with so many lines of context; none if they are the same.
+pub fn hunks(old: &[u8], new: &[u8], context: usize) -> Vec<Hunk> {
+    let (old, new) = (lines(old), lines(new));
+    let line = |sign, text: &[u8]| match text.strip_suffix(b"\n") {
+        Some(text) => Line { sign, text: text.to_vec(), newline: true },
+        None => Line { sign, text: text.to_vec(), newline: false },
+    };
+    let mut hunks = vec![];
+    for group in group_diff_ops(operations(&old, &new), context) {
+        let mut hunk = Hunk {
+            old_start: group.first().map_or(0, |op| op.old_range().start),
+            new_start: group.first().map_or(0, |op| op.new_range().start),
+            old_lines: 0,
+            new_lines: 0,
+            lines: vec![],
+            causes: vec![],
+        };
+        for op in group {
+            let (tag, was, is) = op.as_tag_tuple();
+            hunk.old_lines += was.len();
+            hunk.new_lines += is.len();
+            if tag == DiffTag::Equal {
+                hunk.lines.extend(old[was].iter().map(|text| line(Sign::Same, text)));
+                continue;
+            }
+            hunk.lines.extend(old[was].iter().map(|text| line(Sign::Removed, text)));
+            hunk.lines.extend(new[is].iter().map(|text| line(Sign::Added, text)));
+        }
+        hunks.push(hunk);
+    }
+    hunks
+}
+
+/// Indexes of the lines of `old` that are not in `new`.
+pub(super) fn removed(old: &[u8], new: &[u8]) -> Vec<usize> {
+    if old == new {
+        return vec![];
+    }
+    let (old, new) = (lines(old), lines(new));
+    let operations = operations(&old, &new);
+    operations.iter().filter(|op| op.tag() != DiffTag::Equal).flat_map(DiffOp::old_range).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(old: &str, new: &str) -> String {
+        let mut out = String::new();
+        for hunk in hunks(old.as_bytes(), new.as_bytes(), 1) {
+            out.push_str(&hunk.header());
+            out.push('\n');
+            for line in &hunk.lines {
+                out.push(line.sign.character());
+                out.push_str(&String::from_utf8_lossy(&line.text));
+                out.push_str(if line.newline { "\n" } else { "$\n" });
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn headers_are_those_of_diff() {
+        assert_eq!(shown("a\n", "a\n"), "");
+        assert_eq!(shown("", "a\nb"), "@@ -0,0 +1,2 @@\n+a\n+b$\n");
+        assert_eq!(shown("a\n", ""), "@@ -1 +0,0 @@\n-a\n");
+        assert_eq!(shown("a\nb\nc\nd\n", "a\nb\nC\nd\n"), "@@ -2,3 +2,3 @@\n b\n-c\n+C\n d\n");
+        assert_eq!(shown("a\nb", "a\nb\n"), "@@ -1,2 +1,2 @@\n a\n-b$\n+b\n");
+    }
+
+    #[test]
+    fn what_differs_in_very_many_lines_is_replaced_as_one() {
+        let old: String = (0..MOST_LINES).map(|n| format!("{n}\n")).collect();
+        let new: String = (0..MOST_LINES).map(|n| format!("{}\n", n * 7 + 1)).collect();
+        let both = |middle: &str| format!("first\n{middle}last\n");
+        let found = hunks(both(&old).as_bytes(), both(&new).as_bytes(), 3);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].lines.len(), 2 * MOST_LINES + 2);
+    }
+
+    #[test]
+    fn knows_which_lines_changed() {
+        let found = hunks(b"a\nb\nc\n", b"a\nB\nB\nc\n", 3);
+        assert_eq!((found[0].changed(Sign::Removed), found[0].changed(Sign::Added)), (vec![1], vec![1, 2]));
+        assert_eq!(removed(b"a\nb\nc\n", b"a\nB\nB\nc\n"), [1]);
+    }
+}

@@ -1,0 +1,119 @@
+//! What is there of what a run would change or take away: the wanted paths, and those that records say
+//! an earlier run made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use rustix::fs::Dir;
+
+use super::directory::{Directory, Step};
+use super::read::{Found, read};
+use super::{Note, Recording, recorded, supervise};
+use crate::failure::Failure;
+use crate::record::{self, Leaving, MadeKind, sha256};
+use crate::tree::{Entry, Kind, Tree};
+use crate::visible::visible;
+
+/// What is below `root` that [`apply`](super::apply) with this recording would look at: as [`read`],
+/// the links of services that are not enabled, and, with pruning, what would be removed. Notes say
+/// what would be left.
+///
+/// # Errors
+/// A record that cannot be read.
+pub fn read_recorded(
+    root: &Path,
+    want: &Tree,
+    recording: Recording<'_>,
+) -> Result<(Found, Vec<Note>), Failure> {
+    let mut found = read(root, want)?;
+    let mut notes = vec![];
+    if found.tree.entries().is_empty() && !root.is_dir() {
+        return Ok((found, notes));
+    }
+    let top = Directory::root(root)?;
+    let old = recorded::read(&top, recording)?;
+    let leaving = record::leaving(old, recording.records.to_vec(), want, recording.set);
+    let mut more = vec![];
+    let links = recording.disabled.iter().map(|retired| (retired.link.as_str(), retired.directory.as_str()));
+    for entry in at(root, links.clone().map(|(path, _)| path), &mut found)? {
+        let leads = |(path, directory)| {
+            entry.path == path && matches!(&entry.kind, Kind::Link(target) if target == directory)
+        };
+        if links.clone().any(leads) {
+            more.push(entry);
+        }
+    }
+    if recording.prune {
+        more.extend(pruned(root, &top, &leaving, &mut found)?);
+    } else if let Some(first) = leaving.leftovers.first() {
+        notes.push(Note::NotPruned(leaving.leftovers.len(), visible(&first.made.path).into_owned()));
+    }
+    more.sort_by(|a: &Entry, b| a.path.cmp(&b.path));
+    more.dedup_by(|a, b| a.path == b.path);
+    more.extend(found.tree.entries().iter().cloned());
+    found.tree = Tree::new(more).unwrap_or(found.tree);
+    Ok((found, notes))
+}
+
+/// What is at these paths; what cannot be read is added to `found`.
+fn at<'a>(
+    root: &Path,
+    paths: impl Iterator<Item = &'a str>,
+    found: &mut Found,
+) -> Result<Vec<Entry>, Failure> {
+    let entries = paths.map(|path| Entry {
+        path: path.to_owned(),
+        kind: Kind::Link(String::new()),
+        mode: 0o777,
+        owner: "root".into(),
+        group: "root".into(),
+        secret: false,
+    });
+    let paths = Tree::new(entries.collect()).unwrap_or_default();
+    let more = read(root, &paths)?;
+    found.unreadable.extend(more.unreadable);
+    found.unknown.extend(more.unknown);
+    Ok(more.tree.entries().to_vec())
+}
+
+/// What is as an earlier run made it, and directories that hold nothing else.
+fn pruned(root: &Path, top: &Directory, leaving: &Leaving, found: &mut Found) -> Result<Vec<Entry>, Failure> {
+    let made: BTreeMap<&str, &MadeKind> =
+        leaving.leftovers.iter().map(|left| (left.made.path.as_str(), &left.made.kind)).collect();
+    let there = at(root, made.keys().copied(), found)?;
+    let mut gone: Vec<Entry> = vec![];
+    let mut directories = vec![];
+    for entry in there {
+        match (&entry.kind, made.get(entry.path.as_str())) {
+            (Kind::File(bytes), Some(MadeKind::File { sha256: digest })) if sha256(bytes) == *digest => {
+                gone.push(entry);
+            }
+            (Kind::Link(target), Some(MadeKind::Link { target: was })) if target == was => gone.push(entry),
+            (Kind::Directory, Some(MadeKind::Directory)) => directories.push(entry),
+            _ => {}
+        }
+    }
+    // The deepest first: whether one goes depends on those in it.
+    directories.sort_by_key(|entry| std::cmp::Reverse(entry.path.matches('/').count()));
+    let mut paths: BTreeSet<String> = gone.iter().map(|entry| entry.path.clone()).collect();
+    for entry in directories {
+        if is_left_empty(top, &entry.path, &paths)? {
+            paths.insert(entry.path.clone());
+            gone.push(entry);
+        }
+    }
+    Ok(gone)
+}
+
+/// Would a directory be empty without these paths and what runsv made?
+fn is_left_empty(root: &Directory, path: &str, gone: &BTreeSet<String>) -> Result<bool, Failure> {
+    let Ok(Some((parent, name))) = supervise::parent_of(root, path) else { return Ok(false) };
+    let Step::Directory(dir) = parent.step(name)? else { return Ok(false) };
+    let Ok(names) = Dir::read_from(dir.fd()).and_then(Iterator::collect::<Result<Vec<_>, _>>) else {
+        return Ok(false);
+    };
+    Ok(names.iter().all(|name| {
+        let name = name.file_name().to_string_lossy();
+        matches!(&*name, "." | ".." | "supervise") || gone.contains(&format!("{path}/{name}"))
+    }))
+}

@@ -1,0 +1,187 @@
+//! git's extended format, which `git apply` and `patch -p1` take.
+//!
+//! git knows two modes of a file and neither owners nor directories. What it does not know stands in
+//! lines that begin with `#` in front of a file's part, where both programs skip text.
+
+use std::io::{self, Write};
+
+use super::facts;
+use crate::diff::Diff;
+use crate::diff::hunks::{CONTEXT, Hunk, hunks};
+use crate::tree::{Entry, Kind};
+use crate::visible::visible;
+
+/// Everything that differs. Of secrets only that they differ, unless the diff was made with them.
+/// Says how many files were left out because they are secret.
+pub fn patch(diff: &Diff<'_>, show_secrets: bool, out: &mut dyn Write) -> io::Result<usize> {
+    let mut masked = 0;
+    for service in &diff.services {
+        if let Some(name) = &service.name {
+            let impact = &service.impact;
+            let reasons = if impact.reasons.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", impact.reasons.join("; "))
+            };
+            writeln!(out, "# {}: {}{}", visible(name), impact.effect.words(), visible(&reasons))?;
+        }
+        for entry in &service.entries {
+            if entry.secret && !show_secrets && entry.touches_content() {
+                masked += 1;
+                writeln!(
+                    out,
+                    "# {}: a secret changed; it is left out without --show-secrets",
+                    visible(entry.path)
+                )?;
+                continue;
+            }
+            let file = |entry: &Entry| !matches!(entry.kind, Kind::Directory);
+            for fact in facts(entry) {
+                writeln!(out, "# {}: {fact}", visible(entry.path))?;
+            }
+            let (old, new) = (entry.old.filter(|old| file(old)), entry.new.filter(|new| file(new)));
+            match (old, new) {
+                (Some(old), Some(new)) if git_kind(old) == git_kind(new) => {
+                    both(entry.path, old, new, &entry.hunks, out)?;
+                }
+                (old, new) => {
+                    if let Some(old) = old {
+                        deleted(entry.path, old, out)?;
+                    }
+                    if let Some(new) = new {
+                        created(entry.path, new, out)?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(masked)
+}
+
+/// Whether git would give it the mode 100755.
+fn is_executable(mode: u32) -> bool {
+    mode & 0o100 != 0
+}
+
+fn git_kind(entry: &Entry) -> bool {
+    matches!(entry.kind, Kind::Link(_))
+}
+
+fn git_mode(entry: &Entry) -> &'static str {
+    match entry.kind {
+        Kind::Link(_) => "120000",
+        _ if is_executable(entry.mode) => "100755",
+        _ => "100644",
+    }
+}
+
+/// What git takes for the content: of a link its target.
+fn content(entry: &Entry) -> &[u8] {
+    match &entry.kind {
+        Kind::File(bytes) => bytes,
+        Kind::Link(target) => target.as_bytes(),
+        Kind::Directory => &[],
+    }
+}
+
+fn both(path: &str, old: &Entry, new: &Entry, known: &[Hunk], out: &mut dyn Write) -> io::Result<()> {
+    let (was, is) = (content(old), content(new));
+    let (from, to) = (git_mode(old), git_mode(new));
+    if from == to && was == is {
+        return Ok(());
+    }
+    header(path, out)?;
+    if from != to {
+        writeln!(out, "old mode {from}\nnew mode {to}")?;
+    }
+    if was == is {
+        return Ok(());
+    }
+    names(Some(path), Some(path), out)?;
+    if git_kind(new) { body(&hunks(was, is, CONTEXT), out) } else { body(known, out) }
+}
+
+fn created(path: &str, new: &Entry, out: &mut dyn Write) -> io::Result<()> {
+    header(path, out)?;
+    writeln!(out, "new file mode {}", git_mode(new))?;
+    let found = hunks(&[], content(new), CONTEXT);
+    if !found.is_empty() {
+        names(None, Some(path), out)?;
+    }
+    body(&found, out)
+}
+
+fn deleted(path: &str, old: &Entry, out: &mut dyn Write) -> io::Result<()> {
+    header(path, out)?;
+    writeln!(out, "deleted file mode {}", git_mode(old))?;
+    let found = hunks(content(old), &[], CONTEXT);
+    if !found.is_empty() {
+        names(Some(path), None, out)?;
+    }
+    body(&found, out)
+}
+
+fn header(path: &str, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "diff --git {} {}", quoted('a', path), quoted('b', path))
+}
+
+fn names(old: Option<&str>, new: Option<&str>, out: &mut dyn Write) -> io::Result<()> {
+    for (sign, side, path) in [("---", 'a', old), ("+++", 'b', new)] {
+        let name = path.map_or_else(|| "/dev/null".to_owned(), |path| quoted(side, path));
+        // A tab ends a name that has blanks.
+        let tab = if name.contains(' ') && !name.starts_with('"') { "\t" } else { "" };
+        writeln!(out, "{sign} {name}{tab}")?;
+    }
+    Ok(())
+}
+
+fn body(hunks: &[Hunk], out: &mut dyn Write) -> io::Result<()> {
+    for hunk in hunks {
+        let because = super::causes(&hunk.causes);
+        let because = if because.is_empty() { because } else { format!(" {because}") };
+        writeln!(out, "{}{because}", hunk.header())?;
+        for line in &hunk.lines {
+            write!(out, "{}", line.sign.character())?;
+            out.write_all(&line.text)?;
+            out.write_all(if line.newline { b"\n" } else { b"\n\\ No newline at end of file\n" })?;
+        }
+    }
+    Ok(())
+}
+
+/// A name as git writes it: in C's way, in quotes, if it has anything but plain characters.
+fn quoted(side: char, path: &str) -> String {
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+    if path.bytes().all(plain) {
+        return format!("{side}{path}");
+    }
+    let mut out = format!("\"{side}");
+    for byte in path.bytes() {
+        match byte {
+            b'"' => out.push_str("\\\""),
+            b'\\' => out.push_str("\\\\"),
+            b'\n' => out.push_str("\\n"),
+            b'\t' => out.push_str("\\t"),
+            b'\r' => out.push_str("\\r"),
+            0x07 => out.push_str("\\a"),
+            0x08 => out.push_str("\\b"),
+            0x0b => out.push_str("\\v"),
+            0x0c => out.push_str("\\f"),
+            byte if plain(byte) => out.push(char::from(byte)),
+            byte => out.push_str(&format!("\\{byte:03o}")),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_as_git_does() {
+        assert_eq!(quoted('a', "/etc/sv/a b/run"), "a/etc/sv/a b/run");
+        assert_eq!(quoted('b', "/ü\"\\\n\u{1b}"), r#""b/\303\274\"\\\n\033""#);
+    }
+}
