@@ -55,6 +55,7 @@ const MAY: &[(&str, &[&str])] = &[
             "exit",
             "failure",
             "pillar",
+            "plan",
             "record",
             "report",
             "rule",

@@ -7,6 +7,7 @@ use super::judge::levels;
 use super::render::templates;
 use super::{Outcome, Stop, Terminal, any_error, git, nothing, threads, width};
 use crate::cli::{self, TreeFormat};
+use crate::diagnostic::{Diagnostic, Severity};
 use crate::diff::{self, Options, Side, provenance};
 use crate::disk;
 use crate::exit::Exit;
@@ -39,7 +40,7 @@ pub(super) fn diff(arguments: &cli::Render, terminal: &mut Terminal) -> Outcome 
     let templates = templates(arguments.templates.as_deref())?;
     let mut texts = Texts { sources: Sources::new(), secrets: vec![] };
     let pillars = inputs::read_all(&arguments.inputs)?;
-    let Some(new) = host(pillars, &templates, arguments, &mut texts, terminal)? else {
+    let Some(new) = host(pillars, &templates, Which::New, arguments, &mut texts, terminal)? else {
         return Ok(Exit::Trouble);
     };
     if new.known.is_empty() {
@@ -58,7 +59,8 @@ pub(super) fn diff(arguments: &cli::Render, terminal: &mut Terminal) -> Outcome 
                     reading.add(text.name, &text.path, text.bytes, text.size);
                 }
                 let used = found.templates.as_ref().unwrap_or(&templates);
-                let Some(host) = host(reading.pillars, used, arguments, &mut texts, terminal)? else {
+                let Some(host) = host(reading.pillars, used, Which::Old, arguments, &mut texts, terminal)?
+                else {
                     return Ok(Exit::Trouble);
                 };
                 Old::Host(Box::new(host), found.templates.map(Box::new))
@@ -75,10 +77,18 @@ pub(super) fn diff(arguments: &cli::Render, terminal: &mut Terminal) -> Outcome 
     compare(&old, &new, &templates, &texts.sources, arguments, terminal)
 }
 
+/// Which side is read. What is over need not be found fault with, as long as it can be rendered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Old,
+    New,
+}
+
 /// What pillars make; `None` if they are wrong, which has been said then.
 fn host(
     pillars: Pillars,
     templates: &Templates,
+    which: Which,
     arguments: &cli::Render,
     texts: &mut Texts,
     terminal: &mut Terminal,
@@ -98,8 +108,16 @@ fn host(
     texts.secrets.extend(services::secret_spans(&applications));
     let levels = levels(&arguments.severities)?;
     let judged = |found| {
-        let found = [findings, found].concat();
-        judge(found, &silences, &levels, &texts.sources, key.is_none())
+        let mut found: Vec<Diagnostic> = [findings, found].concat();
+        match which {
+            Which::New => judge(found, &silences, &levels, &texts.sources, key.is_none()),
+            Which::Old => {
+                found.retain(|finding| {
+                    finding.severity == Severity::Error && !finding.rule.is_switchable(finding.severity)
+                });
+                found
+            }
+        }
     };
     let spoken = RuleTexts { sources: &texts.sources, dialect };
     let asked = Asked {
@@ -167,7 +185,7 @@ fn other(
         let (bytes, size) = inputs::bytes(&file)?;
         reading.add(file.to_string_lossy().into_owned(), &file, bytes, size);
     }
-    let host = host(reading.pillars, templates, arguments, texts, terminal)?;
+    let host = host(reading.pillars, templates, Which::Old, arguments, texts, terminal)?;
     Ok(host.map(|host| Old::Host(Box::new(host), None)))
 }
 

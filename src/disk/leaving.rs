@@ -35,7 +35,7 @@ pub fn read_recorded(
     let leaving = record::leaving(old, recording.records.to_vec(), want, recording.set);
     let mut more = vec![];
     let links = recording.disabled.iter().map(|retired| (retired.link.as_str(), retired.directory.as_str()));
-    for entry in at(root, links.clone().map(|(path, _)| path), &mut found)? {
+    for entry in at(root, links.clone().map(|(path, _)| (path, false)), &mut found)? {
         let leads = |(path, directory)| {
             entry.path == path && matches!(&entry.kind, Kind::Link(target) if target == directory)
         };
@@ -55,15 +55,15 @@ pub fn read_recorded(
     Ok((found, notes))
 }
 
-/// What is at these paths; what cannot be read is added to `found`.
+/// What is at these paths, each a directory or not; what cannot be read is added to `found`.
 fn at<'a>(
     root: &Path,
-    paths: impl Iterator<Item = &'a str>,
+    paths: impl Iterator<Item = (&'a str, bool)>,
     found: &mut Found,
 ) -> Result<Vec<Entry>, Failure> {
-    let entries = paths.map(|path| Entry {
+    let entries = paths.map(|(path, directory)| Entry {
         path: path.to_owned(),
-        kind: Kind::Link(String::new()),
+        kind: if directory { Kind::Directory } else { Kind::Link(String::new()) },
         mode: 0o777,
         owner: "root".into(),
         group: "root".into(),
@@ -80,7 +80,8 @@ fn at<'a>(
 fn pruned(root: &Path, top: &Directory, leaving: &Leaving, found: &mut Found) -> Result<Vec<Entry>, Failure> {
     let made: BTreeMap<&str, &MadeKind> =
         leaving.leftovers.iter().map(|left| (left.made.path.as_str(), &left.made.kind)).collect();
-    let there = at(root, made.keys().copied(), found)?;
+    let paths = made.iter().map(|(path, kind)| (*path, **kind == MadeKind::Directory));
+    let there = at(root, paths, found)?;
     let mut gone: Vec<Entry> = vec![];
     let mut directories = vec![];
     for entry in there {
