@@ -32,13 +32,17 @@ fn page() -> String {
     let mut page = String::from(
         "# Keys of a pillar\n\nMade from the JSON Schema (`runsmith schema`) by `make golden`. An application stands at the \
          top of a document, or below `applications`, beside `defaults`: maps are merged with the defaults key by key, \
-         everything else is replaced, and `null` takes a default away.\n\n",
+         everything else is replaced, and `null` takes a default away, except from a server's own setting that may \
+         be none (such as `accesslog`): there it is what the server gets.\n\n",
     );
     table(&definitions["Application"], "", &mut page);
     for (title, name) in [("gunicorn", "GunicornSettings"), ("Ruby unicorn", "UnicornSettings")] {
         let settings = &definitions[name];
         let version = settings["x-server-version"].as_str().unwrap();
         page.push_str(&format!("\n## Settings of {title} {version}\n\n"));
+        page.push_str(
+            "The default is what is rendered; where the server's own differs, it is told beside it.\n\n",
+        );
         table(settings, "", &mut page);
     }
     page

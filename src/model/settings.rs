@@ -40,6 +40,8 @@ pub struct Setting {
     pub minimum: Option<i64>,
     /// The greatest number it takes.
     pub maximum: Option<i64>,
+    /// How short a text it takes, in characters.
+    pub min_length: Option<u64>,
     /// The only values it takes.
     pub choices: Option<Vec<Value>>,
     /// What the values of a map are: `string` or `any`.
@@ -132,7 +134,8 @@ impl Setting {
         }
     }
 
-    fn schema(&self) -> Map<String, Value> {
+    /// Its schema; `rendered` is its default where the rendered configuration has one.
+    fn schema(&self, server: &str, rendered: Option<Rendered>) -> Map<String, Value> {
         let mut schema = Map::new();
         let text = || {
             if self.strips {
@@ -166,12 +169,31 @@ impl Setting {
                 schema.insert(keyword.into(), bound.into());
             }
         }
+        if let Some(length) = self.min_length {
+            schema.insert("minLength".into(), length.into());
+        }
         if let Some(choices) = &self.choices {
             schema.insert("enum".into(), choices.clone().into());
         }
         let note = self.note.as_ref().map(|note| format!(" {note}")).unwrap_or_default();
         schema.insert("description".into(), format!("{}{note}", self.description).into());
-        schema.insert("default".into(), self.default.clone());
+        match rendered {
+            Some(Rendered::Value(value)) if value != self.default => {
+                let text = format!("`{value}`; {server}'s own: `{}`", self.default);
+                schema.insert("default".into(), value);
+                schema.insert("x-default".into(), text.into());
+                schema.insert("x-server-default".into(), self.default.clone());
+            }
+            Some(Rendered::Words(words)) => {
+                let own =
+                    if self.default.is_null() { "none".to_owned() } else { format!("`{}`", self.default) };
+                schema.insert("x-default".into(), format!("{words}; {server}'s own: {own}").into());
+                schema.insert("x-server-default".into(), self.default.clone());
+            }
+            Some(Rendered::Value(_)) | None => {
+                schema.insert("default".into(), self.default.clone());
+            }
+        }
         let example = if self.example.is_null() { &self.default } else { &self.example };
         schema.insert("examples".into(), json!([example]));
         if self.deprecated.is_some() {
@@ -192,10 +214,23 @@ impl Table {
         serde_json::from_str(text).unwrap_or_default()
     }
 
+    fn schema_of(&self, setting: &Setting) -> Map<String, Value> {
+        let (values, words) = if self.server == "gunicorn" {
+            (gunicorn_defaults(), GUNICORN_WORDS)
+        } else {
+            (unicorn_defaults(), UNICORN_WORDS)
+        };
+        let words = words.iter().find(|(name, _)| *name == setting.name);
+        let value = values.into_iter().find(|(name, _)| *name == setting.name);
+        let rendered =
+            words.map(|(_, words)| Rendered::Words(words)).or(value.map(|(_, value)| Rendered::Value(value)));
+        setting.schema(&self.server, rendered)
+    }
+
     fn schema(&self) -> Schema {
         let allowed = self.settings.iter().filter(|setting| setting.pillar == Pillar::Allowed);
         let properties: Map<_, _> =
-            allowed.map(|setting| (setting.name.clone(), setting.schema().into())).collect();
+            allowed.map(|setting| (setting.name.clone(), self.schema_of(setting).into())).collect();
         let mut schema = Map::new();
         schema.insert("type".into(), "object".into());
         schema.insert("x-server-version".into(), self.version.clone().into());
@@ -204,6 +239,52 @@ impl Table {
         schema.into()
     }
 }
+
+/// What the rendered configuration has where a pillar says nothing.
+enum Rendered {
+    /// Always this.
+    Value(Value),
+    /// What depends on the rest of the pillar, or on the host, in words.
+    Words(&'static str),
+}
+
+/// gunicorn's own default for graceful_timeout, in seconds.
+pub(crate) const GRACEFUL_TIMEOUT: u64 = 30;
+
+/// The gist's choices where they are sound. `preload_app` is: with it a worker that is replaced
+/// after `current` has moved still runs its own generation's code. Its `max_requests` is not: all
+/// workers would be replaced at about the same time, under load. gevent needs a package.
+pub(crate) fn gunicorn_defaults() -> Vec<(&'static str, Value)> {
+    vec![
+        ("preload_app", true.into()),
+        ("timeout", 120.into()),
+        ("graceful_timeout", GRACEFUL_TIMEOUT.into()),
+        ("keepalive", 2.into()),
+        // Its commands cannot replace a master, and it is gone after the first hand-over.
+        ("control_socket_disable", true.into()),
+    ]
+}
+
+/// As [`gunicorn_defaults`], for Ruby unicorn.
+pub(crate) fn unicorn_defaults() -> Vec<(&'static str, Value)> {
+    vec![("preload_app", true.into()), ("timeout", 120.into())]
+}
+
+/// What else `templates/gunicorn.py` and `log.kind` set.
+const GUNICORN_WORDS: &[(&str, &str)] = &[
+    ("backlog", "the greatest `backlog` of `bind`"),
+    ("workers", "twice the number of processors, and one"),
+    ("proc_name", "the application's name"),
+    ("accesslog", "`\"-\"`; LOGS/access.log with `log.kind: files`; not set with `none`"),
+    ("errorlog", "`\"-\"`; LOGS/error.log with `log.kind: files`; not set with `none`"),
+];
+
+/// What else `templates/unicorn.rb` and `log.kind` set.
+const UNICORN_WORDS: &[(&str, &str)] = &[
+    ("worker_processes", "twice the number of processors, and one"),
+    ("stdout_path", "LOGS/access.log with `log.kind: files`, otherwise not set"),
+    ("stderr_path", "LOGS/error.log with `log.kind: files`, otherwise not set"),
+];
 
 /// gunicorn's settings.
 pub static GUNICORN: LazyLock<Table> =
@@ -246,6 +327,25 @@ impl JsonSchema for UnicornSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whoever reads the page of keys learns what is rendered, and what the server would do by itself.
+    #[test]
+    fn rendered_defaults_are_told() {
+        let default = |table: &Table, name: &str| {
+            let schema = Value::from(table.schema());
+            let property = &schema["properties"][name];
+            (property["default"].clone(), property["x-default"].as_str().map(str::to_owned))
+        };
+        assert_eq!(default(&GUNICORN, "timeout"), (120.into(), Some("`120`; gunicorn's own: `30`".into())));
+        assert_eq!(default(&GUNICORN, "keepalive"), (2.into(), None));
+        assert_eq!(default(&GUNICORN, "threads"), (1.into(), None));
+        let workers = "twice the number of processors, and one; gunicorn's own: `1`";
+        assert_eq!(default(&GUNICORN, "workers"), (Value::Null, Some(workers.into())));
+        assert_eq!(default(&UNICORN, "timeout"), (120.into(), Some("`120`; unicorn's own: `60`".into())));
+        for (table, words) in [(&GUNICORN, GUNICORN_WORDS), (&UNICORN, UNICORN_WORDS)] {
+            words.iter().for_each(|(name, _)| assert!(table.get(name).is_some(), "{name}"));
+        }
+    }
 
     #[test]
     fn the_tables_are_whole() {

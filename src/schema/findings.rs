@@ -18,6 +18,9 @@ use crate::rule;
 /// So many unknown keys of one map are named; who has more has given another file than was meant.
 const MOST_KEYS: usize = 100;
 
+/// What to do about a variable that is a boolean or a float.
+const QUOTE_IT: &str = "quote it: Salt, Ansible and YAML 1.2 spell such a value differently";
+
 /// The schema of one application. It is compiled once somebody has something wrong.
 pub struct Checker {
     shapes: Option<Shapes>,
@@ -58,6 +61,17 @@ impl Checker {
         }
     }
 
+    /// A finding for each key that no map at its place has. `nulls` are keys with nothing, which `json` lacks: where
+    /// their map is, and their name.
+    pub fn unknown(&self, nulls: &[(Vec<String>, String)], node: &Node) -> Vec<Diagnostic> {
+        if nulls.is_empty() {
+            return vec![];
+        }
+        let Ok(whole) = self.whole.get_or_init(Whole::compile) else { return vec![] };
+        let unknown = nulls.iter().filter(|(steps, key)| !whole.knows(steps, key));
+        unknown.take(MOST_KEYS).map(|(steps, key)| whole.unknown_key(steps, key, node)).collect()
+    }
+
     /// Whether `json` is certainly valid; what is valid in an unusual way is not proven.
     pub fn proves(&self, json: &Json) -> bool {
         self.shapes.as_ref().is_some_and(|shapes| shapes.prove(json))
@@ -87,7 +101,28 @@ impl Whole {
                 }
             }
         }
+        let mut floats = vec![];
+        integral_floats(json, &mut vec![], &mut floats);
+        for steps in floats.into_iter().filter(|steps| self.is_whole(steps)) {
+            found.push(not_whole(&steps, node));
+            keys.extend(steps.into_iter().next());
+        }
         (found, keys)
+    }
+
+    /// Whether a whole number belongs at `steps`, and no other number.
+    fn is_whole(&self, steps: &[String]) -> bool {
+        let mut schemas = vec![&self.schema];
+        for step in steps {
+            schemas = schemas.iter().flat_map(|schema| self.children(schema, step)).collect();
+        }
+        let takes = |name: &str| {
+            schemas.iter().flat_map(|schema| self.branches(schema)).any(|schema| {
+                schema["type"] == name
+                    || schema["type"].as_array().is_some_and(|types| types.iter().any(|one| one == name))
+            })
+        };
+        takes("integer") && !takes("number")
     }
 
     fn explain(&self, error: &ValidationError<'_>, node: &Node, found: &mut Vec<Diagnostic>) {
@@ -109,16 +144,14 @@ impl Whole {
             }
             ValidationErrorKind::Required { property } => {
                 let key = property.as_str().unwrap_or_default();
-                found.push(
-                    Diagnostic::error(
-                        &rule::MISSING_KEY,
-                        format!("`{}` is missing", dotted(&steps, Some(key))),
-                    )
-                    .at(
-                        node.find(steps.iter().map(String::as_str)).unwrap_or(node).head(),
-                        "this map lacks it",
-                    ),
-                );
+                let map = node.find(steps.iter().map(String::as_str)).unwrap_or(node);
+                let message = format!("`{}` is missing", dotted(&steps, Some(key)));
+                let diagnostic = Diagnostic::error(&rule::MISSING_KEY, message);
+                // One that an application takes away is missed there, not in the defaults that the map is from.
+                found.push(match map.find([key]) {
+                    Some(null) => diagnostic.at(null.span, "a null takes the default away"),
+                    None => diagnostic.at(map.head(), "this map lacks it"),
+                });
             }
             ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
                 self.alternatives(error, context, node, found);
@@ -157,7 +190,7 @@ impl Whole {
     fn unknown_key(&self, steps: &[String], key: &str, node: &Node) -> Diagnostic {
         let span = node.key_span(steps.iter().map(String::as_str), key);
         let map = node.find(steps.iter().map(String::as_str));
-        let name = dotted(steps, Some(key));
+        let name = dotted(steps, Some(if key.is_empty() { "\"\"" } else { key }));
         if let Some(section @ ("environment" | "secrets")) = steps.first().map(String::as_str) {
             // `{A:hunter2}` has a key and no value.
             let hidden = section == "secrets" || secret::assigns(key);
@@ -223,6 +256,26 @@ impl Whole {
         known
     }
 
+    /// Whether a map at `steps` may have `key`; also if no map belongs there, which is said elsewhere.
+    fn knows(&self, steps: &[String], key: &str) -> bool {
+        let mut schemas = vec![&self.schema];
+        for step in steps {
+            schemas = schemas.iter().flat_map(|schema| self.children(schema, step)).collect();
+        }
+        let maps: Vec<&Json> = schemas
+            .iter()
+            .flat_map(|schema| self.branches(schema))
+            .filter(|schema| schema["type"] == "object" || schema.get("properties").is_some())
+            .collect();
+        let takes = |schema: &&Json| {
+            let named = schema["properties"].get(key).is_some();
+            let names = schema.get("propertyNames");
+            let fits = names.is_none_or(|names| jsonschema::is_valid(names, &Json::from(key)));
+            named || (fits && schema["additionalProperties"] != false)
+        };
+        maps.is_empty() || maps.iter().any(takes)
+    }
+
     /// A schema, what it refers to, and its alternatives.
     fn branches<'a>(&'a self, schema: &'a Json) -> Vec<&'a Json> {
         let mut all = vec![schema];
@@ -278,6 +331,54 @@ impl Whole {
     }
 }
 
+/// Where `json` has floating point numbers without a fraction: a JSON Schema takes them for whole numbers, and neither
+/// gunicorn nor a field of ours does.
+fn integral_floats(json: &Json, steps: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
+    match json {
+        Json::Number(number) if number.is_f64() => {
+            if number.as_f64().is_some_and(|value| value.fract() == 0.0) {
+                found.push(steps.clone());
+            }
+        }
+        Json::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                steps.push(index.to_string());
+                integral_floats(item, steps, found);
+                steps.pop();
+            }
+        }
+        Json::Object(map) => {
+            for (key, value) in map {
+                steps.push(key.clone());
+                integral_floats(value, steps, found);
+                steps.pop();
+            }
+        }
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
+    }
+}
+
+fn not_whole(steps: &[String], node: &Node) -> Diagnostic {
+    /// Whole numbers up to here are themselves as `f64`.
+    const EXACT: f64 = (1_u64 << 53) as f64;
+    let place = node.find(steps.iter().map(String::as_str)).unwrap_or(node);
+    let hidden = secret::is_at(steps.iter().map(String::as_str), Some(&place.value));
+    let shown = if hidden { kind_of(&place.value).to_owned() } else { typed(&place.value) };
+    let message = format!("`{}` is {shown}", dotted(steps, None));
+    let write = match place.value {
+        Value::Float(value) if !hidden && value.abs() <= EXACT => format!("write {value}"),
+        _ => "expected a whole number, without point and exponent".to_owned(),
+    };
+    let diagnostic = Diagnostic::error(&rule::WRONG_TYPE, message);
+    if matches!(steps.first().map(String::as_str), Some("environment" | "secrets")) {
+        return diagnostic
+            .at(place.span, "expected a string or a whole number")
+            .hide_if(hidden)
+            .help(QUOTE_IT);
+    }
+    diagnostic.at(place.span, write).hide_if(hidden)
+}
+
 fn wrong_value(error: &ValidationError<'_>, steps: &[String], expected: &str, node: &Node) -> Diagnostic {
     let name = dotted(steps, None);
     let place = node.find(steps.iter().map(String::as_str)).unwrap_or(node);
@@ -322,7 +423,7 @@ fn wrong_value(error: &ValidationError<'_>, steps: &[String], expected: &str, no
     if matches!(steps.first().map(String::as_str), Some("environment" | "secrets"))
         && matches!(place.value, Value::Bool(_) | Value::Float(_))
     {
-        diagnostic = diagnostic.help("quote it: Salt, Ansible and YAML 1.2 spell such a value differently");
+        diagnostic = diagnostic.help(QUOTE_IT);
     }
     if name.ends_with("umask") && matches!(place.value, Value::Int(_)) {
         diagnostic = diagnostic.help("quote it: bare, `0022` is 22 to Salt and 18 to Ansible");

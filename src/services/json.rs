@@ -4,12 +4,44 @@ use serde_json::{Map, Value as Json};
 
 use crate::diagnostic::Diagnostic;
 use crate::model::secret::dotted;
+use crate::model::settings::{GUNICORN, Pillar, UNICORN};
 use crate::pillar::{Int, Node, Value};
 use crate::rule;
 
-/// A node as JSON, for the schema. Nothing (`null`) is the same as a missing key, except among a
-/// server's own settings. What JSON does not have is a finding.
-pub(super) fn json(node: &Node, path: &mut Vec<String>, found: &mut Vec<Diagnostic>) -> Json {
+/// What becomes of a key whose value is nothing (`null`).
+pub(super) enum Nulls<'a> {
+    /// It is there, with nothing.
+    Kept,
+    /// It is the same as a missing key, so that it takes a default away, and is told: where its map is, and its name.
+    /// Kept is what a server's own setting may be.
+    Dropped(&'a mut Vec<(Vec<String>, String)>),
+}
+
+impl Nulls<'_> {
+    /// Whether a null at `key` of the map at `path` is dropped.
+    fn drop(&mut self, path: &[String], key: &str) -> bool {
+        let Self::Dropped(told) = self else { return false };
+        let table = match path.first().map(String::as_str) {
+            Some("gunicorn") => Some(&*GUNICORN),
+            Some("unicorn") => Some(&*UNICORN),
+            _ => None,
+        };
+        if let Some(table) = table {
+            let setting = table.get(key).filter(|_| path.len() == 1);
+            return setting.is_some_and(|setting| setting.pillar == Pillar::Allowed && !setting.nullable);
+        }
+        told.push((path.to_vec(), key.to_owned()));
+        true
+    }
+}
+
+/// A node as JSON, for the schema. What JSON does not have is a finding.
+pub(super) fn json(
+    node: &Node,
+    nulls: &mut Nulls<'_>,
+    path: &mut Vec<String>,
+    found: &mut Vec<Diagnostic>,
+) -> Json {
     let mut unfit = |what: &str| {
         let message = format!("`{}` is {what} here", dotted(path.iter().map(String::as_str)));
         found.push(Diagnostic::error(&rule::WRONG_TYPE, message).at(node.span, "quote it"));
@@ -43,13 +75,12 @@ pub(super) fn json(node: &Node, path: &mut Vec<String>, found: &mut Vec<Diagnost
             let mut list = Vec::with_capacity(items.len());
             for (index, item) in items.iter().enumerate() {
                 path.push(index.to_string());
-                list.push(json(item, path, found));
+                list.push(json(item, nulls, path, found));
                 path.pop();
             }
             Json::Array(list)
         }
         Value::Map(pairs) => {
-            let settings = path.first().is_some_and(|key| key == "gunicorn" || key == "unicorn");
             let mut map = Map::with_capacity(pairs.len());
             for pair in pairs {
                 let Value::Str(key) = &pair.key.value else {
@@ -59,12 +90,13 @@ pub(super) fn json(node: &Node, path: &mut Vec<String>, found: &mut Vec<Diagnost
                     );
                     continue;
                 };
-                path.push(key.clone());
-                let value = json(&pair.value, path, found);
-                path.pop();
-                if settings || !matches!(pair.value.value, Value::Null) {
-                    map.insert(key.clone(), value);
+                if matches!(pair.value.value, Value::Null) && nulls.drop(path, key) {
+                    continue;
                 }
+                path.push(key.clone());
+                let value = json(&pair.value, nulls, path, found);
+                path.pop();
+                map.insert(key.clone(), value);
             }
             Json::Object(map)
         }

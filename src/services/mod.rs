@@ -19,7 +19,7 @@ use crate::source::Span;
 use crate::template::Templates;
 use crate::tree::{Entry, Tree};
 use crate::visible::visible;
-use json::json;
+use json::{Nulls, json};
 
 pub use read_back::{rendered, specimens};
 pub use secrets::{masked, secret_spans, secrets_in_document, secrets_in_text};
@@ -60,9 +60,12 @@ pub fn select(documents: Vec<Node>, key: Option<&str>) -> (Vec<Application>, Vec
 pub fn service(application: Application, checker: &Checker) -> Result<Placed, Vec<Diagnostic>> {
     let Application { name, name_span, key, node } = application;
     let mut found = vec![];
-    let mut json = json(&node, &mut vec![], &mut found);
+    let mut nulls = vec![];
+    let mut json = json(&node, &mut Nulls::Dropped(&mut nulls), &mut vec![], &mut found);
     let (findings, keys) = checker.check(&json, &node);
     found.extend(findings);
+    found.extend(checker.unknown(&nulls, &node));
+    let place = if name.is_some() { name_span } else { node.head() };
     if let Some(name) = &name
         && !model::is_application_name(name)
     {
@@ -76,7 +79,7 @@ pub fn service(application: Application, checker: &Checker) -> Result<Placed, Ve
         if let Some(map) = json.as_object_mut() {
             map.retain(|key, _| !keys.contains(key));
         }
-        let context = model::Context { name: name.as_deref(), node: &node };
+        let context = model::Context { name: name.as_deref(), place, node: &node };
         if let Ok(input) = serde_json::from_value(json)
             && let Err(more) = model::resolve(input, context)
         {
@@ -94,10 +97,9 @@ pub fn service(application: Application, checker: &Checker) -> Result<Placed, Ve
                 .at(node.span, ""),
         ]
     })?;
-    let context = model::Context { name: name.as_deref(), node: &node };
+    let context = model::Context { name: name.as_deref(), place, node: &node };
     let service = model::resolve(input, context)?;
-    let span = if name.is_some() { name_span } else { node.head() };
-    Ok(Placed { service, key, span, node })
+    Ok(Placed { service, key, span: place, node })
 }
 
 /// Every file of every service, and what is to be written down about them.

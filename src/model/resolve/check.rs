@@ -1,5 +1,6 @@
 //! Complaints, each at the value it is about.
 
+use super::Context;
 use crate::diagnostic::Diagnostic;
 use crate::model::duration::Duration;
 use crate::model::input::DurationInput;
@@ -10,6 +11,7 @@ use crate::source::Span;
 
 /// Collects complaints, each at the value it is about.
 pub(super) struct Check<'a> {
+    pub(super) context: Context<'a>,
     pub(super) node: &'a Node,
     pub(super) found: Vec<Diagnostic>,
 }
@@ -24,9 +26,15 @@ impl Check<'_> {
         self.found.push(Diagnostic::error(rule, message).at(span, ""));
     }
 
-    pub(super) fn missing(&mut self, key: &str, why: &str) {
-        let diagnostic =
-            Diagnostic::error(&rule::MISSING_KEY, format!("`{key}` is missing")).at(self.node.head(), why);
+    /// A key that the application has to have; `help` says what to do.
+    pub(super) fn missing(&mut self, key: &str, why: &str, help: &[&str]) {
+        let of = self.context.name.map(|name| format!(" in the application `{name}`")).unwrap_or_default();
+        let mut diagnostic = Diagnostic::error(&rule::MISSING_KEY, format!("`{key}` is missing{of}"))
+            .at(self.context.place, why);
+        if let Some(null) = self.node.find([key]) {
+            diagnostic = diagnostic.at(null.span, "a null takes the default away");
+        }
+        diagnostic.help.extend(help.iter().map(|&text| text.to_owned()));
         self.found.push(diagnostic);
     }
 

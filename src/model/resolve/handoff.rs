@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
-use super::GRACEFUL_TIMEOUT;
 use super::check::Check;
 use crate::model::duration::Duration;
 use crate::model::input::{HandoffInput, HealthCheckInput, Ready, RunScript, Server, Strategy};
 use crate::model::service::{Handoff, HealthCheck};
+use crate::model::settings::GRACEFUL_TIMEOUT;
 use crate::rule;
 
 /// How long a new generation may take to load the application: slow ones take half a minute.

@@ -15,15 +15,13 @@ use super::input::{Application, BindInput, OneOrMany, Server};
 use super::service::{Place, Restart, Service};
 use crate::diagnostic::Diagnostic;
 use crate::pillar::Node;
+use crate::source::Span;
 use check::Check;
 use handoff::handoff;
 use places::{layout, log, sockets};
 use server::{app, command, gunicorn_settings, server_of, unicorn_settings, virtualenv, words};
 use shared::shared_directories;
 use variables::{limits, variables};
-
-/// gunicorn's own default for graceful_timeout, in seconds.
-const GRACEFUL_TIMEOUT: u64 = 30;
 
 /// The longest argument or variable that a program can be given, in bytes (MAX_ARG_STRLEN less the NUL).
 const ARGUMENT_MAX: usize = 131_071;
@@ -33,6 +31,8 @@ const ARGUMENT_MAX: usize = 131_071;
 pub struct Context<'a> {
     /// Its key in `applications`, if it has one.
     pub name: Option<&'a str>,
+    /// Where that key stands; without one, where the application begins.
+    pub place: Span,
     /// Its values, with their places.
     pub node: &'a Node,
 }
@@ -40,7 +40,7 @@ pub struct Context<'a> {
 /// Fills in the defaults of an application that the schema accepted. The error is every complaint
 /// about values that a schema cannot say: paths, addresses, and what does not fit together.
 pub fn resolve(input: Application, context: Context<'_>) -> Result<Service, Vec<Diagnostic>> {
-    let mut check = Check { node: context.node, found: vec![] };
+    let mut check = Check { context, node: context.node, found: vec![] };
     let service = build(input, context, &mut check);
     shared_directories(&service, &mut check);
     if check.found.is_empty() { Ok(service) } else { Err(check.found) }
@@ -53,12 +53,12 @@ fn build(input: Application, context: Context<'_>, check: &mut Check<'_>) -> Ser
         .or_else(|| context.name.map(str::to_owned))
         .unwrap_or_default();
     if application.is_empty() {
-        check.missing("application", "it names the service");
+        check.missing("application", "it names the service", &[]);
         // Paths that are made of the name are not complained about as well.
         application.push('-');
     }
     let user = input.user.unwrap_or_else(|| {
-        check.missing("user", "the application runs as this user");
+        check.missing("user", "the application runs as this user", &[]);
         String::new()
     });
     let group = input.group.unwrap_or_else(|| user.clone());

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
+use super::ARGUMENT_MAX;
 use super::check::Check;
-use super::{ARGUMENT_MAX, GRACEFUL_TIMEOUT};
-use crate::diagnostic::Diagnostic;
 use crate::model::input::{LogKind, Server, Words};
+use crate::model::settings::{gunicorn_defaults, unicorn_defaults};
 use crate::rule;
 
 /// The words of a command. A string is split at blanks, as `chpst` and `env` would get them; what
@@ -110,10 +110,8 @@ pub(super) fn virtualenv(
         }
         (None, None) => {
             if server == Server::Gunicorn {
-                let diagnostic = Diagnostic::error(&rule::MISSING_KEY, "`virtualenv_home` is missing")
-                    .at(check.node.head(), "")
-                    .help("gunicorn is started from a virtualenv: set `virtualenv_home`, which holds `.virtualenvs/APPLICATION`, or `virtualenv`, its whole path");
-                check.found.push(diagnostic);
+                let help = "gunicorn is started from a virtualenv: set `virtualenv_home`, which holds `.virtualenvs/APPLICATION`, or `virtualenv`, its whole path";
+                check.missing("virtualenv_home", "", &[help]);
             }
             return None;
         }
@@ -131,22 +129,13 @@ pub(super) fn virtualenv(
     Some(path)
 }
 
-/// The gist's choices where they are sound. `preload_app` is: with it a worker that is replaced
-/// after `current` has moved still runs its own generation's code. Its `max_requests` is not: all
-/// workers would be replaced at about the same time, under load. gevent needs a package.
+/// gunicorn's settings: those given, over ours.
 pub(super) fn gunicorn_settings(
     given: BTreeMap<String, Json>,
     logs: &str,
     kind: Option<LogKind>,
 ) -> BTreeMap<String, Json> {
-    let mut settings = BTreeMap::from([
-        ("preload_app".to_owned(), Json::from(true)),
-        ("timeout".to_owned(), Json::from(120)),
-        ("graceful_timeout".to_owned(), Json::from(GRACEFUL_TIMEOUT)),
-        ("keepalive".to_owned(), Json::from(2)),
-        // Its commands cannot replace a master, and it is gone after the first hand-over.
-        ("control_socket_disable".to_owned(), Json::from(true)),
-    ]);
+    let mut settings = named(gunicorn_defaults());
     match kind.unwrap_or_default() {
         LogKind::Svlogd => {
             settings.insert("accesslog".to_owned(), Json::from("-"));
@@ -162,15 +151,17 @@ pub(super) fn gunicorn_settings(
     settings
 }
 
+fn named(defaults: Vec<(&'static str, Json)>) -> BTreeMap<String, Json> {
+    defaults.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Ruby unicorn's settings: those given, over ours.
 pub(super) fn unicorn_settings(
     given: BTreeMap<String, Json>,
     logs: &str,
     kind: Option<LogKind>,
 ) -> BTreeMap<String, Json> {
-    let mut settings = BTreeMap::from([
-        ("preload_app".to_owned(), Json::from(true)),
-        ("timeout".to_owned(), Json::from(120)),
-    ]);
+    let mut settings = named(unicorn_defaults());
     if kind == Some(LogKind::Files) {
         settings.insert("stdout_path".to_owned(), Json::from(format!("{logs}/access.log")));
         settings.insert("stderr_path".to_owned(), Json::from(format!("{logs}/error.log")));
