@@ -283,10 +283,13 @@ fn settings(table: &[Setting], texts: &mut Texts, scratch: &str) -> Json {
             continue;
         }
         let mut one = || if setting.strips { texts.stripped() } else { texts.any() };
+        let least = usize::try_from(setting.min_length.unwrap_or(0)).unwrap();
         let value = match setting.kind {
             // unicorn's are paths, which it makes absolute.
             Kind::String if setting.name.starts_with("std") => json!(texts.path(scratch)),
-            Kind::String => json!(one()),
+            Kind::String => {
+                json!(std::iter::repeat_with(one).find(|text| text.chars().count() >= least))
+            }
             Kind::StringList => json!([one(), one()]),
             Kind::Map if setting.values.as_deref() == Some("string") => json!({one(): one(), one(): one()}),
             Kind::Map => json!({one(): [one(), {one(): one(), "n": null, "t": true, "i": -1}]}),

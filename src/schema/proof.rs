@@ -60,6 +60,8 @@ struct Shape {
     _deprecated: IgnoredAny,
     #[serde(rename = "x-server-version")]
     _version: IgnoredAny,
+    #[serde(rename = "x-server-default")]
+    _server_default: IgnoredAny,
 }
 
 /// The types that are allowed; none said, all.
