@@ -125,10 +125,12 @@ fn on(root: &Directory) -> Result<(OwnedFd, String), Failure> {
 /// Who has locked it, as far as `/proc/locks` tells: it knows nothing of processes in other
 /// containers, and on some file systems (btrfs) it has another device than `stat`.
 fn holder(fd: &OwnedFd) -> String {
-    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    /// The kernel may leave out lines of a list that changes while it is read.
+    const LOOKS: usize = 5;
     let pid = fstat(fd).ok().and_then(|stat| {
         let file = format!("{:02x}:{:02x}:{}", major(stat.st_dev), minor(stat.st_dev), stat.st_ino);
-        pid_in(&locks, &file)
+        let look = |_| pid_in(&std::fs::read_to_string("/proc/locks").unwrap_or_default(), &file);
+        (0..LOOKS).find_map(look)
     });
     pid.map_or_else(|| "another run".to_owned(), |pid| format!("process {pid}"))
 }
