@@ -146,12 +146,15 @@ fn an_old_key_is_renamed() {
 
 #[test]
 fn what_changes_a_value_is_asked_for() {
-    let text = format!("{BASE}umask: 0027 # ours\ngunicorn: {{wokers: 4}}\nenvironment: {{DEBUG: yes}}\n");
+    let text = format!(
+        "{BASE}umask: 0027 # ours\ngunicorn: {{wokers: 4, threads: 2.0}}\nenvironment: {{DEBUG: yes, RATE: 1.0}}\n"
+    );
     let (have, left, code) = fixed(&text, &[]);
     assert_eq!((have.as_str(), code), (text.as_str(), Some(1)));
     assert!(left.contains("did you mean `workers`?") && left.contains("quote it"), "{left}");
     let (have, left, code) = fixed(&text, &["--unsafe-fixes"]);
     let want = text.replace("0027", "\"0027\"").replace("wokers", "workers").replace("yes", "\"yes\"");
+    let want = want.replace("2.0", "2").replace("1.0", "\"1.0\"");
     assert_eq!((have, code), (want, Some(0)), "{left}");
 }
 

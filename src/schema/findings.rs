@@ -365,18 +365,21 @@ fn not_whole(steps: &[String], node: &Node) -> Diagnostic {
     let hidden = secret::is_at(steps.iter().map(String::as_str), Some(&place.value));
     let shown = if hidden { kind_of(&place.value).to_owned() } else { typed(&place.value) };
     let message = format!("`{}` is {shown}", dotted(steps, None));
-    let write = match place.value {
-        Value::Float(value) if !hidden && value.abs() <= EXACT => format!("write {value}"),
-        _ => "expected a whole number, without point and exponent".to_owned(),
-    };
     let diagnostic = Diagnostic::error(&rule::WRONG_TYPE, message);
     if matches!(steps.first().map(String::as_str), Some("environment" | "secrets")) {
         return diagnostic
             .at(place.span, "expected a string or a whole number")
             .hide_if(hidden)
-            .help(QUOTE_IT);
+            .help(QUOTE_IT)
+            .fix(Fix::quoting(place.span));
     }
-    diagnostic.at(place.span, write).hide_if(hidden)
+    match place.value {
+        Value::Float(value) if !hidden && value.abs() <= EXACT => {
+            let whole = value.to_string();
+            diagnostic.at(place.span, format!("write {whole}")).fix(Fix::risky(place.span, whole))
+        }
+        _ => diagnostic.at(place.span, "expected a whole number, without point and exponent").hide_if(hidden),
+    }
 }
 
 fn wrong_value(error: &ValidationError<'_>, steps: &[String], expected: &str, node: &Node) -> Diagnostic {
