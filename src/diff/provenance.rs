@@ -16,7 +16,7 @@ use crate::plan::plan;
 use crate::services::Known;
 use crate::source::Sources;
 use crate::template::Templates;
-use crate::tree::{Entry, Kind};
+use crate::tree::{Entry, How, Kind};
 
 mod leaf;
 
@@ -96,11 +96,16 @@ impl Tracer<'_> {
             let Some(known) = known else { continue };
             let base = plan(&known.service, &known.key, side.templates)?;
             for leaf in leaves(known) {
-                if differing.as_ref().is_some_and(|keys| !keys.contains(&leaf.key)) {
+                // With another kind of run script every line is another one; it counts if it did change.
+                let counts = match &differing {
+                    Some(keys) => keys.contains(&leaf.key),
+                    None => leaf.key != "run_script",
+                };
+                if !counts {
                     continue;
                 }
                 for varied in leaf.variations(known, side.templates)? {
-                    self.note(&leaf, &base, &varied, sign, entries);
+                    note(&leaf, &base, &varied, sign, differing.is_some(), entries);
                 }
             }
         }
@@ -122,32 +127,44 @@ impl Tracer<'_> {
         }
         Ok(())
     }
+}
 
-    /// Notes the leaf wherever its variation makes a difference that is one between the sides, too.
-    fn note(&self, leaf: &Leaf, base: &[Entry], varied: &[Entry], sign: Sign, entries: &mut [EntryDiff<'_>]) {
-        for found in entries {
-            let Some(at) = base.iter().position(|entry| entry.path == found.path) else { continue };
-            let own = &base[at];
-            let there = varied.iter().find(|entry| entry.path == found.path);
-            if there.is_none_or(|entry| is_other(entry, own)) {
-                push(&mut found.causes, &leaf.key);
-            }
-            // It may only have moved.
-            let moved = varied.get(at).filter(|_| varied.len() == base.len());
-            let Some(other) = there.or(moved) else { continue };
-            let (Kind::File(own), Kind::File(other)) = (&own.kind, &other.kind) else { continue };
-            if own == other {
-                continue;
-            }
-            if found.secret {
-                found.hunks.iter_mut().for_each(|hunk| push(&mut hunk.causes, &leaf.key));
-                continue;
-            }
-            let touched = removed(own, other);
-            for hunk in &mut found.hunks {
-                if touches(hunk, sign, &touched) {
-                    push(&mut hunk.causes, &leaf.key);
-                }
+/// Notes the leaf wherever its variation makes a difference that is one between the sides, too.
+/// `changed` says that the leaf is known to differ: then it is also what moved an entry.
+fn note(
+    leaf: &Leaf,
+    base: &[Entry],
+    varied: &[Entry],
+    sign: Sign,
+    changed: bool,
+    entries: &mut [EntryDiff<'_>],
+) {
+    for found in entries {
+        let Some(at) = base.iter().position(|entry| entry.path == found.path) else { continue };
+        let own = &base[at];
+        let there = varied.iter().find(|entry| entry.path == found.path);
+        // It may only have moved.
+        let moved = varied.get(at).filter(|_| varied.len() == base.len());
+        let comes_or_goes = found.old.is_none() || found.new.is_none();
+        if comes_or_goes && there.is_none() && (changed || moved.is_none()) {
+            push(&mut found.causes, &leaf.key);
+        }
+        let Some(other) = there.or(moved) else { continue };
+        if !comes_or_goes && found.ways.iter().any(|how| is_way(how, own, other)) {
+            push(&mut found.causes, &leaf.key);
+        }
+        let (Kind::File(own), Kind::File(other)) = (&own.kind, &other.kind) else { continue };
+        if own == other {
+            continue;
+        }
+        if found.secret {
+            found.hunks.iter_mut().for_each(|hunk| push(&mut hunk.causes, &leaf.key));
+            continue;
+        }
+        let touched = removed(own, other);
+        for hunk in &mut found.hunks {
+            if touches(hunk, sign, &touched) {
+                push(&mut hunk.causes, &leaf.key);
             }
         }
     }
@@ -160,12 +177,15 @@ fn is_new(entries: &[EntryDiff<'_>]) -> bool {
         && entries.iter().all(|entry| entry.old.is_none() || entry.new.is_none())
 }
 
-fn is_other(a: &Entry, b: &Entry) -> bool {
-    let kind = |entry: &Entry| match &entry.kind {
-        Kind::Link(target) => Some(target.clone()),
-        Kind::File(_) | Kind::Directory => None,
-    };
-    a.mode != b.mode || a.owner != b.owner || a.group != b.group || kind(a) != kind(b)
+/// Do two entries differ in that way?
+fn is_way(how: &How, a: &Entry, b: &Entry) -> bool {
+    match how {
+        How::Mode { .. } => a.mode != b.mode,
+        How::Owner { .. } => a.owner != b.owner,
+        How::Group { .. } => a.group != b.group,
+        How::Target { .. } => a.kind != b.kind,
+        How::Created(_) | How::Removed(_) | How::Kind { .. } | How::Content => false,
+    }
 }
 
 fn touches(hunk: &Hunk, sign: Sign, touched: &[usize]) -> bool {

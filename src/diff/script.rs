@@ -69,7 +69,9 @@ impl Script {
 
     /// How it replaces its server.
     pub fn way(&self) -> Way {
-        let is = |name: &str, value: &str| self.fields.get(name).is_some_and(|text| text.trim() == value);
+        let is = |name: &str, value: &str| {
+            self.fields.get(name).is_some_and(|text| text.trim().trim_matches('\'') == value)
+        };
         match self.native {
             true if is("handoff.strategy", "usr2") => Way::Usr2,
             true => Way::Sockets,
@@ -175,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_shell_script_in_parts() {
-        let text = "#!/bin/bash\nreadonly SERVER=any\nreadonly BINDS=(\n  127.0.0.1:8000\n  'unix:/a b'\n)\nreadonly ENVIRONMENT=( # secrets\n  A=1\n)\nreadonly CURRENT=/srv/current\n# ---\n# From here on the text is the same for every service.\n# x\n\nrun\n";
+        let text = "#!/bin/bash\nreadonly SERVER='any'\nreadonly BINDS=(\n  127.0.0.1:8000\n  'unix:/a b'\n)\nreadonly ENVIRONMENT=( # secrets\n  A=1\n)\nreadonly CURRENT=/srv/current\n# ---\n# From here on the text is the same for every service.\n# x\n\nrun\n";
         let script = Script::read(text);
         assert_eq!(script.way(), Way::Stop);
         assert_eq!(script.addresses(), ["127.0.0.1:8000", "unix:/a b"]);

@@ -10,7 +10,7 @@ use super::directory::{Directory, Step};
 use super::read::{Found, read};
 use super::{Note, Recording, recorded, supervise};
 use crate::failure::Failure;
-use crate::record::{self, Leaving, MadeKind, sha256};
+use crate::record::{self, Leaving, Leftover, MadeKind, sha256};
 use crate::tree::{Entry, Kind, Tree};
 use crate::visible::visible;
 
@@ -45,8 +45,12 @@ pub fn read_recorded(
     }
     if recording.prune {
         more.extend(pruned(root, &top, &leaving, &mut found)?);
-    } else if let Some(first) = leaving.leftovers.first() {
-        notes.push(Note::NotPruned(leaving.leftovers.len(), visible(&first.made.path).into_owned()));
+    } else {
+        let stays = |left: &&Leftover| !links.clone().any(|(path, _)| path == left.made.path);
+        let mut stay = leaving.leftovers.iter().filter(stays);
+        if let Some(first) = stay.next() {
+            notes.push(Note::NotPruned(stay.count() + 1, visible(&first.made.path).into_owned()));
+        }
     }
     more.sort_by(|a: &Entry, b| a.path.cmp(&b.path));
     more.dedup_by(|a, b| a.path == b.path);
