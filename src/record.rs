@@ -53,7 +53,11 @@ pub struct Made {
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum MadeKind {
     /// A directory.
-    Directory,
+    Directory {
+        /// Whom it was given to, by name.
+        #[serde(default)]
+        owner: String,
+    },
     /// A file with this content.
     File {
         /// As `sha256sum` prints it.
@@ -69,7 +73,7 @@ pub enum MadeKind {
 impl From<&Entry> for Made {
     fn from(entry: &Entry) -> Self {
         let kind = match &entry.kind {
-            Kind::Directory => MadeKind::Directory,
+            Kind::Directory => MadeKind::Directory { owner: entry.owner.to_string() },
             Kind::File(content) => MadeKind::File { sha256: sha256(content) },
             Kind::Link(target) => MadeKind::Link { target: target.clone() },
         };
@@ -202,7 +206,8 @@ pub struct Leaving {
 
 /// Holds `old` records against the `new` ones of this run, which wants `tree`. Services that are in
 /// `old`, in the same `set`, and not in `new` are left over as a whole; those of other sets are not.
-pub fn leaving(old: Vec<Record>, new: Vec<Record>, tree: &Tree, set: &str) -> Leaving {
+/// The links of services that are not enabled are no matter of leftovers: they go in any case.
+pub fn leaving(old: Vec<Record>, new: Vec<Record>, tree: &Tree, set: &str, disabled: &[Retired]) -> Leaving {
     let mut left = Leaving::default();
     let mut old: BTreeMap<String, Record> =
         old.into_iter().map(|record| (record.service.clone(), record)).collect();
@@ -217,7 +222,11 @@ pub fn leaving(old: Vec<Record>, new: Vec<Record>, tree: &Tree, set: &str) -> Le
         others.iter().flat_map(|record| &record.made).map(|made| made.path.as_str()).collect();
     pairs.extend(gone.into_iter().map(|record| (None, Some(record))));
     for (wanted, before) in pairs {
-        let kept = |made: &&Made| tree.get(&made.path).is_none() && !elsewhere.contains(made.path.as_str());
+        let kept = |made: &&Made| {
+            tree.get(&made.path).is_none()
+                && !elsewhere.contains(made.path.as_str())
+                && !disabled.iter().any(|retired| retired.link == made.path)
+        };
         let over: Vec<Made> = before.iter().flat_map(|record| &record.made).filter(kept).cloned().collect();
         if let Some(before) = &before {
             if let Some((link, _)) = before.link()
@@ -333,7 +342,7 @@ mod tests {
         entries.retain(|entry| !entry.path.contains("env-"));
         let new = record("web", "default", &entries);
         let tree = Tree::new(entries).unwrap();
-        let left = leaving(vec![old.clone()], vec![new.clone()], &tree, "default");
+        let left = leaving(vec![old.clone()], vec![new.clone()], &tree, "default", &[]);
         assert_eq!(paths(&left), ["/etc/sv/web/env-\n\"A"]);
         assert_eq!((&left.retired, &left.directories), (&vec![], &vec![]));
         assert_eq!(left.records, [old]);
@@ -351,7 +360,7 @@ mod tests {
         };
         let new = record("web", "default", &service("web"));
         let tree = Tree::new(service("web")).unwrap();
-        let left = leaving(old(), vec![new.clone()], &tree, "default");
+        let left = leaving(old(), vec![new.clone()], &tree, "default", &[]);
         let expected = ["/etc/service/gone", "/etc/sv/gone", "/etc/sv/gone/env-\n\"A", "/etc/sv/gone/run"];
         assert_eq!(paths(&left), expected);
         assert_eq!(left.directories, [("/etc/sv/gone".to_owned(), 70)]);
@@ -372,7 +381,7 @@ mod tests {
         let entries = vec![link("/etc/service/web", "/srv/sv/web"), directory("/srv/sv/web")];
         let new = Record::new("web", "default", "/srv/sv/web", 70, &entries);
         let tree = Tree::new(entries).unwrap();
-        let left = leaving(vec![old], vec![new], &tree, "default");
+        let left = leaving(vec![old], vec![new], &tree, "default", &[]);
         // The link stays, and leads elsewhere: that is a change, which the run itself makes.
         assert_eq!(left.retired, []);
         assert_eq!(left.directories, [("/etc/sv/web".to_owned(), 70)]);

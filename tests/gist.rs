@@ -12,7 +12,7 @@ use std::process::{Child, Command};
 use std::time::Instant;
 
 use rustix::process::Signal;
-use support::host::{User, free_port, kill, require, run, virtualenv};
+use support::host::{User, forget, free_port, kill, require, run, virtualenv};
 use support::load::Address;
 use support::{SOON, START, STOP};
 
@@ -127,6 +127,12 @@ impl Place {
 
     fn path(&self, below: &str) -> String {
         self.scratch.path().join(below).to_str().expect("UTF-8").to_owned()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        forget("leaderboards");
     }
 }
 

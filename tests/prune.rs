@@ -139,6 +139,20 @@ fn a_service_that_has_gone_goes_with_prune_and_its_data_stays() {
 }
 
 #[test]
+fn what_runsmith_gave_to_one_user_it_can_give_to_another() {
+    let place = Place::new();
+    place.says("    web: {}\n", &[]);
+    let said = place.says("    web: {user: games, group: games}\n", &[]);
+    assert!(said.contains("/var/www/web: owner nobody -> games"), "{said}");
+    // Somebody else's in the meantime.
+    std::os::unix::fs::chown(place.at("/var/www/web/releases"), Some(1), Some(1)).unwrap();
+    let output = place.render("    web: {}\n", &[]);
+    let text = place.text(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("/var/www/web/releases: it belongs to daemon"), "{text}");
+}
+
+#[test]
 fn other_sets_are_left_alone() {
     let place = Place::new();
     place.says("    theirs: {}\n", &["--set", "theirs"]);
@@ -426,7 +440,8 @@ fn a_service_that_is_disabled_is_stopped_and_unlinked_and_can_come_back() {
     assert!(live.user.processes().is_empty(), "left behind: {:?}\n{said}", live.user.processes());
     assert!(live.at("sv").join(&names[0]).join("run").exists(), "{said}");
     let again = live.apply(names, &disabled, &[]);
-    assert!(text(&again).contains("nothing to change"), "{}", text(&again));
+    assert!(text(&again).starts_with("nothing to change\n"), "{}", text(&again));
+    assert!(!text(&again).contains("not wanted any more"), "{}", text(&again));
     let back = live.apply(names, &live.place(), &[]);
     assert!(back.status.success(), "{}", text(&back));
     live.wait_for(&names[0]);

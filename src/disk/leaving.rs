@@ -32,7 +32,7 @@ pub fn read_recorded(
     }
     let top = Directory::root(root)?;
     let old = recorded::read(&top, recording)?;
-    let leaving = record::leaving(old, recording.records.to_vec(), want, recording.set);
+    let leaving = record::leaving(old, recording.records.to_vec(), want, recording.set, recording.disabled);
     let mut more = vec![];
     let links = recording.disabled.iter().map(|retired| (retired.link.as_str(), retired.directory.as_str()));
     for entry in at(root, links.clone().map(|(path, _)| (path, false)), &mut found)? {
@@ -84,7 +84,7 @@ fn at<'a>(
 fn pruned(root: &Path, top: &Directory, leaving: &Leaving, found: &mut Found) -> Result<Vec<Entry>, Failure> {
     let made: BTreeMap<&str, &MadeKind> =
         leaving.leftovers.iter().map(|left| (left.made.path.as_str(), &left.made.kind)).collect();
-    let paths = made.iter().map(|(path, kind)| (*path, **kind == MadeKind::Directory));
+    let paths = made.iter().map(|(path, kind)| (*path, matches!(kind, MadeKind::Directory { .. })));
     let there = at(root, paths, found)?;
     let mut gone: Vec<Entry> = vec![];
     let mut directories = vec![];
@@ -94,7 +94,7 @@ fn pruned(root: &Path, top: &Directory, leaving: &Leaving, found: &mut Found) ->
                 gone.push(entry);
             }
             (Kind::Link(target), Some(MadeKind::Link { target: was })) if target == was => gone.push(entry),
-            (Kind::Directory, Some(MadeKind::Directory)) => directories.push(entry),
+            (Kind::Directory, Some(MadeKind::Directory { .. })) => directories.push(entry),
             _ => {}
         }
     }

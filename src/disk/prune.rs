@@ -49,7 +49,7 @@ pub(super) fn prune(run: &Run, root: &Directory, leaving: &Leaving) -> Result<Pr
     }
     for Leftover { made, .. } in &leaving.leftovers {
         let word = match made.kind {
-            MadeKind::Directory => continue,
+            MadeKind::Directory { .. } => continue,
             MadeKind::File { .. } => "file",
             MadeKind::Link { .. } => "link",
         };
@@ -84,7 +84,7 @@ fn directories(root: &Directory, leaving: &Leaving, pruned: &mut Pruned) -> Resu
     let mut paths: Vec<&str> = leaving
         .leftovers
         .iter()
-        .filter(|left| left.made.kind == MadeKind::Directory)
+        .filter(|left| matches!(left.made.kind, MadeKind::Directory { .. }))
         .map(|left| left.made.path.as_str())
         .collect();
     deepest_first(&mut paths);
@@ -159,7 +159,7 @@ fn look(
     const CHANGED: &str = "somebody changed it; look at it and remove it by hand";
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     match made {
-        MadeKind::Directory => Ok(There::Missing),
+        MadeKind::Directory { .. } => Ok(There::Missing),
         MadeKind::Link { target } => match rustix::fs::readlinkat(dir.fd(), name, vec![]) {
             Ok(have) if have.to_bytes() == target.as_bytes() => {
                 run.backup.link(root, path, target)?;

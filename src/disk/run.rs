@@ -1,5 +1,7 @@
 //! What the parts of a run share: owners, temporary names, threads, and how entries are divided.
 
+use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::backup::Backup;
@@ -13,6 +15,8 @@ pub(super) struct Run {
     pub(super) temps: TempNames,
     /// Keeps the old version of what is replaced or removed.
     pub(super) backup: Backup,
+    /// Directories that earlier runs made, by their paths, and the users they gave them to.
+    pub(super) given: Mutex<HashMap<String, String>>,
     /// How many more threads may be started.
     threads: AtomicUsize,
 }
@@ -28,6 +32,7 @@ impl Run {
             ids,
             temps: TempNames::new(),
             backup: Backup::new(backup),
+            given: Mutex::new(HashMap::new()),
             threads: AtomicUsize::new(spare.min(3)),
         }
     }

@@ -1,5 +1,7 @@
 //! Which directories that are there may get another mode and owner.
 
+use std::sync::PoisonError;
+
 use rustix::fs::Stat;
 
 use super::directory::Directory;
@@ -26,14 +28,19 @@ struct Signs {
 /// What has the wanted owner already, who is not root, is that owner's: nobody loses it. Root's own directories are
 /// many, so that owner alone says little: a mount point and one with the sticky bit are shared whoever is to have
 /// them. Taking any other one back to root closes a hole and opens none. To give it to another user, it has to be an
-/// ordinary directory of root's, as `mkdir` leaves it.
+/// ordinary directory of root's, as `mkdir` leaves it, or one that an earlier run gave to the owner it still has.
 pub(super) fn refuse_shared(run: &Run, found: &Directory, entry: &Entry) -> Result<(), Failure> {
     let stat = found.stat();
     let wanted = if run.ids.set { run.ids.of(entry).0 } else { rustix::process::geteuid().as_raw() };
     if stat.st_uid == wanted && wanted != 0 {
         return Ok(());
     }
-    let signs = Signs::of(stat, wanted, || found.is_mount_point());
+    let given = |owner: &str| {
+        let given = run.given.lock().unwrap_or_else(PoisonError::into_inner);
+        given.get(&entry.path).is_some_and(|before| before == owner)
+    };
+    let mut signs = Signs::of(stat, wanted, || found.is_mount_point());
+    signs.third = signs.third && !given(&run.ids.user(stat.st_uid));
     let Some(sign) = signs.words(wanted == 0, || run.ids.user(stat.st_uid)) else { return Ok(()) };
     let (owner, mode) = (&entry.owner, entry.mode);
     let reason = format!(
