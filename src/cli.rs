@@ -181,6 +181,9 @@ pub struct Validate {
     /// Where in the pillar the applications are, as Salt writes it; by default `unicorn`, if there is one, else the document itself
     #[arg(long, value_name = "A:B:C")]
     pub key: Option<String>,
+    /// Also checks what only this host knows: users, paths, ports, limits, the installed server. It imports the application, as its user (docs/host.md)
+    #[arg(long, conflicts_with = "diff")]
+    pub host: bool,
     /// How findings are printed
     #[arg(long, default_value = "text")]
     pub format: FindingFormat,

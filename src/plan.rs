@@ -16,9 +16,6 @@ use crate::tree::{Entry, Kind};
 /// What every rendered file begins with, so that a later run knows its own.
 pub const MARKER: &str = "Managed by runsmith";
 
-/// Where the directories of PATH after the virtualenv's are.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
 /// Every file, directory and link of one service. `key` says where in the pillar it comes from:
 /// a colon path, or nothing for a flat document.
 pub fn plan(service: &Arc<Service>, key: &str, templates: &Templates) -> Result<Vec<Entry>, Failure> {
@@ -188,13 +185,10 @@ const PATHS: Names = &[
         let config = &scope.service.layout.config.path;
         scope.service.config_name().map(|name| format!("{config}/{name}")).into()
     }),
-    ("current", |scope| Value::from(format!("{}/current", scope.service.root))),
+    ("current", |scope| Value::from(scope.service.current())),
     ("env", |scope| Value::from(format!("{}/env", scope.service.service.directory))),
     ("logs", |scope| Value::from(scope.service.layout.logs.path.as_str())),
-    ("path", |scope| {
-        let virtualenv = scope.service.virtualenv.as_ref();
-        Value::from(virtualenv.map_or_else(|| PATH.to_owned(), |venv| format!("{venv}/bin:{PATH}")))
-    }),
+    ("path", |scope| Value::from(scope.service.search_path())),
     ("pidfile", |scope| pidfile(&scope.service).into()),
     ("pids", |scope| Value::from(scope.service.layout.pids.path.as_str())),
     ("releases", |scope| Value::from(scope.service.layout.releases.path.as_str())),

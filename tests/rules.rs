@@ -67,7 +67,10 @@ fn every_rule_finds_its_wrong_example_and_no_rule_the_right_one() {
     for rule in rule::all() {
         let folder = folder(rule);
         if rule.example.is_none() {
-            assert!(BUILT.contains(&rule.name) || rule == &rule::INVALID, "{} needs examples", rule.name);
+            // What a host lacks no pillar shows: tests/host.rs makes each of that family find something.
+            let needs_none =
+                BUILT.contains(&rule.name) || rule == &rule::INVALID || rule.family == rule::Family::Host;
+            assert!(needs_none, "{} needs examples", rule.name);
             continue;
         }
         for pillar in pillars(&folder, "wrong") {

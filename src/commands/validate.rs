@@ -5,15 +5,17 @@ use std::io::{self, Write};
 use super::fix::{self, Fixed};
 use super::inputs::Pillars;
 use super::judge::levels;
+use super::progress::Progress;
 use super::{Outcome, Stop, Terminal, any_error, inputs, nothing, threads, width};
 use crate::cli::{self, FindingFormat};
 use crate::diagnostic::Diagnostic;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::host::Host;
 use crate::report::{self, Findings};
-use crate::rules::Texts;
 use crate::rules::judge::{Levels, judge};
-use crate::services;
+use crate::rules::{self, Texts};
+use crate::services::{self, Configured};
 
 pub(super) fn validate(arguments: &cli::Validate, terminal: &mut Terminal) -> Outcome {
     let levels = levels(&arguments.severities)?;
@@ -25,7 +27,8 @@ pub(super) fn validate(arguments: &cli::Validate, terminal: &mut Terminal) -> Ou
         }
         given = fixed.given;
     }
-    let checked = check(arguments, &levels, inputs::parse(given, &arguments.inputs))?;
+    let pillars = inputs::parse(given, &arguments.inputs);
+    let checked = check_with(arguments, &levels, pillars, arguments.host)?;
     let Checked { pillars, found, count } = checked;
     if count == 0 && !any_error(&found) {
         terminal.findings(&found, &pillars.sources, &pillars.secrets);
@@ -61,11 +64,20 @@ pub(super) struct Checked {
     count: usize,
 }
 
-/// Everything that is found in pillars.
+/// Everything that is found in pillars, without a look at this host.
 pub(super) fn check(
     arguments: &cli::Validate,
     levels: &Levels,
+    pillars: Pillars,
+) -> Result<Checked, Failure> {
+    check_with(arguments, levels, pillars, false)
+}
+
+fn check_with(
+    arguments: &cli::Validate,
+    levels: &Levels,
     mut pillars: Pillars,
+    host: bool,
 ) -> Result<Checked, Failure> {
     let key = arguments.key.as_deref();
     let (applications, unfit) = services::select(std::mem::take(&mut pillars.documents), key);
@@ -74,7 +86,13 @@ pub(super) fn check(
     pillars.secrets.extend(services::secret_spans(&applications));
     let count = applications.len();
     let texts = Texts { sources: &pillars.sources, dialect: pillars.dialect };
-    found.extend(services::check(applications, texts, threads())?);
+    if host {
+        let (more, services) = services::check_and_keep(applications, texts, threads())?;
+        found.extend(more);
+        found.extend(on_this_host(&services));
+    } else {
+        found.extend(services::check(applications, texts, threads())?);
+    }
     let found = judge(found, &pillars.silences, levels, &pillars.sources, key.is_none());
     Ok(Checked { pillars, found, count })
 }
@@ -89,4 +107,17 @@ fn show_patch(arguments: &cli::Validate, levels: &Levels, fixed: Fixed, terminal
     let left = check(arguments, levels, inputs::parse(fixed.given, &arguments.inputs))?;
     let is_clean = patch.is_empty() && !any_error(&left.found);
     Ok(if is_clean { Exit::Clean } else { Exit::Findings })
+}
+
+/// What this host has against the services whose pillars can be used.
+fn on_this_host(services: &[Configured]) -> Vec<Diagnostic> {
+    let mut found = vec![];
+    let mut host = Host::look();
+    let mut progress = Progress::new("asking about", services.len(), "services");
+    for (known, configuration) in services {
+        progress.step();
+        let facts = host.ask(&known.service, configuration.as_deref());
+        found.extend(rules::check_host(&known.service, &known.node, known.span, &facts));
+    }
+    found
 }

@@ -229,7 +229,20 @@ pub struct Place {
     pub runtime: String,
 }
 
+/// Where the directories of PATH after the virtualenv's are.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 impl Service {
+    /// PATH of the server: the virtualenv's `bin`, then the system's directories.
+    pub fn search_path(&self) -> String {
+        self.virtualenv.as_ref().map_or_else(|| PATH.to_owned(), |venv| format!("{venv}/bin:{PATH}"))
+    }
+
+    /// The link to the release that serves.
+    pub fn current(&self) -> String {
+        format!("{}/current", self.root)
+    }
+
     /// Whether two masters live side by side on inherited sockets, so that the server must neither
     /// bind by itself nor keep a PID file.
     pub fn inherits_sockets(&self) -> bool {

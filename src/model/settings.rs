@@ -58,6 +58,8 @@ pub struct Setting {
     pub note: Option<String>,
     /// The version that deprecated it.
     pub deprecated: Option<String>,
+    /// The first version that has it, if the server's documentation says so.
+    pub added: Option<String>,
     /// Whether a pillar may set it.
     pub pillar: Pillar,
     /// The pillar's own key that sets it.

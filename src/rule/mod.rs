@@ -5,6 +5,7 @@
 
 mod addresses;
 mod handoff;
+mod host;
 mod limits;
 mod paths;
 mod reading;
@@ -24,6 +25,7 @@ use crate::diagnostic::Severity;
 
 pub use addresses::*;
 pub use handoff::*;
+pub use host::*;
 pub use limits::*;
 pub use paths::*;
 pub use reading::*;
@@ -106,6 +108,8 @@ pub enum Family {
     Limits,
     /// How a new generation takes over.
     Handoff,
+    /// What only the host knows.
+    Host,
     /// Comments that silence a rule.
     Silence,
 }
@@ -126,6 +130,7 @@ impl Family {
             Self::Times => "times",
             Self::Limits => "limits",
             Self::Handoff => "handoff",
+            Self::Host => "host",
             Self::Silence => "silence",
         }
     }
@@ -145,6 +150,7 @@ impl Family {
             Self::Times => "Time-outs that have to fit together",
             Self::Limits => "Resource limits",
             Self::Handoff => "How a new generation takes over",
+            Self::Host => "What only the host knows, asked by `validate --host`",
             Self::Silence => "Comments that silence a rule",
         }
     }
@@ -187,6 +193,7 @@ pub fn all() -> Vec<&'static Rule> {
     let mut all: Vec<&'static Rule> = [
         addresses::ALL,
         handoff::ALL,
+        host::ALL,
         limits::ALL,
         paths::ALL,
         reading::ALL,

@@ -12,7 +12,7 @@ use crate::rule;
 use crate::source::Span;
 
 /// Ports below this one are root's by default (net.ipv4.ip_unprivileged_port_start).
-const UNPRIVILEGED_PORT: u16 = 1024;
+pub(super) const UNPRIVILEGED_PORT: u16 = 1024;
 
 pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     let service = subject.service;
@@ -42,7 +42,7 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
 }
 
 /// Where the pillar says which address is the `index`th; where the application is, if it is the default.
-fn bind_place(node: &Node, span: Span, index: usize) -> Span {
+pub(super) fn bind_place(node: &Node, span: Span, index: usize) -> Span {
     let Some(bind) = node.find(["bind"]).filter(|bind| bind.value != Value::Null) else { return span };
     let item = match &bind.value {
         Value::List(items) => items.get(index).unwrap_or(bind),

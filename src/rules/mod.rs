@@ -8,6 +8,7 @@ mod addresses;
 mod effect;
 pub mod fix;
 mod handoff;
+mod host;
 pub mod judge;
 mod limits;
 mod paths;
@@ -19,6 +20,7 @@ mod times;
 mod users;
 
 use crate::diagnostic::{Diagnostic, Severity};
+use crate::facts::Facts;
 use crate::model::Service;
 use crate::pillar::{Dialect, Node, Value};
 use crate::rule::Rule;
@@ -57,6 +59,13 @@ pub fn check(service: &Service, node: &Node, span: Span) -> Vec<Diagnostic> {
     limits::check(&subject, &mut found);
     handoff::check(&subject, &mut found);
     effect::check(&subject, &mut found);
+    found
+}
+
+/// Everything the rules have to say about one service on the host that `facts` are of.
+pub fn check_host(service: &Service, node: &Node, span: Span, facts: &Facts) -> Vec<Diagnostic> {
+    let mut found = vec![];
+    host::check(&Subject { service, node, span }, facts, &mut found);
     found
 }
 

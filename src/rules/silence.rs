@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::{finding, judge};
 use crate::diagnostic::Diagnostic;
 use crate::pillar::{Node, Value};
-use crate::rule::{self, Rule};
+use crate::rule::{self, Family, Rule};
 use crate::source::{Source, SourceId, Sources, Span};
 
 /// A comment that begins with `runsmith:`.
@@ -153,7 +153,8 @@ impl<'a> Lines<'a> {
 pub(super) fn complaint(silence: &Silence, used: bool) -> Option<Diagnostic> {
     let at = silence.span;
     match &silence.meaning {
-        Meaning::Rules(rules) if !used => {
+        // What is so on one host need not be so where this is looked at.
+        Meaning::Rules(rules) if !used && rules.iter().all(|rule| rule.family != Family::Host) => {
             let names: Vec<_> = rules.iter().map(|rule| format!("`{rule}`")).collect();
             let message = format!("nothing on line {} is found by {}", silence.line, names.join(" or "));
             Some(finding(&rule::SILENCE_UNUSED, message).at(at, "remove this comment"))

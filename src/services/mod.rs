@@ -17,7 +17,7 @@ use crate::rules::{self, Claims, Texts};
 use crate::schema::Checker;
 use crate::source::Span;
 use crate::template::Templates;
-use crate::tree::{Entry, Tree};
+use crate::tree::{Entry, Kind, Tree};
 use crate::visible::visible;
 use json::{Nulls, json};
 
@@ -215,6 +215,33 @@ pub fn check(
     let templates = Templates::built_in()?;
     let asked = Asked { threads, set: None, known: false };
     plan_all(applications, &templates, texts, asked).map(|all| all.found)
+}
+
+/// A service, and its server's configuration file as it would be rendered, if it has one.
+pub type Configured = (Known, Option<Vec<u8>>);
+
+/// As [`check`], with the services that can be rendered; none if two have the same name.
+pub fn check_and_keep(
+    applications: Vec<Application>,
+    texts: Texts<'_>,
+    threads: usize,
+) -> Result<(Vec<Diagnostic>, Vec<Configured>), Failure> {
+    let templates = Templates::built_in()?;
+    let asked = Asked { threads, set: None, known: true };
+    let All { wanted, known, found, .. } = plan_all(applications, &templates, texts, asked)?;
+    let content = |service: &Service| {
+        let path = format!("{}/{}", service.layout.config.path, service.config_name()?);
+        let at = wanted.binary_search_by(|(entry, _)| entry.path.as_str().cmp(&path)).ok()?;
+        match &wanted.get(at)?.0.kind {
+            Kind::File(content) => Some(content.clone()),
+            Kind::Directory | Kind::Link(_) => None,
+        }
+    };
+    let known = known.into_iter().map(|known| {
+        let content = content(&known.service);
+        (known, content)
+    });
+    Ok((found, known.collect()))
 }
 
 fn plan_all(
