@@ -15,9 +15,9 @@ pub struct Duration {
 const MAX_MILLISECONDS: u64 = 86_400_000;
 
 impl Duration {
-    /// So many seconds.
+    /// So many seconds; more than can be counted is the most that can.
     pub const fn seconds(seconds: u64) -> Self {
-        Self { milliseconds: seconds * 1000 }
+        Self { milliseconds: seconds.saturating_mul(1000) }
     }
 
     /// Whole seconds, rounded up: what a shell can count.

@@ -16,6 +16,9 @@ pub struct Application {
     pub key: String,
     /// Its values, merged with the defaults; each remembers its place.
     pub node: Node,
+    /// The defaults by themselves, with the first application of those they are for: a mistake that every
+    /// application happens to override is one all the same.
+    pub defaults: Option<Box<Node>>,
 }
 
 /// The key that is looked for when none is given.
@@ -45,7 +48,13 @@ pub fn select(document: Node, key: Option<&str>) -> Result<Option<Vec<Applicatio
         ]);
     };
     if node.get("applications").is_none() && node.get("defaults").is_none() {
-        return Ok(Some(vec![Application { name: None, name_span: node.span, key: path, node }]));
+        return Ok(Some(vec![Application {
+            name: None,
+            name_span: node.span,
+            key: path,
+            node,
+            defaults: None,
+        }]));
     }
     applications(node, &path).map(Some)
 }
@@ -116,7 +125,11 @@ fn applications(node: Node, path: &str) -> Result<Vec<Application>, Vec<Diagnost
         };
         let prefix = if path.is_empty() { String::new() } else { format!("{path}:") };
         let key = format!("{prefix}applications:{name}");
-        applications.push(Application { key, name: Some(name), name_span: pair.key.span, node });
+        let name = Some(name);
+        applications.push(Application { key, name, name_span: pair.key.span, node, defaults: None });
+    }
+    if let Some(first) = applications.first_mut() {
+        first.defaults = defaults.map(Box::new);
     }
     if found.is_empty() { Ok(applications) } else { Err(found) }
 }

@@ -21,11 +21,13 @@ const MOST_KEYS: usize = 100;
 /// What to do about a variable that is a boolean or a float.
 const QUOTE_IT: &str = "quote it: Salt, Ansible and YAML 1.2 spell such a value differently";
 
-/// The schema of one application. It is compiled once somebody has something wrong.
-pub struct Checker {
-    shapes: Option<Shapes>,
-    whole: OnceLock<Result<Whole, String>>,
-}
+/// The schema of one application. It is read once in a process, and compiled once somebody has
+/// something wrong.
+#[derive(Default)]
+pub struct Checker(());
+
+static SHAPES: OnceLock<Option<Shapes>> = OnceLock::new();
+static WHOLE: OnceLock<Result<Whole, String>> = OnceLock::new();
 
 /// The compiled schema.
 struct Whole {
@@ -33,16 +35,10 @@ struct Whole {
     schema: Json,
 }
 
-impl Default for Checker {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Checker {
-    /// Reads the schema.
+    /// A checker of applications; what it needs is read when it is first asked.
     pub fn new() -> Self {
-        Self { shapes: Shapes::read(super::text()), whole: OnceLock::new() }
+        Self(())
     }
 
     /// Every finding about `json`, which `node` is the spanned form of, and the keys of the
@@ -51,7 +47,7 @@ impl Checker {
         if self.proves(json) {
             return (vec![], HashSet::new());
         }
-        match self.whole.get_or_init(Whole::compile) {
+        match WHOLE.get_or_init(Whole::compile) {
             Ok(whole) => whole.check(json, node),
             // A test compiles it, so nobody will read this.
             Err(error) => {
@@ -67,14 +63,14 @@ impl Checker {
         if nulls.is_empty() {
             return vec![];
         }
-        let Ok(whole) = self.whole.get_or_init(Whole::compile) else { return vec![] };
+        let Ok(whole) = WHOLE.get_or_init(Whole::compile) else { return vec![] };
         let unknown = nulls.iter().filter(|(steps, key)| !whole.knows(steps, key));
         unknown.take(MOST_KEYS).map(|(steps, key)| whole.unknown_key(steps, key, node)).collect()
     }
 
     /// Whether `json` is certainly valid; what is valid in an unusual way is not proven.
     pub fn proves(&self, json: &Json) -> bool {
-        self.shapes.as_ref().is_some_and(|shapes| shapes.prove(json))
+        SHAPES.get_or_init(|| Shapes::read(super::text())).as_ref().is_some_and(|shapes| shapes.prove(json))
     }
 }
 
@@ -104,7 +100,10 @@ impl Whole {
         let mut floats = vec![];
         integral_floats(json, &mut vec![], &mut floats);
         for steps in floats.into_iter().filter(|steps| self.is_whole(steps)) {
-            found.push(not_whole(&steps, node));
+            let finding = not_whole(&steps, node);
+            // It may be too large as well.
+            found.retain(|other| other.span() != finding.span());
+            found.push(finding);
             keys.extend(steps.into_iter().next());
         }
         (found, keys)

@@ -21,6 +21,13 @@ pub const ID: &str = "https://runsmith.dev/schemas/pillar.schema.json";
 /// `unicorn` of a larger pillar.
 pub fn document() -> Value {
     let mut application = application();
+    allow_nothing(&mut application);
+    let definitions_of = application.get_mut("$defs").and_then(Value::as_object_mut);
+    // A null takes the default of a setting away, as of any other key.
+    for settings in definitions_of.into_iter().flat_map(|definitions| definitions.values_mut()) {
+        let properties = settings.get_mut("properties").and_then(Value::as_object_mut);
+        properties.into_iter().flat_map(|properties| properties.values_mut()).for_each(or_null);
+    }
     let mut definitions =
         application.as_object_mut().and_then(|schema| schema.remove("$defs")).unwrap_or_default();
     if let Some(application) = application.as_object_mut() {
@@ -35,7 +42,7 @@ pub fn document() -> Value {
                 "type": "object",
                 "properties": {
                     "defaults": {
-                        "$ref": "#/$defs/Application",
+                        "anyOf": [{"$ref": "#/$defs/Application"}, {"type": "null"}],
                         "description": "What every application of this pillar has unless it says otherwise: maps are merged key by key, everything else is replaced.",
                         "default": {},
                         "examples": [{"user": "deploy", "virtualenv_home": "/home/deploy"}]
@@ -119,11 +126,72 @@ fn tidy(schema: &mut Value) {
             {
                 map.remove("format");
             }
+            // Rust's integers end somewhere, and so do those of whoever reads a number as a double.
+            if map.get("type").is_some_and(|types| types == "integer" || types == &json!(["integer", "null"]))
+            {
+                map.entry("maximum").or_insert_with(|| i64::MAX.into());
+                map.entry("minimum").or_insert_with(|| i64::MIN.into());
+            }
             // `default: {}` of a struct is the same as its absence; what each key defaults to is said at the key.
             map.values_mut().for_each(tidy);
         }
         Value::Array(items) => items.iter_mut().for_each(tidy),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Lets every key of an application be `null`, which takes its default away. What is required is not let.
+fn allow_nothing(schema: &mut Value) {
+    let Value::Object(map) = schema else { return };
+    let required = map.get("required").cloned().unwrap_or_default();
+    let is_required =
+        |name: &str| required.as_array().is_some_and(|names| names.iter().any(|key| key == name));
+    for (keyword, inner) in map.iter_mut() {
+        match (keyword.as_str(), inner) {
+            // The settings of servers: below their own keys `null` is a value.
+            ("$defs", _) => {}
+            ("properties", Value::Object(properties)) => {
+                for (name, property) in properties.iter_mut() {
+                    allow_nothing(property);
+                    if !is_required(name) {
+                        or_null(property);
+                    }
+                }
+            }
+            ("items", items) => allow_nothing(items),
+            ("anyOf", Value::Array(variants)) => variants.iter_mut().for_each(allow_nothing),
+            _ => {}
+        }
+    }
+    if let Some(others @ Value::Object(_)) = map.get_mut("additionalProperties") {
+        allow_nothing(others);
+        or_null(others);
+    }
+}
+
+/// A schema that `null` is valid by, too.
+fn or_null(schema: &mut Value) {
+    let Value::Object(map) = schema else { return };
+    let nothing = json!({"type": "null"});
+    if let Some(reference) = map.remove("$ref") {
+        map.insert("anyOf".to_owned(), json!([{"$ref": reference}, nothing]));
+    } else if let Some(Value::Array(variants)) = map.get_mut("anyOf") {
+        if !variants.contains(&nothing) {
+            variants.push(nothing);
+        }
+    } else {
+        match map.get_mut("type") {
+            Some(Value::Array(types)) if !types.contains(&"null".into()) => types.push("null".into()),
+            Some(one @ Value::String(_)) => *one = json!([one, "null"]),
+            _ => {}
+        }
+        for (keyword, other) in [("enum", Value::Null), ("enumDescriptions", "The default.".into())] {
+            if let Some(Value::Array(options)) = map.get_mut(keyword)
+                && !options.contains(&other)
+            {
+                options.push(other);
+            }
+        }
     }
 }
 

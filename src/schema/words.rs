@@ -9,11 +9,14 @@ pub(super) fn describe(schema: &Json) -> Vec<String> {
     if let Some(options) = schema["enum"].as_array() {
         return options.iter().filter(|option| !option.is_null()).map(ToString::to_string).collect();
     }
-    let range = match (&schema["minimum"], &schema["maximum"]) {
-        (Json::Number(low), Json::Number(high)) => format!(" from {low} to {high}"),
-        (Json::Number(low), _) => format!(" of at least {low}"),
-        (_, Json::Number(high)) => format!(" of at most {high}"),
-        _ => String::new(),
+    // The ends of all numbers are nobody's bounds.
+    let bound =
+        |keyword: &str, end: i64| schema[keyword].as_number().filter(|bound| bound.as_i64() != Some(end));
+    let range = match (bound("minimum", i64::MIN), bound("maximum", i64::MAX)) {
+        (Some(low), Some(high)) => format!(" from {low} to {high}"),
+        (Some(low), None) => format!(" of at least {low}"),
+        (None, Some(high)) => format!(" of at most {high}"),
+        (None, None) => String::new(),
     };
     let pattern = schema["pattern"].as_str().and_then(pattern_words).unwrap_or_default();
     let types: Vec<&str> = match &schema["type"] {

@@ -47,12 +47,16 @@ pub(super) fn json(
         found.push(Diagnostic::error(&rule::WRONG_TYPE, message).at(node.span, "quote it"));
         Json::Null
     };
+    let is_variable = matches!(path.first().map(String::as_str), Some("environment" | "secrets"));
     match &node.value {
         Value::Null => Json::Null,
         Value::Bool(value) => Json::Bool(*value),
         Value::Int(Int::Small(number)) => Json::from(*number),
         // Only a variable takes a number of this size, and writes it in decimal.
-        Value::Int(Int::Big(number)) => Json::from(number.as_str()),
+        Value::Int(Int::Big(number)) if is_variable => Json::from(number.as_str()),
+        // Beyond what any key takes, on the same side.
+        Value::Int(Int::Big(number)) if number.starts_with('-') => Json::from(i64::MIN),
+        Value::Int(Int::Big(_)) => Json::from(u64::MAX),
         Value::Float(number) => {
             serde_json::Number::from_f64(*number).map_or_else(|| unfit("not a number"), Json::Number)
         }
@@ -65,7 +69,8 @@ pub(super) fn json(
                 .at(node.span, "no path, variable or argument can hold it")
                 .hide_if(path.first().is_some_and(|first| first == "secrets" || first == "environment")),
             );
-            Json::from("")
+            // Not empty, which would be another complaint.
+            Json::from(text.replace('\0', "0"))
         }
         Value::Str(text) => Json::String(text.clone()),
         Value::Bytes(_) => unfit("binary data"),

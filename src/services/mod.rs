@@ -56,15 +56,33 @@ pub fn select(documents: Vec<Node>, key: Option<&str>) -> (Vec<Application>, Vec
     (applications, found)
 }
 
+/// What is wrong with the defaults whoever has them. What they lack an application may add.
+fn wrong_defaults(defaults: &Node, checker: &Checker) -> Vec<Diagnostic> {
+    let mut found = vec![];
+    let mut nulls = vec![];
+    let json = json(defaults, &mut Nulls::Dropped(&mut nulls), &mut vec![], &mut found);
+    found.extend(checker.check(&json, defaults).0);
+    found.extend(checker.unknown(&nulls, defaults));
+    found.retain(|finding| finding.rule != &rule::MISSING_KEY);
+    found
+}
+
 /// Checks one application and fills in its defaults.
 pub fn service(application: Application, checker: &Checker) -> Result<Placed, Vec<Diagnostic>> {
-    let Application { name, name_span, key, node } = application;
+    let Application { name, name_span, key, node, defaults } = application;
     let mut found = vec![];
     let mut nulls = vec![];
     let mut json = json(&node, &mut Nulls::Dropped(&mut nulls), &mut vec![], &mut found);
     let (findings, keys) = checker.check(&json, &node);
     found.extend(findings);
     found.extend(checker.unknown(&nulls, &node));
+    if let Some(defaults) = defaults {
+        for finding in wrong_defaults(&defaults, checker) {
+            if !found.contains(&finding) {
+                found.push(finding);
+            }
+        }
+    }
     let place = if name.is_some() { name_span } else { node.head() };
     if let Some(name) = &name
         && !model::is_application_name(name)

@@ -103,6 +103,7 @@ pub fn specimens() -> Result<Vec<Json>, Failure> {
             name_span: node.span,
             key: "unicorn".to_owned(),
             node,
+            defaults: None,
         });
         let placed = application.and_then(|application| service(application, &checker).ok());
         let Some(placed) = placed else {
