@@ -77,7 +77,9 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
 
 fn put(services: &Services, root: &Path, arguments: &cli::Render, terminal: &mut Terminal) -> Outcome {
     let waiting = |held: &str| {
-        let _ = writeln!(std::io::stderr(), "note: {held}; waiting for it to end");
+        // In one piece: standard error is not buffered, and others may write to it too.
+        let note = format!("note: {held}; waiting for it to end\n");
+        let _ = std::io::stderr().write_all(note.as_bytes());
     };
     let recording = disk::Recording {
         set: &arguments.set,
