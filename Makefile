@@ -21,6 +21,7 @@ bench:
 	scripts/setup bench
 	$(CARGO) build --release --locked
 	benches/render
+	benches/validate
 	benches/diff
 
 # Rewrites what the tests compare with; `git diff` is the review.
