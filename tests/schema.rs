@@ -61,10 +61,12 @@ fn table(schema: &serde_json::Value, prefix: &str, page: &mut String) {
         };
         let meaning =
             property["description"].as_str().unwrap_or_default().replace('\n', " ").replace('|', "\\|");
-        page.push_str(&format!(
-            "| `{prefix}{key}` | {default} | {} | {meaning} |\n",
-            code(&property["examples"][0])
-        ));
+        let row =
+            format!("| `{prefix}{key}` | {default} | {} | {meaning} |\n", code(&property["examples"][0]));
+        // A map may be given alone and in a list.
+        if !page.contains(&row) {
+            page.push_str(&row);
+        }
         for inner in alternatives(property) {
             table(inner, &format!("{prefix}{key}."), page);
         }
