@@ -13,13 +13,14 @@ use crate::disk;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::plan::MARKER;
+use crate::record;
 use crate::report;
 use crate::rules::Texts as RuleTexts;
 use crate::rules::judge::judge;
 use crate::services::{self, Asked, Rendered, Services};
 use crate::source::{Sources, Span};
 use crate::template::Templates;
-use crate::tree::Kind;
+use crate::tree::{Entry, Kind, Tree};
 use crate::visible::visible;
 
 /// What is compared with.
@@ -66,7 +67,7 @@ pub(super) fn diff(arguments: &cli::Render, terminal: &mut Terminal) -> Outcome 
                 Old::Host(Box::new(host), found.templates.map(Box::new))
             }
             None => {
-                let Some(old) = other(Path::new(against), &templates, arguments, &mut texts, terminal)?
+                let Some(old) = other(Path::new(against), &new, &templates, arguments, &mut texts, terminal)?
                 else {
                     return Ok(Exit::Trouble);
                 };
@@ -162,10 +163,31 @@ fn on_root(arguments: &cli::Render, new: &Services, terminal: &mut Terminal) -> 
     Ok(found)
 }
 
+/// What was rendered into a directory, without what is there for its sake: runsmith's own records, and
+/// the directories on the way to what is wanted.
+fn wanted_only(mut found: disk::Found, want: &Tree) -> disk::Found {
+    // Entries are in the order of their paths, so what is below a directory comes right after it.
+    let leads = |path: &str| {
+        let below = format!("{path}/");
+        let at = want.entries().partition_point(|wanted| *wanted.path < *below);
+        want.entries().get(at).is_some_and(|wanted| wanted.path.starts_with(&below))
+    };
+    let kept = |entry: &Entry| {
+        let rest = record::DIRECTORY.strip_prefix(entry.path.as_str());
+        let record =
+            entry.path.starts_with(record::DIRECTORY) || rest.is_some_and(|rest| rest.starts_with('/'));
+        want.get(&entry.path).is_some() || !(record || (entry.kind == Kind::Directory && leads(&entry.path)))
+    };
+    let entries = found.tree.entries().iter().filter(|entry| kept(entry)).cloned().collect();
+    found.tree = Tree::new(entries).unwrap_or_default();
+    found
+}
+
 /// A pillar, a directory of pillars, or a directory that was rendered: that is one which holds a run
 /// script that says it is runsmith's, or nothing at all.
 fn other(
     path: &Path,
+    new: &Services,
     templates: &Templates,
     arguments: &cli::Render,
     texts: &mut Texts,
@@ -177,7 +199,7 @@ fn other(
         let entries = found.tree.entries();
         let rendered = entries.iter().any(|entry| entry.path.ends_with("/run") && ours(&entry.kind));
         if rendered || entries.is_empty() {
-            return Ok(Some(disk(found)));
+            return Ok(Some(disk(wanted_only(found, &new.tree))));
         }
     }
     let mut reading = Reading::new(&arguments.inputs, std::mem::take(&mut texts.sources));

@@ -9,20 +9,48 @@ const CLOSED: &[&str] = &[
     "/bin",
     "/boot",
     "/dev",
+    "/etc/alternatives",
+    "/etc/apt",
+    "/etc/cron.d",
+    "/etc/cron.daily",
+    "/etc/cron.hourly",
+    "/etc/cron.monthly",
+    "/etc/cron.weekly",
+    "/etc/dpkg",
+    "/etc/init.d",
+    "/etc/ld.so.conf.d",
+    "/etc/pam.d",
+    "/etc/profile.d",
+    "/etc/runit",
     "/etc/service",
+    "/etc/sudoers.d",
     "/etc/sv",
+    "/etc/systemd",
+    "/etc/udev",
     "/lib",
     "/lib32",
     "/lib64",
     "/libx32",
     "/lost+found",
+    "/nix",
     "/proc",
     "/root",
+    "/run/runsmith",
+    "/run/systemd",
+    "/run/user",
     "/sbin",
     "/service",
+    "/snap",
     "/sys",
     "/usr",
+    "/var/cache/apt",
+    "/var/lib/apt",
+    "/var/lib/cloud",
+    "/var/lib/dpkg",
+    "/var/lib/runsmith",
+    "/var/lib/systemd",
     "/var/service",
+    "/var/spool/cron",
 ];
 
 /// Below these, what has a name of its own is for an application again. Each is within a closed one.
@@ -140,6 +168,7 @@ const SHARED: &[(&str, &[&str])] = &[
             "backups",
             "cache",
             "cache/apt",
+            "cache/apt/archives",
             "cache/debconf",
             "cache/ldconfig",
             "cache/man",
@@ -218,6 +247,31 @@ pub(super) fn standing(path: &str) -> Option<Standing> {
     closed.iter().find(|top| is_below(path, top)).map(|top| Standing::Within(top))
 }
 
+/// Where programs, devices and the kernel's own are: no service directory, and no link to one, belongs there.
+const PROGRAMS: &[&str] =
+    &["/bin", "/boot", "/dev", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/sys", "/usr"];
+
+/// The directories of services that Debian's runit and its relatives have in /etc.
+const SERVICES: &[&str] = &["service", "sv", "runit", "opt"];
+
+/// Whether services, or links to them, can be kept in `directory`: in none whose names mean something to the system,
+/// where the name of an application could be that of a program or of another's configuration.
+pub(super) fn keeps_services(directory: &str) -> bool {
+    let opened = OPENED.iter().any(|top| directory == *top || is_below(directory, top));
+    let programs = PROGRAMS.iter().any(|top| directory == *top || is_below(directory, top));
+    let known = SHARED.iter().find(|(top, _)| *top == "/etc").map_or(&[][..], |(_, names)| names);
+    let configures = directory.strip_prefix("/etc/").is_some_and(|rest| {
+        known.iter().any(|name| {
+            !SERVICES.contains(name)
+                && (rest == *name || rest.strip_prefix(name).is_some_and(|more| more.starts_with('/')))
+        })
+    });
+    let own = opened
+        && !matches!(standing(directory), Some(Standing::Within(_)))
+        && !["/usr/local/bin", "/usr/local/sbin"].contains(&directory);
+    !(matches!(directory, "" | "/" | "/etc") || configures || (programs && !own))
+}
+
 /// Whether `path` is in the directory `top`, at any depth.
 pub(super) fn is_below(path: &str, top: &str) -> bool {
     path.strip_prefix(top).is_some_and(|rest| rest.starts_with('/'))
@@ -276,6 +330,40 @@ mod tests {
             ("/usr/localized", "/usr"),
         ] {
             assert_eq!(standing(path), Some(Standing::Within(top)), "{path}");
+        }
+    }
+
+    #[test]
+    fn services_are_kept_where_names_mean_nothing_else() {
+        for path in [
+            "/etc/sv",
+            "/etc/service",
+            "/service",
+            "/var/service",
+            "/srv/sv",
+            "/usr/local/sv",
+            "/run/sv",
+            "/etc/runit/runsvdir/default",
+            "/opt/sv",
+        ] {
+            assert!(keeps_services(path), "{path}");
+        }
+        for path in [
+            "",
+            "/",
+            "/etc",
+            "/usr",
+            "/usr/bin",
+            "/usr/local/bin",
+            "/bin",
+            "/proc",
+            "/etc/alternatives",
+            "/etc/init.d",
+            "/etc/cron.d",
+            "/etc/systemd/system",
+            "/lib/systemd",
+        ] {
+            assert!(!keeps_services(path), "{path}");
         }
     }
 

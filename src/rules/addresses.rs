@@ -10,6 +10,7 @@ use crate::model::input::{RunScript, Server};
 use crate::pillar::{Node, Value};
 use crate::rule;
 use crate::source::Span;
+use crate::visible::visible;
 
 /// Ports below this one are root's by default (net.ipv4.ip_unprivileged_port_start).
 pub(super) const UNPRIVILEGED_PORT: u16 = 1024;
@@ -58,6 +59,11 @@ pub struct Claims {
     addresses: Vec<(Address, Span)>,
     /// What it is in words, the path, and where the pillar says it.
     paths: Vec<(&'static str, String, Span)>,
+    user: String,
+    /// What its user owns: the key and the path.
+    owned: Vec<(&'static str, String)>,
+    /// What root runs or believes: in words, the path, and where the pillar says it.
+    trusted: Vec<(&'static str, String, Span)>,
 }
 
 /// What a service takes for itself on a host; `span` is where it is named.
@@ -83,13 +89,23 @@ pub fn claims(service: &Service, node: &Node, span: Span) -> Claims {
             pids,
         ));
     }
-    Claims { application: service.application.clone(), addresses: addresses.collect(), paths }
+    Claims {
+        application: service.application.clone(),
+        addresses: addresses.collect(),
+        paths,
+        user: service.user.clone(),
+        owned: super::paths::owned(service).map(|(key, path)| (key, path.to_owned())).collect(),
+        trusted: super::paths::trusted(service)
+            .map(|(what, path, steps)| (what, path.to_owned(), place(steps)))
+            .collect(),
+    }
 }
 
 /// What two services, or one twice, want for themselves.
 pub fn clashes(all: &[Claims]) -> Vec<Diagnostic> {
     let mut found = vec![];
     addresses(all, &mut found);
+    owned_by_others(all, &mut found);
     let mut taken: HashMap<(&str, &str), (&str, Span)> = HashMap::new();
     for claims in all {
         for (what, path, span) in &claims.paths {
@@ -109,6 +125,45 @@ pub fn clashes(all: &[Claims]) -> Vec<Diagnostic> {
         }
     }
     found
+}
+
+/// What root runs for one application, below what another one's user owns.
+fn owned_by_others(all: &[Claims], found: &mut Vec<Diagnostic>) {
+    let mut owners: HashMap<&str, (&Claims, &str)> = HashMap::new();
+    for claims in all.iter().filter(|claims| claims.user != "root") {
+        for (key, path) in &claims.owned {
+            owners.entry(path).or_insert((claims, key));
+        }
+    }
+    for claims in all {
+        for (what, path, span) in &claims.trusted {
+            // Below what its own user has, it has been found already.
+            if claims.owned.iter().any(|(_, own)| super::is_within(path, own)) {
+                continue;
+            }
+            let mut above = Some(path.as_str());
+            while let Some(at) = above.filter(|at| !at.is_empty()) {
+                if let Some((other, key)) =
+                    owners.get(at).filter(|(other, _)| other.application != claims.application)
+                {
+                    let message = format!(
+                        "{what} of `{}` is {}, below `{key}` of `{}`, which belongs to {}",
+                        claims.application,
+                        visible(path),
+                        other.application,
+                        other.user
+                    );
+                    found.push(
+                        finding(&rule::OWNED_PATH, message)
+                            .at(*span, format!("write a path outside of {}", visible(at)))
+                            .help("Root runs what lies there: whoever breaks into the application would be root."),
+                    );
+                    break;
+                }
+                above = at.rsplit_once('/').map(|(parent, _)| parent);
+            }
+        }
+    }
 }
 
 /// By port, so that ten thousand services need not each be compared with each.

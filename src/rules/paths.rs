@@ -2,22 +2,31 @@
 
 use super::{Subject, finding, is_within};
 use crate::diagnostic::Diagnostic;
+use crate::model::Service;
+use crate::model::input::LogKind;
 use crate::rule;
 use crate::visible::visible;
 
 /// Directories in which anybody may make files (hier(7), file-hierarchy(7)).
 const PUBLIC: &[&str] = &["/tmp", "/var/tmp", "/dev/shm", "/run/lock", "/var/lock"];
 
-pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
-    let service = subject.service;
-    let layout = &service.layout;
-    // What root runs or believes, and where the pillar says it.
-    let roots: [(&str, &str, &[&str]); 4] = [
-        ("the service directory", &service.service.directory, &["service", "directory"]),
-        ("the link to the service directory", &service.service.link, &["service", "link"]),
-        ("the run directory", &layout.run, &["layout", "run"]),
-        ("the runtime", &service.service.runtime, &["service", "runtime"]),
+/// What root runs or believes, in words, and where the pillar says it.
+pub(super) fn trusted(
+    service: &Service,
+) -> impl Iterator<Item = (&'static str, &str, &'static [&'static str])> {
+    let place = &service.service;
+    let all: [(&str, &str, &[&str]); 4] = [
+        ("the service directory", &place.directory, &["service", "directory"]),
+        ("the link to the service directory", &place.link, &["service", "link"]),
+        ("the run directory", &service.layout.run, &["layout", "run"]),
+        ("the runtime", &place.runtime, &["service", "runtime"]),
     ];
+    all.into_iter()
+}
+
+/// What the application's user owns: the key and the path.
+pub(super) fn owned(service: &Service) -> impl Iterator<Item = (&'static str, &str)> {
+    let layout = &service.layout;
     let mut own = vec![("root", service.root.as_str()), ("home", &service.home)];
     own.extend(service.virtualenv.as_deref().map(|path| ("virtualenv", path)));
     for (key, directory) in [
@@ -30,7 +39,16 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
             own.push((key, &directory.path));
         }
     }
-    for (what, path, steps) in roots {
+    if service.log.kind == LogKind::Svlogd {
+        own.push(("log.directory", &service.log.directory));
+    }
+    own.into_iter()
+}
+
+pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
+    let service = subject.service;
+    let own: Vec<_> = owned(service).collect();
+    for (what, path, steps) in trusted(service) {
         let place = subject.place(steps);
         if let Some(public) = PUBLIC.iter().find(|public| is_within(path, public)) {
             let message = format!("{what} is {}, and anybody may make files in {public}", visible(path));

@@ -125,7 +125,8 @@ fn build(input: Application, context: Context<'_>, check: &mut Check<'_>) -> Ser
             enabled: input.service.enabled.unwrap_or(true),
             down: input.service.down.unwrap_or(false),
             timeout: check.duration(&["service", "timeout"], input.service.timeout, waits),
-            runtime: input.service.runtime.unwrap_or_else(|| "/usr/bin/runsmith".to_owned()),
+            runtime: check
+                .path(&["service", "runtime"], input.service.runtime, || "/usr/bin/runsmith".to_owned()),
         },
         groups: input.groups,
         layout,

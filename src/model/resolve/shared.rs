@@ -4,7 +4,7 @@ use super::check::Check;
 use crate::diagnostic::Diagnostic;
 use crate::model::input::LogKind;
 use crate::model::service::{Directory, Service};
-use crate::model::system::{Standing, is_below, standing};
+use crate::model::system::{Standing, is_below, keeps_services, standing};
 use crate::rule;
 
 /// Complains about every directory that rendering would give to the application and that is not for it to have.
@@ -115,6 +115,23 @@ fn judge(
 
 /// The service directory is root's, and what it has is replaced: it cannot be a directory of the system either.
 fn service_directory(service: &Service, check: &mut Check<'_>) {
+    for (key, path) in [("directory", &service.service.directory), ("link", &service.service.link)] {
+        let Some((parent, name)) = path.rsplit_once('/').filter(|(parent, _)| !keeps_services(parent)) else {
+            continue;
+        };
+        let parent = if parent.is_empty() { "/" } else { parent };
+        let message = format!(
+            "`service.{key}`: {parent} is a directory of the system, where {name} could be somebody else's name"
+        );
+        let own = if key == "link" { "/etc/service" } else { "/etc/sv" };
+        let help = format!("name a directory that holds nothing but services, such as {own}");
+        let span = check.span(&["service", key]);
+        check.found.push(Diagnostic::error(&rule::SHARED_DIRECTORY, message).at(span, "").help(help));
+    }
+    let parent = service.service.directory.rsplit_once('/').map_or("", |(parent, _)| parent);
+    if !keeps_services(parent) {
+        return;
+    }
     let directory = &service.service.directory;
     if standing(directory) == Some(Standing::Shared) {
         let span = check.span(&["service", "directory"]);
