@@ -304,6 +304,7 @@ fn service(name: &'static str, texts: &mut Texts, scratch: &Path) -> Service {
     let shell = name.starts_with("shell");
     let unicorn = name.ends_with("-unicorn");
     let server = name.rsplit('-').next().unwrap();
+    let show = scratch.join("show");
     let scratch = scratch.join(name);
     let scratch = scratch.to_str().unwrap();
     // Words of ours between the program and its `-c` would be options of the server.
@@ -348,7 +349,7 @@ fn service(name: &'static str, texts: &mut Texts, scratch: &Path) -> Service {
             "directory": texts.path(&below("sv")),
             "link": texts.path(&below("service")),
             // It shows what it is called with.
-            "runtime": below("../show"),
+            "runtime": show,
         },
         "log": {
             "directory": texts.path(&below("log")),
@@ -533,6 +534,10 @@ fn batch(mut texts: Texts, readers: &mut Readers) -> usize {
             }
         }
         if service.shell { shell(service) } else { native(service, &mut readers.yaml) }
+    }
+    for name in SERVICES {
+        // What `--out=/` wrote down.
+        let _ = fs::remove_file(Path::new("/var/lib/runsmith/services").join(name));
     }
     let mut ran = vec![];
     find("runsmith_canary", scratch.path(), &mut ran);
