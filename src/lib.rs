@@ -37,6 +37,7 @@ pub mod rules;
 pub mod schema;
 pub mod services;
 pub mod source;
+pub mod steps;
 pub mod template;
 pub mod tree;
 pub mod visible;

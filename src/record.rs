@@ -10,10 +10,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::steps::{is_below, is_within};
 use crate::tree::{Entry, Kind, Tree};
 
 /// Where records are, below ROOT.
 pub const DIRECTORY: &str = "/var/lib/runsmith/services";
+
+/// Whether `path` is a record, or a directory that is there for records' sake unless `tree` has it too.
+pub fn is_bookkeeping(path: &str, tree: &Tree) -> bool {
+    (is_within(path, DIRECTORY) || is_below(DIRECTORY, path))
+        && tree.get(path).is_none()
+        && !tree.leads_to(path)
+}
 
 /// The set of a run that names none.
 pub const DEFAULT_SET: &str = "default";

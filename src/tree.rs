@@ -90,6 +90,14 @@ impl Tree {
         &self.entries
     }
 
+    /// Whether `path` is a directory on the way to an entry.
+    pub fn leads_to(&self, path: &str) -> bool {
+        let below = format!("{}/", path.trim_end_matches('/'));
+        // In the order of the paths, all that is below a directory stands together.
+        let at = self.entries.partition_point(|entry| *entry.path < *below);
+        self.entries.get(at).is_some_and(|entry| entry.path.starts_with(&below))
+    }
+
     /// The entry at a path.
     pub fn get(&self, path: &str) -> Option<&Entry> {
         self.entries.binary_search_by(|entry| entry.path.as_str().cmp(path)).ok().map(|at| &self.entries[at])

@@ -12,16 +12,17 @@ const MAY: &[(&str, &[&str])] = &[
     ("visible", &[]),
     ("failure", &[]),
     ("exit", &[]),
+    ("steps", &[]),
     ("tree", &["visible"]),
-    ("record", &["tree"]),
+    ("record", &["steps", "tree"]),
     // Pure stages, in the order of the data.
     ("pillar", &["source", "diagnostic", "rule"]),
-    ("model", &["source", "diagnostic", "rule", "pillar"]),
+    ("model", &["source", "diagnostic", "rule", "pillar", "steps"]),
     ("schema", &["diagnostic", "rule", "failure", "pillar", "model"]),
     ("facts", &["model"]),
     ("template", &["failure", "visible"]),
     ("plan", &["failure", "model", "template", "tree"]),
-    ("rules", &["source", "diagnostic", "rule", "pillar", "model", "facts", "visible"]),
+    ("rules", &["source", "diagnostic", "rule", "pillar", "model", "facts", "visible", "steps"]),
     (
         "services",
         &[
@@ -40,11 +41,11 @@ const MAY: &[(&str, &[&str])] = &[
             "visible",
         ],
     ),
-    ("diff", &["source", "failure", "pillar", "model", "template", "plan", "services", "tree"]),
+    ("diff", &["source", "failure", "pillar", "model", "template", "plan", "services", "tree", "steps"]),
     ("report", &["source", "diagnostic", "rule", "tree", "visible", "diff"]),
     // Effects.
     ("host", &["facts", "model", "visible"]),
-    ("disk", &["failure", "record", "tree", "visible"]),
+    ("disk", &["failure", "record", "tree", "visible", "steps"]),
     // Story.
     ("cli", &["record"]),
     (

@@ -166,17 +166,9 @@ fn on_root(arguments: &cli::Render, new: &Services, terminal: &mut Terminal) -> 
 /// What was rendered into a directory, without what is there for its sake: runsmith's own records, and
 /// the directories on the way to what is wanted.
 fn wanted_only(mut found: disk::Found, want: &Tree) -> disk::Found {
-    // Entries are in the order of their paths, so what is below a directory comes right after it.
-    let leads = |path: &str| {
-        let below = format!("{path}/");
-        let at = want.entries().partition_point(|wanted| *wanted.path < *below);
-        want.entries().get(at).is_some_and(|wanted| wanted.path.starts_with(&below))
-    };
     let kept = |entry: &Entry| {
-        let rest = record::DIRECTORY.strip_prefix(entry.path.as_str());
-        let record =
-            entry.path.starts_with(record::DIRECTORY) || rest.is_some_and(|rest| rest.starts_with('/'));
-        want.get(&entry.path).is_some() || !(record || (entry.kind == Kind::Directory && leads(&entry.path)))
+        let on_the_way = entry.kind == Kind::Directory && want.leads_to(&entry.path);
+        want.get(&entry.path).is_some() || !(on_the_way || record::is_bookkeeping(&entry.path, want))
     };
     let entries = found.tree.entries().iter().filter(|entry| kept(entry)).cloned().collect();
     found.tree = Tree::new(entries).unwrap_or_default();

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use crate::services::{Known, Services};
 use crate::source::Sources;
+use crate::steps::is_within;
 use crate::template::Templates;
 use crate::tree::{Entry, How, Kind, Seen, Tree};
 use hunks::{CONTEXT, Hunk, Line, Sign, hunks};
@@ -98,10 +99,7 @@ pub struct Options<'a> {
 
 impl Options<'_> {
     fn is_unknown(&self, path: &str) -> bool {
-        let covers = |unknown: &String| {
-            path.strip_prefix(unknown.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        self.unknown.iter().any(covers)
+        self.unknown.iter().any(|unknown| is_within(path, unknown))
     }
 }
 

@@ -40,28 +40,34 @@ pub(super) fn hold(root: &Directory, options: &Options<'_>) -> Result<OwnedFd, F
         Err(error) => return Err(failure("lock", path, error)),
     }
     (options.waiting)(&format!("{} holds {path}", holder(&fd)));
-    // The kernel wakes whoever waits in line; a thread of its own, because that call knows no time-out.
-    // Where patience ends first, the thread and its descriptor go with the process, which then fails.
     let waiting = fd.try_clone().map_err(|error| Failure::path("lock", &path, error))?;
+    match wait(waiting, options.patience) {
+        // The lock is that of the open file, so it stays when the thread closes its own descriptor.
+        Some(Ok(())) => Ok(fd),
+        Some(Err(error)) => Err(failure("lock", path, error)),
+        None => {
+            let reason = format!("{} has held it for {} s", holder(&fd), options.patience.as_secs());
+            Err(Failure::path("lock", path, reason))
+        }
+    }
+}
+
+/// Waits until nobody else holds a lock; nothing if that takes longer than `limit`.
+///
+/// The kernel wakes whoever waits in line; a thread of its own, because that call knows no time-out.
+/// Where the limit ends first, the thread and its descriptor go with the process, which then fails.
+pub(super) fn wait(fd: OwnedFd, limit: Duration) -> Option<Result<(), Errno>> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let locked = loop {
-            match flock(&waiting, FlockOperation::LockExclusive) {
+            match flock(&fd, FlockOperation::LockExclusive) {
                 Err(Errno::INTR) => {}
                 locked => break locked,
             }
         };
         let _ = sender.send(locked);
     });
-    match receiver.recv_timeout(options.patience) {
-        // The lock is that of the open file, so it stays when the thread closes its own descriptor.
-        Ok(Ok(())) => Ok(fd),
-        Ok(Err(error)) => Err(failure("lock", path, error)),
-        Err(_) => {
-            let reason = format!("{} has held it for {} s", holder(&fd), options.patience.as_secs());
-            Err(Failure::path("lock", path, reason))
-        }
-    }
+    receiver.recv_timeout(limit).ok()
 }
 
 /// Opens the file that only root can open, made where it is missing, and says its path; nothing

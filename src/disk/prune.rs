@@ -10,6 +10,7 @@ use super::run::Run;
 use super::{Note, supervise};
 use crate::failure::Failure;
 use crate::record::{Leaving, Leftover, MadeKind, sha256};
+use crate::steps::is_below;
 use crate::tree::Change;
 use crate::visible::visible;
 
@@ -102,8 +103,7 @@ fn directories(root: &Directory, leaving: &Leaving, pruned: &mut Pruned) -> Resu
     }
     // The outermost tells it all.
     for (path, reason) in &full {
-        let inside =
-            |(above, _): &(&str, String)| path.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'));
+        let inside = |(above, _): &(&str, String)| is_below(path, above);
         if !full.iter().any(inside) {
             pruned.notes.push(Note::Kept(visible(path).into_owned(), reason.clone()));
         }

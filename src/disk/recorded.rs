@@ -129,14 +129,7 @@ impl<'a> Recorded<'a> {
 
     /// Records are bookkeeping: a change of them alone is none. What is above a wanted path is shown.
     fn shown(&self, mut changes: Vec<Change>) -> Vec<Change> {
-        let own = |path: &str| {
-            let above = |whole: &str| whole.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
-            let kept = path == record::DIRECTORY
-                || above(record::DIRECTORY)
-                || path.starts_with(&format!("{}/", record::DIRECTORY));
-            kept && !self.tree.entries().iter().any(|entry| entry.path == path || above(&entry.path))
-        };
-        changes.retain(|change| !own(&change.path));
+        changes.retain(|change| !record::is_bookkeeping(&change.path, self.tree));
         changes.sort_by(|a, b| a.path.cmp(&b.path));
         changes
     }

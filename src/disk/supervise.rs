@@ -5,15 +5,15 @@
 //! again; then the link goes, because runsvdir would start runsv again; then runsv is told to exit and
 //! is waited for, because it locks up if its directory is taken from under it.
 
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd as _;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, openat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::directory::{Directory, Step, failure, only_ours};
+use super::lock;
 use super::recorded::removed;
 use crate::failure::Failure;
 use crate::record::Retired;
@@ -118,26 +118,15 @@ impl Supervised {
         let _ = self.sv("exit", wait);
         let path = self.supervise.path_of("lock");
         let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let lock: OwnedFd = match openat(self.supervise.fd(), "lock", flags, Mode::empty()) {
+        let held = match openat(self.supervise.fd(), "lock", flags, Mode::empty()) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(failure("look at", path, error)),
         };
-        // The kernel wakes whoever waits in line; a thread of its own, because that call knows no time-out.
-        let (sender, receiver) = mpsc::channel();
-        std::thread::spawn(move || {
-            let locked = loop {
-                match flock(&lock, FlockOperation::LockExclusive) {
-                    Err(Errno::INTR) => {}
-                    locked => break locked,
-                }
-            };
-            let _ = sender.send(locked);
-        });
-        match receiver.recv_timeout(FAREWELL) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(failure("lock", path, error)),
-            Err(_) => {
+        match lock::wait(held, FAREWELL) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => Err(failure("lock", path, error)),
+            None => {
                 let reason =
                     format!("runsv has not gone within {} s; nothing of it was removed", FAREWELL.as_secs());
                 Err(Failure::path("take away the service in", self.directory.path(), reason))

@@ -4,6 +4,8 @@
 //! neighbours of an application keep in them. A list cannot know every host: what else is shared there,
 //! `disk` sees by looking.
 
+use crate::steps::{is_below, is_within};
+
 /// Of these neither they themselves nor anything below them is for an application.
 const CLOSED: &[&str] = &[
     "/bin",
@@ -247,34 +249,27 @@ pub(super) fn standing(path: &str) -> Option<Standing> {
     closed.iter().find(|top| is_below(path, top)).map(|top| Standing::Within(top))
 }
 
-/// Where programs, devices and the kernel's own are: no service directory, and no link to one, belongs there.
-const PROGRAMS: &[&str] =
-    &["/bin", "/boot", "/dev", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/sys", "/usr"];
+/// Closed to applications, and open to services: runit's own directories, and root's home.
+const FOR_SERVICES: &[&str] = &["/etc/runit", "/etc/service", "/etc/sv", "/root", "/service", "/var/service"];
 
-/// The directories of services that Debian's runit and its relatives have in /etc.
-const SERVICES: &[&str] = &["service", "sv", "runit", "opt"];
-
-/// Whether services, or links to them, can be kept in `directory`: in none whose names mean something to the system,
-/// where the name of an application could be that of a program or of another's configuration.
+/// Whether services, or links to them, can be kept in `directory`: in none whose names mean something to the
+/// system, where the name of an application could be that of a program or of another's configuration.
 pub(super) fn keeps_services(directory: &str) -> bool {
-    let opened = OPENED.iter().any(|top| directory == *top || is_below(directory, top));
-    let programs = PROGRAMS.iter().any(|top| directory == *top || is_below(directory, top));
-    let known = SHARED.iter().find(|(top, _)| *top == "/etc").map_or(&[][..], |(_, names)| names);
-    let configures = directory.strip_prefix("/etc/").is_some_and(|rest| {
-        known.iter().any(|name| {
-            !SERVICES.contains(name)
-                && (rest == *name || rest.strip_prefix(name).is_some_and(|more| more.starts_with('/')))
-        })
-    });
-    let own = opened
-        && !matches!(standing(directory), Some(Standing::Within(_)))
-        && !["/usr/local/bin", "/usr/local/sbin"].contains(&directory);
-    !(matches!(directory, "" | "/" | "/etc") || configures || (programs && !own))
-}
-
-/// Whether `path` is in the directory `top`, at any depth.
-pub(super) fn is_below(path: &str, top: &str) -> bool {
-    path.strip_prefix(top).is_some_and(|rest| rest.starts_with('/'))
+    if FOR_SERVICES.iter().any(|top| is_within(directory, top)) {
+        return true;
+    }
+    let names_count = ["", "/", "/dev", "/etc", "/usr"];
+    match standing(directory) {
+        // Where many have a part, a service has one too, but not where the parts are files of the system's.
+        Some(Standing::Shared) => {
+            !CLOSED.contains(&directory)
+                && !names_count
+                    .iter()
+                    .any(|top| *top == directory || (top.len() > 1 && is_below(directory, top)))
+        }
+        Some(Standing::Within(_)) => false,
+        None => !directory.is_empty() && directory != "/",
+    }
 }
 
 #[cfg(test)]

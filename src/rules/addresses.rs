@@ -10,6 +10,7 @@ use crate::model::input::{RunScript, Server};
 use crate::pillar::{Node, Value};
 use crate::rule;
 use crate::source::Span;
+use crate::steps::is_within;
 use crate::visible::visible;
 
 /// Ports below this one are root's by default (net.ipv4.ip_unprivileged_port_start).
@@ -138,7 +139,7 @@ fn owned_by_others(all: &[Claims], found: &mut Vec<Diagnostic>) {
     for claims in all {
         for (what, path, span) in &claims.trusted {
             // Below what its own user has, it has been found already.
-            if claims.owned.iter().any(|(_, own)| super::is_within(path, own)) {
+            if claims.owned.iter().any(|(_, own)| is_within(path, own)) {
                 continue;
             }
             let mut above = Some(path.as_str());

@@ -115,8 +115,3 @@ fn finding(rule: &'static Rule, message: impl Into<String>) -> Diagnostic {
         Severity::Note => Diagnostic { severity: Severity::Note, ..Diagnostic::error(rule, message) },
     }
 }
-
-/// Whether `path` is `directory` or lies below it.
-fn is_within(path: &str, directory: &str) -> bool {
-    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}

@@ -1,10 +1,11 @@
 //! Where files lie, and whom they belong to.
 
-use super::{Subject, finding, is_within};
+use super::{Subject, finding};
 use crate::diagnostic::Diagnostic;
 use crate::model::Service;
 use crate::model::input::LogKind;
 use crate::rule;
+use crate::steps::is_within;
 use crate::visible::visible;
 
 /// Directories in which anybody may make files (hier(7), file-hierarchy(7)).

@@ -122,7 +122,11 @@ fn secrets_in_comments(text: &str, id: SourceId, sections: &[Span]) -> Vec<Span>
         // What is within quotes may look like a comment; then too much is masked.
         if let Some((hash, _)) = line.match_indices('#').find(starts) {
             let (start, end) = (at + hash + 1, at + line.len());
-            let inside = |section: &Span| section.range().contains(&start);
+            // What follows the last value on its line belongs to it.
+            let inside = |section: &Span| {
+                let range = section.range();
+                range.start <= start && (start < range.end || range.end > at)
+            };
             let value = if sections.iter().any(inside) { Some(0) } else { value_in(&text[start..end]) };
             spans.extend(value.map(|value| Span::new(id, start + value, end)));
         }

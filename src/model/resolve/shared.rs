@@ -4,8 +4,9 @@ use super::check::Check;
 use crate::diagnostic::Diagnostic;
 use crate::model::input::LogKind;
 use crate::model::service::{Directory, Service};
-use crate::model::system::{Standing, is_below, keeps_services, standing};
+use crate::model::system::{Standing, keeps_services, standing};
 use crate::rule;
+use crate::steps::{is_below, is_within};
 
 /// Complains about every directory that rendering would give to the application and that is not for it to have.
 ///
@@ -61,7 +62,7 @@ fn judge(
     let place = &service.service;
     let parent = |path: &str| path.rsplit_once('/').map_or_else(String::new, |(parent, _)| parent.to_owned());
     let (services, links) = (parent(&place.directory), parent(&place.link));
-    let holds = |inner: &str| inner == path || is_below(inner, path);
+    let holds = |inner: &str| is_within(inner, path);
     let (message, help) = if let Some(standing) = standing(path) {
         let reason = match standing {
             Standing::Shared => "is a directory of the system".to_owned(),
@@ -146,7 +147,7 @@ fn service_directory(service: &Service, check: &mut Check<'_>) {
 /// Complains if a directory would be at or below the link to the release that serves; says whether it is.
 fn current(name: &str, path: &str, root: &str, steps: &[&str], check: &mut Check<'_>) -> bool {
     let current = format!("{root}/current");
-    let taken = path == current || is_below(path, &current);
+    let taken = is_within(path, &current);
     if taken {
         let message = format!(
             "`{name}`: {current} is the link to the release that serves, and no directory can be at or below it"

@@ -9,8 +9,8 @@ use crate::model::address::Address;
 use crate::rule;
 use crate::rules::Subject;
 use crate::rules::addresses::{UNPRIVILEGED_PORT, bind_place};
-use crate::rules::is_within;
 use crate::source::Span;
+use crate::steps::is_within;
 use crate::visible::visible;
 
 pub(super) fn check(subject: &Subject<'_>, facts: &Facts, found: &mut Vec<Diagnostic>) {
