@@ -34,6 +34,7 @@ pub mod record;
 pub mod report;
 pub mod rule;
 pub mod rules;
+pub mod runtime;
 pub mod schema;
 pub mod services;
 pub mod source;

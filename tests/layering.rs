@@ -45,6 +45,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("report", &["source", "diagnostic", "rule", "tree", "visible", "diff"]),
     // Effects.
     ("host", &["facts", "model", "visible"]),
+    ("runtime", &["host", "model", "visible"]),
     ("disk", &["failure", "record", "tree", "visible", "steps"]),
     // Story.
     ("cli", &["record"]),

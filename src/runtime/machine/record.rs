@@ -1,0 +1,131 @@
+//! What the next run needs to know, and how a machine goes on from it.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::action::{Action, Step};
+use super::super::event::{Generation, Moment, Terms};
+use super::{Leaver, Machine, Next, REMOVAL, Serving, State};
+
+/// The machine's part of what is kept for the next run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The highest number that a generation has had.
+    pub last: u32,
+    /// The generation that serves, and since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serving: Option<(Generation, Moment)>,
+    /// The generation that was to serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<Generation>,
+    /// Those who were told to go, and when their time is over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leavers: Vec<(Generation, Moment)>,
+    /// Those whose master has ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orphans: Vec<Generation>,
+    /// Failed starts and early deaths in a row.
+    #[serde(default)]
+    pub failures: u32,
+    /// Starts that nobody asked for.
+    #[serde(default)]
+    pub restarts: u32,
+    /// When the next start is, if nothing serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resting: Option<Moment>,
+    /// Another hand-over was asked for and has not begun.
+    #[serde(default)]
+    pub queued: bool,
+    /// Everything was told to go.
+    #[serde(default)]
+    pub stopping: bool,
+}
+
+/// What is left of a generation that a record names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remains {
+    /// Its master lives.
+    Master,
+    /// Only workers live.
+    Workers,
+    /// Nothing does.
+    Nothing,
+}
+
+impl Machine {
+    /// What the next run needs to know.
+    pub fn record(&self) -> Record {
+        Record {
+            last: self.last.0,
+            serving: self.serving().map(|serving| (serving.generation, serving.since)),
+            candidate: self.candidate().map(|candidate| candidate.generation),
+            leavers: self.leavers.iter().map(|leaver| (leaver.generation, leaver.until)).collect(),
+            orphans: self.orphans.clone(),
+            failures: self.failures,
+            restarts: self.restarts,
+            resting: if let State::Resting(until) = self.state { Some(until) } else { None },
+            queued: self.next.is_some(),
+            stopping: self.state == State::Stopping,
+        }
+    }
+
+    /// Goes on from what an earlier run has kept; `left` says what there is of each generation. Gives the machine and what
+    /// is to be done first; where nothing serves, somebody has to ask for an upgrade.
+    pub fn adopt(
+        record: &Record,
+        terms: Terms,
+        now: Moment,
+        left: impl Fn(Generation) -> Remains,
+    ) -> (Self, Vec<Action>) {
+        let mut machine = Self::new(terms);
+        machine.last = Generation(record.last);
+        machine.failures = record.failures;
+        machine.restarts = record.restarts;
+        for (generation, until) in &record.leavers {
+            if left(*generation) != Remains::Nothing {
+                // Told again: whoever has heard it the first time is not disturbed by it.
+                machine.leavers.push(Leaver { generation: *generation, until: *until, forced: false });
+                machine.act(Action::Retire(*generation));
+            }
+        }
+        for orphan in &record.orphans {
+            if left(*orphan) != Remains::Nothing {
+                machine.orphans.push(*orphan);
+            }
+        }
+        let candidate = record.candidate.filter(|candidate| left(*candidate) != Remains::Nothing);
+        if let Some(candidate) = candidate {
+            // Who has told the earlier run that it is ready does not tell it again.
+            machine.retire(now, candidate, if record.stopping { terms.drain_timeout } else { REMOVAL });
+        }
+        match record.serving {
+            Some((generation, since)) if left(generation) == Remains::Master => {
+                machine.tell(Step::Adopted(generation));
+                let serving = Serving { generation, since, check: None, strikes: 0 };
+                if record.candidate.is_some() {
+                    let reason = "the runtime was started anew before the new master was ready";
+                    machine.next = Some(Next::default());
+                    machine.state = State::BackingOut(serving, reason.to_owned());
+                } else {
+                    if record.queued {
+                        machine.next = Some(Next::default());
+                    }
+                    machine.state = State::Draining(serving);
+                }
+                machine.settle(now);
+            }
+            Some((generation, _)) => {
+                if left(generation) == Remains::Workers {
+                    machine.orphans.push(generation);
+                }
+                machine.restarts += 1;
+            }
+            None => {
+                if let Some(until) = record.resting {
+                    machine.state = State::Resting(until);
+                }
+            }
+        }
+        let actions = std::mem::take(&mut machine.actions);
+        (machine, actions)
+    }
+}

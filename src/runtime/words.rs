@@ -1,0 +1,34 @@
+//! Steps in words: one plain line each, as the log has them. docs/operator.md explains every one.
+
+use super::action::Step;
+
+/// The sentence for a step.
+pub fn sentence(step: &Step) -> String {
+    match step {
+        Step::Starting(new) => format!("starting {new}"),
+        Step::HandOver(old, new) => format!("hand-over: {new} is started beside {old}"),
+        Step::Proving(new) => format!("{new} is loaded; its health is asked"),
+        Step::Serves(new, true) => format!("ready: {new} serves; what was before it finishes its requests"),
+        Step::Serves(new, false) => format!("ready: {new} serves"),
+        Step::Done(new) => format!("done: {new} serves alone"),
+        Step::BackingOut(new, reason) => format!("backing out of {new}: {reason}"),
+        Step::Failed(Some(old), reason) => format!("hand-over FAILED: {reason}; {old} goes on serving"),
+        Step::Failed(None, reason) => format!("start FAILED: {reason}"),
+        Step::Died(generation, how) => format!("the master of {generation} {how}; nobody asked for that"),
+        Step::BackOff(failures, wait) => format!(
+            "nothing serves: {failures} {} in a row, next start in {} s (at once with `sv 2` or `runsmith upgrade`)",
+            if *failures == 1 { "failure" } else { "failures" },
+            *wait as f64 / 1000.0
+        ),
+        Step::Overdue(generation) => format!("{generation} did not finish in time and is killed"),
+        Step::Hung(generation, reason) => {
+            format!("{generation} does not answer health checks any more and is replaced: {reason}")
+        }
+        Step::Queued => "another hand-over follows this one".to_owned(),
+        Step::Stopping => "stopping: requests in flight may finish".to_owned(),
+        Step::Stopped => "stopped, nothing is left".to_owned(),
+        Step::Leaving => "this run ends, the application goes on; the next run adopts it".to_owned(),
+        Step::Adopted(generation) => format!("{generation} was running and goes on under this run"),
+        Step::Reopened(generation) => format!("{generation} was told to open its logs again"),
+    }
+}
