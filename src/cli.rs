@@ -43,7 +43,7 @@ pub enum Command {
     Schema,
     /// Lists the rules, or tells what one means, why it matters, and what is wrong and right
     Rule(Rule),
-    /// Proves a rendered native run script
+    /// Executes a rendered native run script, as runsv starts it; with --check, proves it
     Run(Run),
 }
 
@@ -259,6 +259,9 @@ pub struct Run {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Reads FILE, says whether it can be executed, and starts nothing
-    #[arg(long, required = true)]
+    #[arg(long)]
     pub check: bool,
+    /// As `finish` calls it: ends what a killed run has left of a service that is to be down
+    #[arg(long, conflicts_with = "check")]
+    pub finish: bool,
 }

@@ -12,6 +12,11 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// How a process ends that nobody but the runtime looks at: it did what it was told, or not.
+    pub fn of(code: u8) -> Self {
+        if code == 0 { Self::Clean } else { Self::Trouble }
+    }
+
     /// The number the process ends with.
     pub fn code(self) -> u8 {
         match self {

@@ -10,7 +10,10 @@ working_directory {{ paths.current }}
 listen {{ socket.address }}, backlog: {{ socket.backlog }}{% if socket.umask is not none %}, umask: 0{{ socket.umask | safe }}{% endif %}
 
 {% endfor %}
-{% if not inherits_sockets %}
+{% if inherits_sockets %}
+# The runtime asks this generation alone for its health by a socket of its own.
+listen ENV["RUNSMITH_PROBE"] if ENV["RUNSMITH_PROBE"]
+{% else %}
 pid {{ paths.pidfile }}
 {% endif %}
 {% if settings.worker_processes is undefined %}

@@ -25,6 +25,7 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::report::{self, counted};
+use crate::runtime::linux::{keeper, launch, listen_as};
 use crate::source::{Sources, Span};
 use crate::visible::visible;
 
@@ -66,6 +67,13 @@ type Outcome = Result<Exit, Stop>;
 
 /// Runs the command that the arguments ask for.
 pub fn main() -> Exit {
+    // The runtime's own small processes; they are told everything else by their standard input.
+    match std::env::args_os().nth(1).as_deref().and_then(std::ffi::OsStr::to_str) {
+        Some(keeper::COMMAND) => return Exit::of(keeper::main()),
+        Some(launch::COMMAND) => return Exit::of(launch::main()),
+        Some(listen_as::COMMAND) => return Exit::of(listen_as::main()),
+        _ => {}
+    }
     let cli = Cli::try_parse();
     let mut terminal = Terminal {
         out: io::BufWriter::with_capacity(1 << 16, io::stdout()),
@@ -92,7 +100,7 @@ fn run(command: Command, terminal: &mut Terminal) -> Outcome {
         Command::Read(arguments) => read::read(&arguments, terminal),
         Command::Schema => schema::schema(terminal),
         Command::Rule(arguments) => rule::rule(&arguments, terminal),
-        Command::Run(arguments) => run::check(&arguments, terminal),
+        Command::Run(arguments) => run::run(&arguments, terminal),
     }
 }
 

@@ -1,15 +1,49 @@
-//! `runsmith run --check`: proves a rendered native run script.
+//! `runsmith run`: executes a rendered native run script, or proves it.
 
 use std::io::Write;
+use std::path::Path;
 
 use super::{Outcome, Stop, Terminal, any_error, file};
 use crate::cli;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::model::Service;
+use crate::runtime::shell::{self, Mode};
 use crate::services;
 use crate::source::{MAX_BYTES, Source, SourceId, Sources};
 
-pub(super) fn check(arguments: &cli::Run, terminal: &mut Terminal) -> Outcome {
+/// How many lines of findings go into the log when a run script cannot be read.
+const FINDINGS: usize = 3;
+
+pub(super) fn run(arguments: &cli::Run, terminal: &mut Terminal) -> Outcome {
+    if arguments.check {
+        return check(arguments, terminal);
+    }
+    let file = arguments.file.clone();
+    let mode = if arguments.finish { Mode::Finish } else { Mode::Run };
+    shell::run(Box::new(move || read(&file)), mode)
+        .map(|_| Exit::Clean)
+        .map_err(|reason| Stop::Failure(Failure::Usage(reason)))
+}
+
+/// The service that a run script describes; the error is a line for the log.
+fn read(file: &Path) -> Result<Service, String> {
+    let name = file.display();
+    let bytes = super::file::read(file, MAX_BYTES as u64 >> 20, "run script")
+        .map_err(|error| format!("the run script {name} cannot be read: {error}"))?;
+    let id = SourceId(0);
+    let found = match Source::from_bytes(&*name.to_string(), bytes, id) {
+        Ok(source) => match services::rendered(&source, id) {
+            Ok(service) => return Ok(service),
+            Err(found) => found,
+        },
+        Err(refused) => vec![refused.1],
+    };
+    let messages: Vec<_> = found.iter().take(FINDINGS).map(|finding| finding.message.as_str()).collect();
+    Err(format!("the run script {name} has mistakes: {}; `runsmith run --check` shows them", messages.join("; ")))
+}
+
+fn check(arguments: &cli::Run, terminal: &mut Terminal) -> Outcome {
     let name = arguments.file.to_string_lossy();
     let bytes = file::read(&arguments.file, MAX_BYTES as u64 >> 20, "run script")
         .map_err(|error| Failure::path("read", name.as_ref(), error))?;

@@ -31,6 +31,11 @@ struct Process {
 }
 
 impl Listeners {
+    /// Nobody was looked for.
+    pub(super) fn none() -> Self {
+        Self { sockets: Ok(vec![]), holders: HashMap::new(), processes: HashMap::new() }
+    }
+
     /// Reads the tables of sockets, the processes, and who holds what.
     pub(super) fn read() -> Self {
         let sockets = sockets();

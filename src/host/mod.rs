@@ -29,7 +29,8 @@ use crate::model::Service;
 use crate::model::address::Address;
 use crate::model::input::{LogKind, RunScript};
 use names::Names;
-use process::{Identity, Run};
+pub use process::Identity;
+use process::Run;
 
 /// What is the same for all services.
 pub struct Host {
@@ -132,6 +133,42 @@ impl Host {
             }
             _ => Asked::Moot,
         }
+    }
+}
+
+/// Who a service's processes are to be; the error says why that cannot be had here, as a sentence.
+pub fn identity_of(service: &Service) -> Result<Identity, String> {
+    let mut host = Host { names: Names::default(), listeners: listeners::Listeners::none() };
+    let (user, group) = (host.names.user(&service.user), host.names.group(&service.group));
+    if let Some(name) = service.groups.iter().flatten().find(|name| host.names.group(name) == Asked::Answer(None)) {
+        return Err(format!("there is no such group on this host: {name}"));
+    }
+    match host.identity(service, &user, &group) {
+        Asked::Answer(identity) => Ok(identity),
+        Asked::Unknown(reason) => Err(reason),
+        Asked::Moot if user == Asked::Answer(None) => {
+            Err(format!("there is no such user on this host: {}", service.user))
+        }
+        Asked::Moot => Err(format!("there is no such group on this host: {}", service.group)),
+    }
+}
+
+/// The number of a user (`passwd`) or group (`group`); none if the host does not know the name.
+pub fn number_of(database: &str, name: &str) -> Result<Option<u32>, String> {
+    let mut names = Names::default();
+    let asked = if database == "passwd" {
+        match names.user(name) {
+            Asked::Answer(user) => Asked::Answer(user.map(|user| user.uid)),
+            Asked::Unknown(reason) => Asked::Unknown(reason),
+            Asked::Moot => Asked::Moot,
+        }
+    } else {
+        names.group(name)
+    };
+    match asked {
+        Asked::Answer(number) => Ok(number),
+        Asked::Unknown(reason) => Err(reason),
+        Asked::Moot => Ok(None),
     }
 }
 

@@ -20,13 +20,15 @@ const OUTPUT: usize = 1 << 20;
 
 /// Who the application runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+pub struct Identity {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
     /// Supplementary groups.
-    pub(super) groups: Vec<u32>,
+    pub groups: Vec<u32>,
     /// We are root and become that user; otherwise we are that user already.
-    pub(super) switch: bool,
+    pub switch: bool,
 }
 
 /// How a program ended.

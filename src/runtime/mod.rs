@@ -25,3 +25,8 @@ pub mod event;
 pub mod machine;
 pub mod server;
 pub mod words;
+
+pub mod linux;
+pub mod protocol;
+pub mod shell;
+pub mod state;

@@ -1,0 +1,345 @@
+//! The keeper: a process that holds what must outlive the runtime, and does nothing by itself.
+//!
+//! It holds the listening sockets, so that no address ever refuses while the service is up, even if runtime and master are
+//! killed together; and it carries the server's output to the log, so that a server never writes into a pipe that nobody reads.
+//! It remembers the last lines of each generation's output, and a copy of the state for the case of a full disk.
+//! Its standard input is the socket it listens on; only whoever it runs as can connect to it.
+
+use std::collections::VecDeque;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{SocketFlags, accept_with, listen};
+use serde::{Deserialize, Serialize};
+
+use super::listen::Kept;
+use super::passing;
+
+/// The hidden command that is this process.
+pub const COMMAND: &str = "keep";
+
+/// So much of each generation's output is remembered, in bytes.
+const REMEMBERED: usize = 4096;
+
+/// So much output is read at once; a line that is longer is passed on in pieces (pipe(7), PIPE_BUF).
+const PART: usize = 4096;
+
+/// So many may be connected at once: a runtime, the one after it, and somebody who looks.
+const CONNECTIONS: usize = 8;
+
+/// What a runtime asks for.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// From now on hold this and nothing else. With it come the log (if `log`), the listeners, and the outputs.
+    Keep {
+        /// The log comes first.
+        log: bool,
+        /// The listening sockets.
+        listeners: Vec<Kept>,
+        /// The generations whose output it is.
+        outputs: Vec<u32>,
+    },
+    /// Remember this state.
+    Remember(String),
+    /// Give what you hold.
+    Give,
+    /// The last lines of a generation's output.
+    Last(u32),
+    /// Pass on what is there, and end.
+    End,
+}
+
+/// What the keeper answers to [`Request::Give`]; the descriptors come with it, listeners first.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Held {
+    /// The keeper's own number.
+    pub pid: u32,
+    /// The listening sockets.
+    pub listeners: Vec<Kept>,
+    /// The generations whose output it is.
+    pub outputs: Vec<u32>,
+    /// The state it remembers.
+    pub state: Option<String>,
+}
+
+struct Output {
+    generation: u32,
+    pipe: OwnedFd,
+    /// What was read and is not a line yet.
+    line: Vec<u8>,
+    is_open: bool,
+}
+
+#[derive(Default)]
+struct Keeper {
+    log: Option<OwnedFd>,
+    listeners: Vec<(Kept, OwnedFd)>,
+    outputs: Vec<Output>,
+    last: VecDeque<(u32, Vec<u8>)>,
+    state: Option<String>,
+    /// Read, and not yet written: the log has no room.
+    unwritten: Vec<u8>,
+    connections: Vec<OwnedFd>,
+    is_over: bool,
+}
+
+/// The process itself.
+pub fn main() -> u8 {
+    let work = || -> io::Result<()> {
+        let door = fcntl_dupfd_cloexec(io::stdin(), 3)?;
+        // Told again by this process, so that it counts as the one that listens (unix(7), SO_PEERCRED).
+        listen(&door, 16)?;
+        // Its name in lists of processes; it was started as /proc/self/exe.
+        let _ = rustix::thread::set_name(c"runsmith");
+        // A signal meant for the runtime's group is none of its.
+        let _ = rustix::process::setsid();
+        let mut keeper = Keeper { log: log(io::stdout().as_fd()), ..Keeper::default() };
+        let null = std::fs::File::open("/dev/null")?;
+        rustix::stdio::dup2_stdin(&null)?;
+        while keeper.turn(&door)? {}
+        Ok(())
+    };
+    u8::from(work().is_err())
+}
+
+/// The log, opened again where that is possible: not waiting is then ours alone.
+fn log(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
+    use std::os::fd::AsRawFd as _;
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    rustix::fs::open(path, flags, rustix::fs::Mode::empty()).or_else(|_| fcntl_dupfd_cloexec(fd, 3)).ok()
+}
+
+#[derive(Clone, Copy)]
+enum Source {
+    Door,
+    Log,
+    Connection(usize),
+    Output(usize),
+}
+
+impl Keeper {
+    /// Waits for something and does it; false: it is over.
+    fn turn(&mut self, door: &OwnedFd) -> io::Result<bool> {
+        if self.is_over && self.unwritten.is_empty() {
+            return Ok(false);
+        }
+        let ready = self.wait(door)?;
+        // From the back: what goes does not move what comes first.
+        for source in ready.into_iter().rev() {
+            match source {
+                Source::Door => self.accept(door),
+                Source::Log => {}
+                Source::Connection(at) => self.serve(at),
+                Source::Output(at) => self.read(at),
+            }
+        }
+        self.outputs.retain(|output| output.is_open);
+        self.write();
+        // Nothing is to be held, and nobody is there who could change that.
+        let is_idle = self.connections.is_empty() && self.listeners.is_empty() && self.outputs.is_empty();
+        Ok(!(is_idle && self.unwritten.is_empty()))
+    }
+
+    fn wait(&self, door: &OwnedFd) -> io::Result<Vec<Source>> {
+        let mut sources = vec![Source::Door];
+        let mut fds = vec![PollFd::new(door, PollFlags::IN)];
+        for (at, connection) in self.connections.iter().enumerate() {
+            sources.push(Source::Connection(at));
+            fds.push(PollFd::new(connection, PollFlags::IN));
+        }
+        if self.unwritten.is_empty() {
+            for (at, output) in self.outputs.iter().enumerate() {
+                sources.push(Source::Output(at));
+                fds.push(PollFd::new(&output.pipe, PollFlags::IN));
+            }
+        } else if let Some(log) = &self.log {
+            // The server waits, as it would if it wrote there itself.
+            sources.push(Source::Log);
+            fds.push(PollFd::new(log, PollFlags::OUT));
+        }
+        loop {
+            match poll(&mut fds, None) {
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => break,
+            }
+        }
+        let ready = sources.into_iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
+        Ok(ready.map(|(source, _)| source).collect())
+    }
+
+    fn accept(&mut self, door: &OwnedFd) {
+        let Ok(connection) = accept_with(door, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) else { return };
+        let me = rustix::process::geteuid();
+        let is_ours = socket_peercred(&connection).is_ok_and(|peer| peer.uid == me || peer.uid.is_root());
+        if is_ours && self.connections.len() < CONNECTIONS {
+            self.connections.push(connection);
+        }
+    }
+
+    fn serve(&mut self, at: usize) {
+        let Some(connection) = self.connections.get(at) else { return };
+        let message = match passing::receive(connection, passing::LONGEST) {
+            Ok(message) if !message.bytes.is_empty() => message,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            _ => {
+                self.connections.remove(at);
+                return;
+            }
+        };
+        match serde_json::from_slice(&message.bytes) {
+            Ok(Request::Keep { log, listeners, outputs }) => self.keep(log, listeners, &outputs, message.fds),
+            Ok(Request::Remember(state)) => self.state = Some(state),
+            Ok(Request::Give) => self.give(at),
+            Ok(Request::Last(generation)) => {
+                let last = self.last.iter().find(|(one, _)| *one == generation);
+                let text = last.map(|(_, bytes)| bytes.as_slice()).unwrap_or_default();
+                // An empty message would read as the end.
+                self.answer(at, &[b"\n", text].concat(), &[]);
+            }
+            Ok(Request::End) => {
+                self.listeners.clear();
+                self.drain();
+                self.is_over = true;
+            }
+            // A newer runtime asks for what this one does not know; it then starts a keeper of its own.
+            Err(_) => {
+                self.connections.remove(at);
+            }
+        }
+    }
+
+    fn keep(&mut self, has_log: bool, listeners: Vec<Kept>, outputs: &[u32], fds: Vec<OwnedFd>) {
+        let mut fds = fds.into_iter();
+        if has_log {
+            self.log = fds.next().and_then(|fd| log(fd.as_fd()));
+        }
+        self.listeners = listeners.into_iter().zip(fds.by_ref()).collect();
+        let mut old = std::mem::take(&mut self.outputs);
+        for (generation, pipe) in outputs.iter().copied().zip(fds) {
+            // What is half read stays.
+            let line = old.iter_mut().find(|output| output.generation == generation);
+            let line = line.map(|output| std::mem::take(&mut output.line)).unwrap_or_default();
+            let flags = fcntl_getfl(&pipe).map(|flags| fcntl_setfl(&pipe, flags | OFlags::NONBLOCK));
+            let is_open = flags.is_ok();
+            self.outputs.push(Output { generation, pipe, line, is_open });
+        }
+        // A pipe that nobody names any more has ended or ends now; what is in it was said.
+        for output in old {
+            if !outputs.contains(&output.generation) {
+                self.outputs.push(output);
+            }
+        }
+    }
+
+    fn give(&mut self, at: usize) {
+        let held = Held {
+            pid: std::process::id(),
+            listeners: self.listeners.iter().map(|(kept, _)| kept.clone()).collect(),
+            outputs: self.outputs.iter().map(|output| output.generation).collect(),
+            state: self.state.clone(),
+        };
+        let fds = self.listeners.iter().map(|(_, fd)| fd.as_fd());
+        let fds: Vec<_> = fds.chain(self.outputs.iter().map(|output| output.pipe.as_fd())).collect();
+        let text = serde_json::to_vec(&held).unwrap_or_default();
+        let sent = self.connections.get(at).map(|to| passing::send(to, &text, &fds));
+        if !matches!(sent, Some(Ok(()))) {
+            self.connections.remove(at);
+        }
+    }
+
+    fn answer(&mut self, at: usize, text: &[u8], fds: &[BorrowedFd<'_>]) {
+        let sent = self.connections.get(at).map(|to| passing::send(to, text, fds));
+        if !matches!(sent, Some(Ok(()))) && at < self.connections.len() {
+            self.connections.remove(at);
+        }
+    }
+
+    /// Reads what a server has said; whole lines are passed on.
+    fn read(&mut self, at: usize) {
+        let Some(output) = self.outputs.get_mut(at) else { return };
+        let mut part = [0; PART];
+        let count = match (&std::fs::File::from(match output.pipe.try_clone() {
+            Ok(pipe) => pipe,
+            Err(_) => return,
+        }))
+            .read(&mut part)
+        {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(_) => 0,
+        };
+        output.line.extend_from_slice(part.get(..count).unwrap_or_default());
+        let end = if count == 0 {
+            output.is_open = false;
+            // What ends without a newline gets one, so that it does not run into somebody else's line.
+            if !output.line.is_empty() {
+                output.line.push(b'\n');
+            }
+            output.line.len()
+        } else if output.line.len() >= PART {
+            output.line.len()
+        } else {
+            output.line.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)
+        };
+        let rest = output.line.split_off(end);
+        let whole = std::mem::replace(&mut output.line, rest);
+        let generation = output.generation;
+        self.remember(generation, &whole);
+        self.unwritten.extend_from_slice(&whole);
+    }
+
+    /// All that is in the pipes, before it ends.
+    fn drain(&mut self) {
+        for at in 0..self.outputs.len() {
+            for _ in 0..64 {
+                let before = self.unwritten.len();
+                self.read(at);
+                if self.unwritten.len() == before {
+                    break;
+                }
+            }
+        }
+        self.outputs.clear();
+    }
+
+    fn remember(&mut self, generation: u32, bytes: &[u8]) {
+        if self.last.iter().all(|(one, _)| *one != generation) {
+            if self.last.len() > 3 {
+                self.last.pop_front();
+            }
+            self.last.push_back((generation, vec![]));
+        }
+        if let Some((_, last)) = self.last.iter_mut().find(|(one, _)| *one == generation) {
+            last.extend_from_slice(bytes);
+            if last.len() > REMEMBERED {
+                last.drain(..last.len() - REMEMBERED);
+            }
+        }
+    }
+
+    /// Passes on what was read, as far as there is room.
+    fn write(&mut self) {
+        let Some(log) = &self.log else {
+            self.unwritten.clear();
+            return;
+        };
+        while !self.unwritten.is_empty() {
+            // Whole lines, as many as the kernel takes in one piece.
+            let most = self.unwritten.len().min(PART);
+            let end = self.unwritten.iter().take(most).rposition(|byte| *byte == b'\n').map_or(most, |end| end + 1);
+            match rustix::io::write(log, self.unwritten.get(..end).unwrap_or_default()) {
+                Ok(count) => drop(self.unwritten.drain(..count)),
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR) => {}
+                // Nobody reads any more, and nobody will until a runtime brings another log.
+                Err(_) => self.unwritten.clear(),
+            }
+        }
+    }
+}

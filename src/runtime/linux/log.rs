@@ -1,0 +1,46 @@
+//! One plain line a step, on standard output: svlogd's pipe.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use rustix::fs::OFlags;
+
+use crate::visible::visible;
+
+/// The log. Who reads it may be slow, stuck or dead: a line that finds no room is dropped, and how many were is said later.
+pub struct Log {
+    /// The pipe, opened again, so that not waiting is ours alone: the server shares the other description.
+    pipe: Option<File>,
+    dropped: u32,
+}
+
+impl Log {
+    /// Standard output.
+    pub fn open() -> Self {
+        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+        let flags = i32::try_from(flags.bits()).unwrap_or(0);
+        let pipe = OpenOptions::new().append(true).custom_flags(flags).open("/proc/self/fd/1");
+        Self { pipe: pipe.ok(), dropped: 0 }
+    }
+
+    /// A line.
+    pub fn say(&mut self, sentence: &str) {
+        if self.dropped > 0 && self.write(&format!("{} lines found no room in the log", self.dropped)) {
+            self.dropped = 0;
+        }
+        if !self.write(sentence) {
+            self.dropped = self.dropped.saturating_add(1);
+        }
+    }
+
+    fn write(&mut self, sentence: &str) -> bool {
+        let line = format!("runsmith: {}\n", visible(sentence));
+        match &mut self.pipe {
+            // Within a page, a pipe takes a line whole or not at all (pipe(7)).
+            Some(pipe) => pipe.write_all(line.as_bytes()).is_ok(),
+            // A socket cannot be opened again.
+            None => std::io::stdout().write_all(line.as_bytes()).is_ok(),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Messages with descriptors, between the runtime, its keeper and its launchers.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, UCred, recvmsg, sendmsg, socketpair,
+};
+
+/// So many descriptors go with one message; the kernel's limit is 253 (unix(7), SCM_RIGHTS).
+pub const MOST: usize = 250;
+
+/// The longest message, in bytes.
+pub const LONGEST: usize = 128 << 10;
+
+/// A message that has come.
+#[derive(Debug, Default)]
+pub struct Message {
+    /// What it says.
+    pub bytes: Vec<u8>,
+    /// What came with it. They are closed in programs that are run, unless asked otherwise.
+    pub fds: Vec<OwnedFd>,
+    /// Who sent it, as the kernel says (SO_PASSCRED).
+    pub sender: Option<UCred>,
+}
+
+/// Two connected ends that keep messages apart and know when the other one has gone.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+/// Sends a message; never waits, and a gone reader is an error.
+pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(Errno::TOOBIG.into());
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, flags)?;
+    Ok(())
+}
+
+/// Takes one message; [`io::ErrorKind::WouldBlock`] if there is none. No bytes and no descriptors: the other end has gone.
+pub fn receive(socket: impl AsFd, longest: usize) -> io::Result<Message> {
+    take(socket, longest, RecvFlags::CMSG_CLOEXEC)
+}
+
+/// The same, but the descriptors stay open in a program that is run. They get the lowest free numbers, in order.
+pub fn receive_to_keep(socket: impl AsFd, longest: usize) -> io::Result<Message> {
+    take(socket, longest, RecvFlags::empty())
+}
+
+fn take(socket: impl AsFd, longest: usize, flags: RecvFlags) -> io::Result<Message> {
+    let mut bytes = vec![0; longest];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST), ScmCredentials(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut bytes)],
+        &mut ancillary,
+        flags | RecvFlags::DONTWAIT,
+    )?;
+    let mut message = Message::default();
+    for part in ancillary.drain() {
+        match part {
+            RecvAncillaryMessage::ScmRights(fds) => message.fds.extend(fds),
+            RecvAncillaryMessage::ScmCredentials(sender) => message.sender = Some(sender),
+            _ => {}
+        }
+    }
+    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a message is too long"));
+    }
+    bytes.truncate(received.bytes);
+    message.bytes = bytes;
+    Ok(message)
+}
+
+/// Waits until there is something to take, or the other end has gone.
+pub fn wait(socket: impl AsFd, limit: Duration) -> io::Result<()> {
+    let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) };
+    loop {
+        match poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&limit)) {
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Processes: what proves one to be the service's, and how it is signalled.
+//!
+//! A number alone proves nothing: it may be another process by now. A [`Process`] is a pidfd, taken first, whose start
+//! time and user were compared afterwards; what the pidfd means can change no more.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::process::{
+    Pid, PidfdFlags, Signal as Number, WaitOptions, WaitStatus, pidfd_open, pidfd_send_signal, wait,
+};
+
+use crate::runtime::server::Signal;
+
+/// What /proc/PID/stat says (proc(5)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// `R`, `S`, `T`, `Z` and so on.
+    pub state: u8,
+    /// The parent.
+    pub parent: u32,
+    /// The session.
+    pub session: u32,
+    /// When it began, in ticks since the machine's start: with the number it names a process for good.
+    pub start: u64,
+}
+
+/// A process that was proven to be the service's.
+#[derive(Debug)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Its start time, as [`Stat::start`].
+    pub start: u64,
+    fd: OwnedFd,
+}
+
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// What there is of a process, if it lives: a zombie has ended.
+pub fn stat(pid: u32) -> Option<Stat> {
+    // The name may hold anything, also blanks, parentheses and bytes that are no text.
+    let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let after = bytes.iter().rposition(|byte| *byte == b')')?;
+    let text = std::str::from_utf8(bytes.get(after + 2..)?).ok()?;
+    let fields: Vec<&str> = text.split_ascii_whitespace().collect();
+    let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    let stat = Stat {
+        state: *fields.first()?.as_bytes().first()?,
+        parent: u32::try_from(number(1)?).ok()?,
+        session: u32::try_from(number(3)?).ok()?,
+        start: number(19)?,
+    };
+    (!matches!(stat.state, b'Z' | b'X' | b'x')).then_some(stat)
+}
+
+/// Whether real, effective, saved and file system user are all this one.
+pub fn runs_as(pid: u32, uid: u32) -> bool {
+    let text = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let ids = text.lines().find_map(|line| line.strip_prefix("Uid:"));
+    ids.is_some_and(|ids| {
+        let mut count = 0;
+        ids.split_ascii_whitespace().all(|id| {
+            count += 1;
+            id.parse() == Ok(uid)
+        }) && count == 4
+    })
+}
+
+/// Whether the variable NAME has this value in the environment that a process began with.
+pub fn has_variable(pid: u32, name: &str, value: &str) -> bool {
+    let wanted = format!("{name}={value}");
+    let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    bytes.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
+}
+
+impl Process {
+    /// The process with this number, as it is now; none if it has ended.
+    pub fn open(pid: u32) -> Option<Self> {
+        let number = Pid::from_raw(i32::try_from(pid).ok()?)?;
+        let fd = pidfd_open(number, PidfdFlags::empty()).ok()?;
+        // Read after the descriptor was taken: if the number was used again in between, the start differs.
+        let start = stat(pid)?.start;
+        Some(Self { pid, start, fd })
+    }
+
+    /// The process with this number and start; none if that one has ended, or is not this user's (where that counts).
+    pub fn proven(pid: u32, start: u64, uid: Option<u32>) -> Option<Self> {
+        let process = Self::open(pid)?;
+        (process.start == start && uid.is_none_or(|uid| runs_as(pid, uid))).then_some(process)
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        !stat(self.pid).is_some_and(|stat| stat.start == self.start)
+    }
+
+    /// Sends a signal to exactly this process.
+    pub fn signal(&self, signal: Signal) {
+        self.send(match signal {
+            Signal::Term => Number::TERM,
+            Signal::Quit => Number::QUIT,
+            Signal::Usr1 => Number::USR1,
+            Signal::Usr2 => Number::USR2,
+        });
+    }
+
+    /// Lets it go on if it was stopped: a stopped process hears nothing.
+    pub fn wake(&self) {
+        self.send(Number::CONT);
+    }
+
+    /// Ends it.
+    pub fn kill(&self) {
+        self.send(Number::KILL);
+    }
+
+    fn send(&self, signal: Number) {
+        // Who has ended needs none.
+        let _ = pidfd_send_signal(&self.fd, signal);
+    }
+}
+
+/// Every living process.
+pub fn all() -> HashMap<u32, Stat> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid: u32| Some((pid, stat(pid)?))).collect()
+}
+
+/// Takes the end of every child that has ended, and how it did.
+pub fn reap() -> Vec<(u32, String)> {
+    let mut ended = vec![];
+    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+        ended.push((pid.as_raw_nonzero().get().unsigned_abs(), how(status)));
+    }
+    ended
+}
+
+/// How a process has ended, in words.
+fn how(status: WaitStatus) -> String {
+    if let Some(code) = status.exit_status() {
+        format!("ended with exit code {code}")
+    } else if let Some(signal) = status.terminating_signal() {
+        format!("was ended by signal {signal}{}", name(signal))
+    } else {
+        "has ended".to_owned()
+    }
+}
+
+fn name(signal: i32) -> &'static str {
+    match signal {
+        1 => " (HUP)",
+        2 => " (INT)",
+        3 => " (QUIT)",
+        6 => " (ABRT)",
+        7 => " (BUS)",
+        9 => " (KILL)",
+        11 => " (SEGV)",
+        14 => " (ALRM)",
+        15 => " (TERM)",
+        _ => "",
+    }
+}

@@ -1,0 +1,66 @@
+//! What runsv, the parent, has written down and is.
+
+use std::fs;
+use std::io::Read as _;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::process::{Process, stat};
+
+/// The service's wish, as runsv keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// It is to run.
+    Up,
+    /// It is to end; or, while nobody has told it to, to run this once.
+    Down,
+    /// There is no runsv.
+    Unknown,
+}
+
+/// Byte 17 of `supervise/status`, which runsv writes before it signals (runit 2.1.2, runsv.c): how `sv restart` is told from `sv down`.
+pub fn wanted(directory: &str) -> Wanted {
+    let mut status = [0; 20];
+    let read = fs::File::open(format!("{directory}/supervise/status"))
+        .and_then(|mut file| file.read_exact(&mut status));
+    match (read, status[17]) {
+        (Ok(()), b'u') => Wanted::Up,
+        (Ok(()), b'd') => Wanted::Down,
+        _ => Wanted::Unknown,
+    }
+}
+
+/// Whoever started this process.
+pub struct Parent {
+    process: Option<Process>,
+    /// It is runsv, so that another run follows when it is gone.
+    pub is_runsv: bool,
+}
+
+impl Parent {
+    /// Looks at it.
+    pub fn look() -> Self {
+        let pid = parent_pid();
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let process = if pid > 1 { Process::open(pid) } else { None };
+        Self { is_runsv: name.trim() == "runsv" && process.is_some(), process }
+    }
+
+    /// Whether it has gone: then process 1, or whoever takes orphans, is the parent.
+    pub fn has_gone(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| parent_pid() != process.pid)
+    }
+
+    /// Its end has been told.
+    pub fn forget(&mut self) {
+        self.process = None;
+    }
+
+    /// To wait for its end.
+    pub fn end(&self) -> Option<BorrowedFd<'_>> {
+        self.process.as_ref().map(AsFd::as_fd)
+    }
+}
+
+fn parent_pid() -> u32 {
+    stat(std::process::id()).map_or(1, |stat| stat.parent)
+}

@@ -1,0 +1,60 @@
+//! The signals that `sv` and the kernel send, as something to wait for.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use signal_hook::consts::{SIGALRM, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::SignalOnly;
+
+/// What a signal means to the runtime. Several of a kind may arrive as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// TERM: `sv down`, `exit`, `term`, `restart`; which one it was, runsv has written down before.
+    Term,
+    /// HUP, INT, QUIT, USR2: a hand-over.
+    Upgrade,
+    /// USR1: logs are opened again.
+    Reopen,
+    /// ALRM: the status goes to the log.
+    Status,
+    /// CHLD: a child has ended.
+    Child,
+}
+
+/// From now on signals wait here and interrupt nothing.
+pub struct Signals(SignalDelivery<UnixStream, SignalOnly>);
+
+impl Signals {
+    /// Takes over the signals of the process.
+    pub fn watch() -> io::Result<Self> {
+        let (read, write) = UnixStream::pair()?;
+        // CONT follows each TERM of runsv; it is taken so that nothing else becomes of it.
+        let all = [SIGALRM, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+        Ok(Self(SignalDelivery::with_pipe(read, write, SignalOnly::default(), all)?))
+    }
+
+    /// What has arrived.
+    pub fn take(&mut self) -> Vec<Told> {
+        let told = |signal| match signal {
+            SIGTERM => Some(Told::Term),
+            SIGHUP | SIGINT | SIGQUIT | SIGUSR2 => Some(Told::Upgrade),
+            SIGUSR1 => Some(Told::Reopen),
+            SIGALRM => Some(Told::Status),
+            SIGCHLD => Some(Told::Child),
+            _ => None,
+        };
+        let mut taken: Vec<Told> = self.0.pending().filter_map(told).collect();
+        // Ends are taken first: what a signal asks for is then judged by what is true.
+        taken.sort_by_key(|told| *told != Told::Child);
+        taken.dedup();
+        taken
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.get_read().as_fd()
+    }
+}

@@ -1,0 +1,119 @@
+//! What is said over the control socket: a line of JSON each way, version 1.
+//!
+//! The asker sends one [`Wish`]; the runtime answers with [`Reply`] lines and closes the connection after the last.
+
+use serde::{Deserialize, Serialize};
+
+/// What somebody wants of a runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Wish {
+    /// What runs.
+    Status,
+    /// A hand-over, step by step until it is settled.
+    Upgrade,
+    /// The hand-over that is under way is given up.
+    Abort,
+}
+
+/// A line of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum Reply {
+    /// What runs: the only line.
+    Status(Box<Status>),
+    /// A step of the hand-over.
+    Step {
+        /// Seconds since it was asked for.
+        after: f64,
+        /// As the log has it.
+        sentence: String,
+    },
+    /// It is settled: the last line.
+    Done {
+        /// The generation that serves.
+        generation: u32,
+    },
+    /// It was backed out: the last line.
+    BackedOut {
+        /// Why.
+        reason: String,
+        /// What the failed generation said last.
+        output: String,
+        /// The generation that goes on serving, if one does.
+        serving: Option<u32>,
+    },
+    /// It was not begun: the last line.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What runs, for people and programs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The service.
+    pub application: String,
+    /// Its directory.
+    pub directory: String,
+    /// One word: `serving`, `handing-over`, `draining`, `backing-out`, `booting`, `resting`, `stopping`, `down`.
+    pub state: String,
+    /// The generation that serves.
+    pub serving: Option<GenerationStatus>,
+    /// The generation that is to serve.
+    pub candidate: Option<GenerationStatus>,
+    /// Those that finish their requests.
+    #[serde(default)]
+    pub leaving: Vec<GenerationStatus>,
+    /// Where it listens.
+    pub addresses: Vec<String>,
+    /// Starts that nobody asked for, since the service is up.
+    pub restarts: u32,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Milliseconds until the next start, while nothing serves.
+    pub next_start_in_ms: Option<u64>,
+    /// Another hand-over follows.
+    pub queued: bool,
+    /// The last hand-over.
+    pub last: Option<LastHandOver>,
+    /// The runtime's own number.
+    pub runtime_pid: u32,
+    /// Its version.
+    pub runtime_version: String,
+    /// The keeper's number.
+    pub keeper_pid: u32,
+}
+
+/// A generation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationStatus {
+    /// Its number.
+    pub generation: u32,
+    /// Its master; none while it is launched, or once it has ended.
+    pub master: Option<u32>,
+    /// Workers that are known to have loaded the application.
+    pub workers_ready: u32,
+    /// Workers in all, once one has said how many.
+    pub workers: Option<u32>,
+    /// Milliseconds since it serves.
+    pub serving_for_ms: Option<u64>,
+    /// The release that `current` led to when it was started.
+    pub release: String,
+}
+
+/// How the last hand-over went.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastHandOver {
+    /// Seconds since 1970, when it was over.
+    pub at: u64,
+    /// Whether the new generation took over.
+    pub done: bool,
+    /// The generation that was started.
+    pub generation: u32,
+    /// Why it was backed out.
+    pub reason: Option<String>,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}

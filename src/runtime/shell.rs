@@ -1,0 +1,307 @@
+//! The loop: wait, tell the machine what happened, do what it answers.
+
+mod act;
+mod adopt;
+mod generation;
+mod keep;
+mod notice;
+mod status;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use super::action::{Action, End};
+use super::event::{Ask, Event, Generation, Health, Moment, Terms, Ticket};
+use super::linux::clock;
+use super::linux::control::Control;
+use super::linux::health::Request;
+use super::linux::inbox::Inbox;
+use super::linux::keeping::Keeping;
+use super::linux::listen::Listener;
+use super::linux::log::Log;
+use super::linux::place::Place;
+use super::linux::runsv::{self, Parent};
+use super::linux::signals::Signals;
+use super::machine::Machine;
+use super::protocol::LastHandOver;
+use crate::host::{self, Identity};
+use crate::model::Service;
+use crate::model::input::Strategy;
+use generation::Live;
+
+/// Reads the run script; the error says what is wrong with it, in one line.
+pub type Reader = Box<dyn Fn() -> Result<Service, String>>;
+
+/// How a run begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// As runsv starts `run`.
+    Run,
+    /// As runsv starts `finish`: what is left of a service that is to be down is ended.
+    Finish,
+}
+
+/// See the module.
+pub struct Shell {
+    read: Reader,
+    mode: Mode,
+    /// That of the generation that serves, or served last.
+    service: Rc<Service>,
+    identity: Rc<Identity>,
+    machine: Machine,
+    generations: BTreeMap<Generation, Live>,
+    /// What new generations inherit, and what older ones still have.
+    listeners: Vec<Listener>,
+    /// The reading ends of what the generations say; the keeper reads them.
+    outputs: Vec<(u32, OwnedFd)>,
+    events: VecDeque<Event>,
+    check: Option<Request>,
+    last: Option<LastHandOver>,
+    begun: BTreeMap<Generation, Moment>,
+    kept: Option<String>,
+    sequence: u64,
+    boot: String,
+    /// What keeping the state met last, so that it is said once.
+    trouble: Option<String>,
+    /// What a failed generation said last.
+    said: String,
+    /// How children have ended whose pidfds were not looked at yet.
+    ended: BTreeMap<u32, String>,
+    end: Option<End>,
+    place: Place,
+    keeper: Option<Keeping>,
+    inbox: Inbox,
+    control: Control,
+    signals: Signals,
+    parent: Parent,
+    log: Log,
+}
+
+/// What a wait was for.
+enum Source {
+    Signals,
+    Parent,
+    Keeper,
+    Inbox,
+    Door,
+    Peer(Ticket),
+    Launcher(Generation),
+    Master(Generation),
+    Member(Generation),
+    Check,
+}
+
+/// The lengths of time that a service goes by.
+fn terms(service: &Service) -> Terms {
+    let (handoff, restart) = (&service.handoff, &service.restart);
+    Terms {
+        boot_timeout: handoff.boot_timeout.milliseconds,
+        drain_timeout: handoff.drain_timeout.milliseconds,
+        min_uptime: restart.min_uptime.milliseconds,
+        backoff_initial: restart.backoff_initial.milliseconds,
+        backoff_max: restart.backoff_max.milliseconds.max(restart.backoff_initial.milliseconds),
+        health: handoff.health_check.as_ref().map(|check| Health {
+            interval: check.interval.milliseconds,
+            successes: check.successes,
+        }),
+        exclusive: handoff.strategy == Strategy::Usr2,
+    }
+}
+
+/// Whether the service is to be down and an earlier run has left something of it.
+fn is_left_over(service: &Service) -> bool {
+    runsv::wanted(&service.service.directory) == runsv::Wanted::Down
+        && Place::existing(&service.layout.run).is_some_and(|place| {
+            matches!(place.state(), Ok(Some(_)) | Err(_)) || Keeping::find(&place).is_some()
+        })
+}
+
+/// Executes a service until the run ends. The error is a sentence: it could not be begun.
+pub fn run(read: Reader, mode: Mode) -> Result<End, String> {
+    let service = Rc::new(read()?);
+    if mode == Mode::Finish && !is_left_over(&service) {
+        return Ok(End::Left);
+    }
+    let signals = Signals::watch().map_err(|error| format!("signals cannot be watched: {error}"))?;
+    let parent = Parent::look();
+    // Orphaned workers come to us, not to process 1, which may take its time to let them go.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|error| format!("orphans cannot be taken: {error}"))?;
+    let mut log = Log::open();
+    let identity = Rc::new(host::identity_of(&service)?);
+    let mut place = Place::open(&service.layout.run)?;
+    place.lock(|pid| log.say(&format!("another runtime of this service, pid {pid}, is to leave first")))?;
+    let failed = |what: &'static str| move |error: std::io::Error| format!("{what} cannot be opened: {error}");
+    let inbox = Inbox::open(&place, identity.uid).map_err(failed("the socket for readiness"))?;
+    let control = Control::open(&place, identity.uid).map_err(failed("the control socket"))?;
+    let mut shell = Shell {
+        machine: Machine::new(terms(&service)),
+        read,
+        mode,
+        service,
+        identity,
+        generations: BTreeMap::new(),
+        listeners: vec![],
+        outputs: vec![],
+        events: VecDeque::new(),
+        check: None,
+        last: None,
+        begun: BTreeMap::new(),
+        kept: None,
+        sequence: 0,
+        boot: clock::boot_id(),
+        trouble: None,
+        said: String::new(),
+        ended: BTreeMap::new(),
+        end: None,
+        place,
+        keeper: None,
+        inbox,
+        control,
+        signals,
+        parent,
+        log,
+    };
+    shell.adopt();
+    Ok(shell.work())
+}
+
+impl Shell {
+    fn work(&mut self) -> End {
+        loop {
+            self.settle_events();
+            self.control.tidy(clock::now());
+            if let Some(end) = self.end {
+                self.finish(end);
+                return end;
+            }
+            match self.wait() {
+                Ok(sources) => {
+                    for source in sources {
+                        self.notice(&source);
+                    }
+                }
+                Err(error) => {
+                    // Without waiting there is nothing to be done here; the next run adopts the application.
+                    self.log.say(&format!("waiting failed: {error}; this run ends, the application goes on"));
+                    return End::Left;
+                }
+            }
+            self.look_at_the_time();
+        }
+    }
+
+    /// Tells the machine everything that waits, and does what it answers.
+    fn settle_events(&mut self) {
+        while let Some(event) = self.events.pop_front() {
+            let actions = self.machine.step(clock::now(), event);
+            self.obey(actions);
+        }
+        self.keep();
+    }
+
+    fn obey(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            self.act(action);
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        self.tell(Event::Asked(ask));
+    }
+
+    fn look_at_the_time(&mut self) {
+        let now = clock::now();
+        if self.check.as_ref().is_some_and(|check| check.until <= now)
+            && let Some(check) = self.check.take()
+        {
+            let reason = check.late();
+            self.tell(Event::Sick(check.generation, reason));
+        }
+        let alive: Vec<_> = self
+            .generations
+            .iter_mut()
+            .filter_map(|(generation, live)| live.is_alive_since(now).then_some(*generation))
+            .collect();
+        for generation in alive {
+            self.tell(Event::Ready(generation));
+        }
+        if self.machine.deadline().is_some_and(|deadline| deadline <= now) {
+            self.tell(Event::Due);
+        }
+    }
+
+    /// Waits until something happens or a moment has come.
+    fn wait(&self) -> Result<Vec<Source>, Errno> {
+        let mut sources = vec![Source::Signals, Source::Inbox];
+        let mut fds = vec![
+            PollFd::new(&self.signals, PollFlags::IN),
+            PollFd::new(&self.inbox, PollFlags::IN),
+        ];
+        let mut add = |source, fd, flags| {
+            sources.push(source);
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+        };
+        if let Some(end) = self.parent.end() {
+            add(Source::Parent, end, PollFlags::IN);
+        }
+        if let Some(keeper) = &self.keeper {
+            add(Source::Keeper, keeper.as_fd(), PollFlags::IN);
+        }
+        if let Some(check) = &self.check {
+            add(Source::Check, check.as_fd(), check.flags());
+        }
+        for (ticket, fd, flags) in self.control.sources() {
+            add(ticket.map_or(Source::Door, Source::Peer), fd, flags);
+        }
+        for (generation, live) in &self.generations {
+            if let Some(launcher) = &live.launcher {
+                add(Source::Launcher(*generation), launcher.as_fd(), PollFlags::IN);
+            }
+            if let Some(master) = &live.master {
+                add(Source::Master(*generation), master.as_fd(), PollFlags::IN);
+            }
+            // One is enough: when it has ended, the others are looked at again.
+            if let Some(member) = live.members.first() {
+                add(Source::Member(*generation), member.as_fd(), PollFlags::IN);
+            }
+        }
+        let deadline = [
+            self.machine.deadline(),
+            self.control.deadline(),
+            self.check.as_ref().map(|check| check.until),
+            self.generations.values().filter_map(|live| live.alive_at).min(),
+        ];
+        let timeout = deadline.into_iter().flatten().min().map(clock::until);
+        match poll(&mut fds, timeout.as_ref()) {
+            Err(Errno::INTR) => return Ok(vec![]),
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
+        let ready = sources.into_iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
+        Ok(ready.map(|(source, _)| source).collect())
+    }
+
+    fn finish(&mut self, end: End) {
+        match end {
+            End::Left => self.keep(),
+            End::Stopped => {
+                for listener in &self.listeners {
+                    listener.unlink(&self.identity);
+                }
+                if let Some(keeper) = &self.keeper {
+                    keeper.end();
+                }
+                self.place.clear();
+            }
+        }
+    }
+}

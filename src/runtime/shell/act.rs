@@ -1,0 +1,376 @@
+//! What the machine asks for, done.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use rustix::net::SocketType;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::generation::{ALIVE, Live, others};
+use super::{Shell, terms};
+use crate::host::{self, Identity};
+use crate::model::Service;
+use crate::model::input::{Ready, Strategy};
+use crate::runtime::action::{Action, Outcome, Step};
+use crate::runtime::event::{Event, Generation, Ticket};
+use crate::runtime::linux::health::Request;
+use crate::runtime::linux::launch::{self, Order, Said};
+use crate::runtime::linux::listen::{self, Listener};
+use crate::runtime::linux::spawn::Launcher;
+use crate::runtime::linux::{clock, process};
+use crate::runtime::protocol::{LastHandOver, Reply};
+use crate::runtime::state::Life;
+use crate::runtime::{server, words};
+
+impl Shell {
+    pub(super) fn act(&mut self, action: Action) {
+        match action {
+            Action::Start(generation) => {
+                self.begun.insert(generation, clock::now());
+                if let Err(reason) = self.start(generation) {
+                    self.forget(generation);
+                    self.tell(Event::NotStarted(generation, reason));
+                }
+            }
+            Action::Succeed(old, new) => {
+                self.begun.insert(new, clock::now());
+                if let Err(reason) = self.succeed(old, new) {
+                    self.tell(Event::NotStarted(new, reason));
+                }
+            }
+            Action::Check(generation) => self.check(generation),
+            Action::Retire(generation) => self.retire(generation),
+            Action::Kill(generation) => {
+                let all = process::all();
+                let others = others(&self.generations, generation);
+                if let Some(live) = self.generations.get_mut(&generation) {
+                    live.kill(&all, &others);
+                }
+            }
+            Action::Reopen(generation) => {
+                if let Some(live) = self.generations.get(&generation)
+                    && let Some(signal) = server::reopen(live.service.server)
+                {
+                    live.signal(signal);
+                }
+            }
+            Action::Tell(step) => self.tell_step(&step),
+            Action::Answer(ticket, outcome) => self.answer(ticket, &outcome),
+            Action::Settled(generation) => self.settled(generation),
+            Action::Close => self.close(),
+            Action::End(end) => self.end = Some(end),
+        }
+    }
+
+    /// Starts a generation from what is on disk now.
+    fn start(&mut self, generation: Generation) -> Result<(), String> {
+        let service = Rc::new((self.read)()?);
+        self.may_follow(&service)?;
+        let identity = Rc::new(host::identity_of(&service)?);
+        let inherits = service.handoff.strategy == Strategy::Sockets;
+        if inherits {
+            self.open_listeners(&service, &identity)?;
+        }
+        let (reader, writer) =
+            pipe_with(PipeFlags::CLOEXEC).map_err(|error| format!("there is no pipe for its output: {error}"))?;
+        self.outputs.push((generation.0, reader));
+        self.update_keeper(false);
+
+        let probe = self.probe(&service, generation)?;
+        let order = self.order(&service, &identity, generation, probe.is_some());
+        let inherited: Vec<&Listener> = service
+            .bind
+            .iter()
+            .filter_map(|socket| self.listeners.iter().rev().find(|one| one.kept.address == socket.address))
+            .filter(|_| inherits)
+            .collect();
+        let launcher = Launcher::start(&order, &writer, &inherited, probe.as_ref())
+            .map_err(|error| format!("no process can be started: {error}"))?;
+        let master = (launcher.process.pid, launcher.process.start);
+        let release = fs::canonicalize(service.current());
+        let life = Life {
+            generation,
+            master,
+            session: master.0,
+            uid: identity.uid,
+            since: clock::now(),
+            release: release.map_or_else(|_| service.current(), |path| path.display().to_string()),
+            workers: (0, None),
+            probe: probe.is_some(),
+        };
+        let mut live = Live::new(life, &service, &identity, Some(launcher.process));
+        live.launcher = Some(launcher.socket);
+        self.generations.insert(generation, live);
+        self.log.say(&format!(
+            "{generation} is master {} in {}",
+            master.0,
+            self.generations.get(&generation).map_or("", |live| &live.life.release)
+        ));
+        // Only what is written down may run: if this runtime is killed now, the launcher goes by itself.
+        self.keep();
+        let told = self.generations.get(&generation).and_then(|live| live.launcher.as_ref());
+        if let Some(socket) = told {
+            crate::runtime::linux::passing::send(socket, b"go", &[])
+                .map_err(|error| format!("the launcher has gone: {error}"))
+                .or_else(|reason| if matches!(launch::hear(socket), Said::Nothing) { Err(reason) } else { Ok(()) })?;
+        }
+        Ok(())
+    }
+
+    /// What a service cannot change while it runs.
+    fn may_follow(&self, service: &Service) -> Result<(), String> {
+        let old = &self.service;
+        let changed = [
+            ("application", service.application != old.application),
+            ("layout.run", service.layout.run != old.layout.run),
+            ("service.directory", service.service.directory != old.service.directory),
+            ("handoff.strategy", service.handoff.strategy != old.handoff.strategy),
+        ];
+        // While nothing lives, only what this run stands on counts.
+        let counts = if self.generations.is_empty() { &changed[..3] } else { &changed[..] };
+        match counts.iter().find(|(_, is_changed)| *is_changed) {
+            Some((name, _)) => Err(format!("`{name}` has changed, which takes `sv down` and `sv up`")),
+            None => Ok(()),
+        }
+    }
+
+    /// Opens the addresses that are new, or that cannot be reached by their names any more.
+    fn open_listeners(&mut self, service: &Service, identity: &Identity) -> Result<(), String> {
+        if service.bind.len() > listen::MOST {
+            return Err(format!("it has more than {} addresses", listen::MOST));
+        }
+        let mut opened = vec![];
+        for socket in &service.bind {
+            let known = self.listeners.iter().any(|one| one.kept.address == socket.address && one.kept.is_in_place());
+            if known {
+                continue;
+            }
+            let listener = listen::open(socket, identity)
+                .map_err(|reason| format!("{} cannot be listened on: {reason}", socket.address))?;
+            opened.push(listener);
+        }
+        for listener in &opened {
+            self.log.say(&format!("listening on {}", listener.kept.address));
+        }
+        self.listeners.extend(opened);
+        Ok(())
+    }
+
+    /// The private socket by which this generation alone is asked for its health.
+    fn probe(&self, service: &Service, generation: Generation) -> Result<Option<OwnedFd>, String> {
+        if service.handoff.health_check.is_none() || service.handoff.strategy != Strategy::Sockets {
+            return Ok(None);
+        }
+        let name = probe_name(generation);
+        let socket = self.place.socket(&name, SocketType::STREAM, None);
+        socket.map(Some).map_err(|error| format!("its socket for health checks cannot be opened: {error}"))
+    }
+
+    fn order(&self, service: &Service, identity: &Identity, generation: Generation, probe: bool) -> Order {
+        let place = |name: &str| self.place.file(name).display().to_string();
+        let mut environment = vec![
+            ("HOME".to_owned(), service.home.clone()),
+            ("USER".to_owned(), service.user.clone()),
+            ("LOGNAME".to_owned(), service.user.clone()),
+            ("PATH".to_owned(), service.search_path()),
+        ];
+        environment.extend(service.virtualenv.iter().map(|venv| ("VIRTUAL_ENV".to_owned(), venv.clone())));
+        environment.extend(service.environment.iter().map(|(name, value)| (name.clone(), value.clone())));
+        environment.push(("RUNSMITH_SERVICE".to_owned(), service.application.clone()));
+        environment.push(("RUNSMITH_GENERATION".to_owned(), generation.0.to_string()));
+        match service.handoff.ready {
+            Ready::Workers => environment.push(("RUNSMITH_READY".to_owned(), place("ready"))),
+            Ready::Notify => environment.push(("NOTIFY_SOCKET".to_owned(), place("ready"))),
+            Ready::Alive => {}
+        }
+        if probe {
+            environment.push(("RUNSMITH_PROBE".to_owned(), place(&probe_name(generation))));
+        }
+        let inherits = service.handoff.strategy == Strategy::Sockets;
+        Order {
+            command: service.command.clone(),
+            environment,
+            secrets: service.secrets.clone(),
+            secrets_directory: format!("{}/env", service.service.directory),
+            user: identity.switch.then(|| (identity.uid, identity.gid, identity.groups.clone())),
+            directory: service.current(),
+            limits: service.limits.iter().map(|(name, limit)| (*name, limit.soft, limit.hard)).collect(),
+            umask: u32::from_str_radix(&service.umask, 8).unwrap_or(0o022),
+            nice: service.nice,
+            oom_score_adj: service.oom_score_adj,
+            listeners: if inherits { service.bind.len() + usize::from(probe) } else { 0 },
+        }
+    }
+
+    /// The launcher has become the server, or has failed.
+    pub(super) fn launched(&mut self, generation: Generation) {
+        let Some(live) = self.generations.get_mut(&generation) else { return };
+        let Some(socket) = &live.launcher else { return };
+        match launch::hear(socket) {
+            Said::Nothing => {}
+            Said::Runs => {
+                live.launcher = None;
+                // A launcher that was killed closes its socket, too; then its end is told.
+                if live.master.as_ref().is_none_or(process::Process::has_ended) {
+                    return;
+                }
+                if live.ready() == Ready::Alive {
+                    live.alive_at = Some(clock::now().after(ALIVE));
+                }
+                let loads_unseen = live.ready() != Ready::Workers;
+                let terms = terms(&live.service);
+                self.tell(Event::Started(generation, terms));
+                if loads_unseen {
+                    self.tell(Event::Loaded(generation));
+                }
+            }
+            Said::Failed(reason) => {
+                self.forget(generation);
+                self.tell(Event::NotStarted(generation, reason));
+            }
+        }
+    }
+
+    fn succeed(&mut self, _old: Generation, _new: Generation) -> Result<(), String> {
+        Err("`handoff.strategy: usr2` is not executed yet".to_owned())
+    }
+
+    fn check(&mut self, generation: Generation) {
+        let Some(live) = self.generations.get(&generation) else { return };
+        let Some(check) = live.service.handoff.health_check.clone() else { return };
+        if let Some(master) = &live.master
+            && process::stat(master.pid).is_some_and(|stat| matches!(stat.state, b'T' | b't'))
+        {
+            // Its workers may answer; but nobody replaces them, and nobody hears a signal.
+            self.tell(Event::Sick(generation, format!("its master {} is stopped", master.pid)));
+            return;
+        }
+        let path = self.place.file(&probe_name(generation));
+        match Request::begin(generation, &path, &check, clock::now()) {
+            Ok(request) => self.check = Some(request),
+            Err(reason) => self.tell(Event::Sick(generation, reason)),
+        }
+    }
+
+    fn retire(&mut self, generation: Generation) {
+        let all = process::all();
+        let others = others(&self.generations, generation);
+        let Some(live) = self.generations.get_mut(&generation) else {
+            self.tell(Event::Gone(generation));
+            return;
+        };
+        if live.launcher.is_some() {
+            // It has not run anything yet.
+            live.kill(&all, &others);
+        } else {
+            if live.master.is_none() {
+                live.look(&all, &others);
+            }
+            live.retire();
+        }
+    }
+
+    fn tell_step(&mut self, step: &Step) {
+        let sentence = words::sentence(step);
+        match step {
+            Step::Done(generation) => self.note(*generation, None),
+            Step::BackingOut(generation, reason) => {
+                self.note(*generation, Some(reason.clone()));
+                self.quote(*generation);
+            }
+            Step::Failed(None, reason) => {
+                let newest = self.begun.keys().next_back().copied();
+                if let Some(generation) = newest {
+                    self.note(generation, Some(reason.clone()));
+                    self.quote(generation);
+                }
+            }
+            _ => {}
+        }
+        self.log.say(&sentence);
+        self.control.step(clock::now(), &sentence);
+    }
+
+    /// How a hand-over has gone, for the status.
+    fn note(&mut self, generation: Generation, reason: Option<String>) {
+        let begun = self.begun.get(&generation).copied();
+        let took = begun.map_or(0, |begun| clock::now().since(begun));
+        self.last = Some(LastHandOver {
+            at: clock::wall(),
+            done: reason.is_none(),
+            generation: generation.0,
+            reason,
+            took_ms: took,
+        });
+        self.begun.retain(|one, _| *one >= generation);
+    }
+
+    /// Remembers what a failed generation said last: the log has it already.
+    fn quote(&mut self, generation: Generation) {
+        let said = self.keeper.as_ref().map(|keeper| keeper.last(generation.0)).unwrap_or_default();
+        self.said = said;
+    }
+
+    fn answer(&mut self, ticket: Ticket, outcome: &Outcome) {
+        let reply = match outcome {
+            Outcome::Done(generation) => Reply::Done { generation: generation.0 },
+            Outcome::BackedOut(reason) => Reply::BackedOut {
+                reason: reason.clone(),
+                output: self.said.clone(),
+                serving: self.machine.serving().map(|serving| serving.generation.0),
+            },
+            Outcome::Refused(reason) => Reply::Refused { reason: reason.clone() },
+        };
+        self.control.finish(ticket, &reply);
+    }
+
+    /// One generation is left: what only others had is closed.
+    fn settled(&mut self, generation: Generation) {
+        if let Some(live) = self.generations.get(&generation) {
+            self.service = Rc::clone(&live.service);
+            self.identity = Rc::clone(&live.identity);
+        }
+        let wanted: Vec<&str> = self.service.bind.iter().map(|socket| socket.address.as_str()).collect();
+        let listeners = std::mem::take(&mut self.listeners);
+        let mut seen: Vec<String> = vec![];
+        // The newest of a name is the one that counts.
+        let mut kept: Vec<Listener> = vec![];
+        for listener in listeners.into_iter().rev() {
+            let address = listener.kept.address.clone();
+            if wanted.contains(&address.as_str()) && !seen.contains(&address) {
+                seen.push(address);
+                kept.push(listener);
+            } else if !wanted.contains(&address.as_str()) {
+                self.log.say(&format!("no longer listening on {address}"));
+                listener.unlink(&self.identity);
+            }
+        }
+        kept.reverse();
+        self.listeners = kept;
+        self.update_keeper(false);
+    }
+
+    /// Nothing is to be listened on any more.
+    fn close(&mut self) {
+        for listener in std::mem::take(&mut self.listeners) {
+            listener.unlink(&self.identity);
+        }
+        self.update_keeper(false);
+    }
+
+    /// Nothing is left of a generation.
+    pub(super) fn forget(&mut self, generation: Generation) {
+        self.generations.remove(&generation);
+        self.outputs.retain(|(one, _)| *one != generation.0);
+        let _ = fs::remove_file(self.place.file(&probe_name(generation)));
+        if self.check.as_ref().is_some_and(|check| check.generation == generation) {
+            self.check = None;
+        }
+    }
+}
+
+/// The name of a generation's private socket in the run directory.
+pub(super) fn probe_name(generation: Generation) -> String {
+    format!("probe.{}", generation.0)
+}

@@ -1,0 +1,173 @@
+//! What has happened, looked up and told.
+
+use super::generation::others;
+use super::{Shell, Source};
+use crate::model::input::Ready;
+use crate::runtime::event::{Ask, Event, Generation};
+use crate::runtime::linux::health::Progress;
+use crate::runtime::linux::inbox::{Claim, Says};
+use crate::runtime::linux::runsv::{Wanted, wanted};
+use crate::runtime::linux::signals::Told;
+use crate::runtime::linux::launch::{self, Said};
+use crate::runtime::linux::{clock, process};
+use crate::runtime::protocol::{Reply, Wish};
+
+impl Shell {
+    pub(super) fn notice(&mut self, source: &Source) {
+        match source {
+            Source::Signals => self.signalled(),
+            Source::Parent => {
+                if self.parent.has_gone() {
+                    self.parent_has_gone();
+                }
+            }
+            Source::Keeper => self.keeper_has_gone(),
+            Source::Inbox => {
+                for claim in self.inbox.take() {
+                    self.claimed(claim);
+                }
+            }
+            Source::Door => self.control.accept(clock::now()),
+            Source::Peer(ticket) => {
+                if let Some(wish) = self.control.serve(*ticket) {
+                    match wish {
+                        Wish::Status => {
+                            let status = Reply::Status(Box::new(self.status()));
+                            self.control.finish(*ticket, &status);
+                        }
+                        Wish::Upgrade => self.ask(Ask::Upgrade(Some(*ticket))),
+                        Wish::Abort => self.ask(Ask::Abort(*ticket)),
+                    }
+                }
+            }
+            Source::Launcher(generation) => self.launched(*generation),
+            Source::Master(generation) => self.master_has_ended(*generation),
+            Source::Member(generation) => self.member_has_ended(*generation),
+            Source::Check => self.check_goes_on(),
+        }
+    }
+
+    fn signalled(&mut self) {
+        for told in self.signals.take() {
+            match told {
+                Told::Child => self.ended.extend(process::reap()),
+                Told::Term => match wanted(&self.service.service.directory) {
+                    Wanted::Up => self.ask(Ask::Restart),
+                    Wanted::Down | Wanted::Unknown => self.ask(Ask::Stop),
+                },
+                Told::Upgrade => self.ask(Ask::Upgrade(None)),
+                Told::Reopen => self.ask(Ask::Reopen),
+                Told::Status => {
+                    for line in self.status().lines() {
+                        self.log.say(&line);
+                    }
+                }
+            }
+        }
+    }
+
+    fn parent_has_gone(&mut self) {
+        if self.parent.is_runsv {
+            self.log.say("runsv is gone");
+            self.ask(Ask::Leave);
+        } else {
+            self.log.say("whoever started this run is gone");
+            self.ask(Ask::Stop);
+        }
+        self.parent.forget();
+    }
+
+    fn master_has_ended(&mut self, generation: Generation) {
+        // Its end as a child may have been told by now, or be told in a moment.
+        self.ended.extend(process::reap());
+        let all = process::all();
+        let others = others(&self.generations, generation);
+        let Some(live) = self.generations.get_mut(&generation) else { return };
+        if let Some(socket) = &live.launcher
+            && let Said::Failed(reason) = launch::hear(socket)
+        {
+            // It has ended before it ran anything, and has said why.
+            self.forget(generation);
+            self.tell(Event::NotStarted(generation, reason));
+            return;
+        }
+        live.launcher = None;
+        let Some(master) = live.master.take() else { return };
+        let how = self.ended.remove(&master.pid).unwrap_or_else(|| "has ended".to_owned());
+        live.alive_at = None;
+        live.look(&all, &others);
+        let is_gone = live.members.is_empty();
+        if wanted(&self.service.service.directory) == Wanted::Down {
+            self.ask(Ask::NotAgain);
+        }
+        self.tell(Event::Ended(generation, how));
+        if is_gone {
+            self.forget(generation);
+            self.tell(Event::Gone(generation));
+        }
+    }
+
+    fn member_has_ended(&mut self, generation: Generation) {
+        self.ended.clear();
+        let _ = process::reap();
+        let all = process::all();
+        let others = others(&self.generations, generation);
+        let Some(live) = self.generations.get_mut(&generation) else { return };
+        if live.master.is_some() {
+            live.members.clear();
+            return;
+        }
+        let known: Vec<u32> = live.members.iter().map(|member| member.pid).collect();
+        live.look(&all, &others);
+        if live.members.is_empty() {
+            self.forget(generation);
+            self.tell(Event::Gone(generation));
+        } else if live.is_retired && live.members.iter().any(|member| !known.contains(&member.pid)) {
+            live.retire();
+        }
+    }
+
+    /// A claim counts if the kernel and /proc agree with it.
+    fn claimed(&mut self, claim: Claim) {
+        let Some(stat) = process::stat(claim.sender) else { return };
+        let of = self.generations.iter().find(|(_, live)| {
+            live.life.uid == claim.uid
+                && live.master.as_ref().is_some_and(|master| match claim.says {
+                    Says::Worker { master: said, .. } => master.pid == said && stat.parent == said,
+                    Says::Ready => claim.sender == master.pid || stat.session == live.life.session,
+                    Says::Successor { .. } => false,
+                })
+        });
+        let Some(generation) = of.map(|(generation, _)| *generation) else { return };
+        let Some(live) = self.generations.get_mut(&generation) else { return };
+        match claim.says {
+            Says::Worker { of, .. } if live.ready() == Ready::Workers => {
+                live.life.workers.1 = Some(of);
+                live.workers.insert(claim.sender, stat.start);
+            }
+            Says::Ready if live.ready() == Ready::Notify => {}
+            Says::Worker { .. } | Says::Ready | Says::Successor { .. } => return,
+        }
+        let is_first = !std::mem::replace(&mut live.has_loaded, true);
+        let is_ready = live.ready() == Ready::Notify || live.count();
+        let becomes_ready = is_ready && !std::mem::replace(&mut live.is_ready, is_ready);
+        if is_first {
+            self.tell(Event::Loaded(generation));
+        }
+        if becomes_ready {
+            self.tell(Event::Ready(generation));
+        }
+    }
+
+    fn check_goes_on(&mut self) {
+        let Some(check) = &mut self.check else { return };
+        let generation = check.generation;
+        let event = match check.go_on() {
+            Progress::Waiting => return,
+            Progress::Good => Event::Healthy(generation),
+            Progress::Bad(reason) => Event::Sick(generation, reason),
+        };
+        self.check = None;
+        self.tell(event);
+    }
+}

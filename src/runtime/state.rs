@@ -1,0 +1,71 @@
+//! What one run keeps for the next: format 1. It is written as JSON, and read strictly: what does not fit is as good as nothing.
+
+use serde::{Deserialize, Serialize};
+
+use super::event::{Generation, Moment};
+use super::linux::listen::Kept;
+use super::machine::Record;
+use super::protocol::LastHandOver;
+
+/// The format that is written. A change that an older runtime would misread gets another number.
+pub const FORMAT: u32 = 1;
+
+/// Everything that is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// See [`FORMAT`].
+    pub format: u32,
+    /// Counts up: of two copies the higher one is newer.
+    pub sequence: u64,
+    /// Which start of the machine it holds for.
+    pub boot: String,
+    /// Whose it is.
+    pub application: String,
+    /// The machine's part.
+    pub machine: Record,
+    /// What proves each generation.
+    pub generations: Vec<Life>,
+    /// Where it listens.
+    pub listeners: Vec<Kept>,
+    /// The last hand-over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastHandOver>,
+}
+
+/// What proves a generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Life {
+    /// Which.
+    pub generation: Generation,
+    /// Its master: number and start time, in ticks since the machine's start.
+    pub master: (u32, u64),
+    /// The session that its processes are in.
+    pub session: u32,
+    /// Their user.
+    pub uid: u32,
+    /// When it was started.
+    pub since: Moment,
+    /// The release that `current` led to.
+    pub release: String,
+    /// Workers that had loaded the application, and how many there are to be.
+    #[serde(default)]
+    pub workers: (u32, Option<u32>),
+    /// It has a private socket for health checks.
+    #[serde(default)]
+    pub probe: bool,
+}
+
+/// Reads a state; none if it is not one of this service on this start of the machine.
+pub fn read(text: &str, application: &str, boot: &str) -> Result<State, String> {
+    let state: State = serde_json::from_str(text).map_err(|error| format!("it cannot be read: {error}"))?;
+    if state.format != FORMAT {
+        return Err(format!("its format is {}, and this runtime reads {FORMAT}", state.format));
+    }
+    if state.application != application {
+        return Err(format!("it is of {:?}", state.application));
+    }
+    if state.boot != boot {
+        return Err("the machine was started anew since".to_owned());
+    }
+    Ok(state)
+}
