@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "runsmith", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(
-    after_help = "Exit codes: 0 clean or done; 1 findings or differences; 2 usage, or it could not be done."
+    after_help = "Exit codes: 0 clean or done; 1 findings, differences, or a hand-over that was backed out; 2 usage, or it could not be done."
 )]
 pub struct Cli {
     /// What to do.
@@ -45,6 +45,10 @@ pub enum Command {
     Rule(Rule),
     /// Executes a rendered native run script, as runsv starts it; with --check, proves it
     Run(Run),
+    /// Tells what runs: all services of this host, or those named, in detail
+    Status(Status),
+    /// Replaces the running generation by one from what is on disk now, and no request is lost; ends when that is settled
+    Upgrade(Upgrade),
 }
 
 /// Which pillars, and how they are read.
@@ -264,4 +268,32 @@ pub struct Run {
     /// As `finish` calls it: ends what a killed run has left of a service that is to be down
     #[arg(long, conflicts_with = "check")]
     pub finish: bool,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Services, by name or directory; without one, every service of this host that runsmith executes
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<String>,
+    /// How it is printed
+    #[arg(long, default_value = "text")]
+    pub format: TableFormat,
+    /// Prints nothing: exit code 0 if the service serves, 1 if it does not
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// `upgrade`.
+#[derive(Debug, Args)]
+pub struct Upgrade {
+    /// A service, by name or directory
+    #[arg(value_name = "SERVICE")]
+    pub service: String,
+    /// Gives up the hand-over that is under way; the old generation goes on serving
+    #[arg(long)]
+    pub abort: bool,
+    /// How the outcome is printed
+    #[arg(long, default_value = "text")]
+    pub format: TableFormat,
 }

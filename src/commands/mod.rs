@@ -14,6 +14,9 @@ mod render;
 mod rule;
 mod run;
 mod schema;
+mod status;
+mod target;
+mod upgrade;
 mod validate;
 
 use std::io::{self, IsTerminal, Write};
@@ -101,6 +104,8 @@ fn run(command: Command, terminal: &mut Terminal) -> Outcome {
         Command::Schema => schema::schema(terminal),
         Command::Rule(arguments) => rule::rule(&arguments, terminal),
         Command::Run(arguments) => run::run(&arguments, terminal),
+        Command::Status(arguments) => status::status(&arguments, terminal),
+        Command::Upgrade(arguments) => upgrade::upgrade(&arguments, terminal),
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &cli::Run, terminal: &mut Terminal) -> Outcome {
 }
 
 /// The service that a run script describes; the error is a line for the log.
-fn read(file: &Path) -> Result<Service, String> {
+pub(super) fn read(file: &Path) -> Result<Service, String> {
     let name = file.display();
     let bytes = super::file::read(file, MAX_BYTES as u64 >> 20, "run script")
         .map_err(|error| format!("the run script {name} cannot be read: {error}"))?;
@@ -40,7 +40,10 @@ fn read(file: &Path) -> Result<Service, String> {
         Err(refused) => vec![refused.1],
     };
     let messages: Vec<_> = found.iter().take(FINDINGS).map(|finding| finding.message.as_str()).collect();
-    Err(format!("the run script {name} has mistakes: {}; `runsmith run --check` shows them", messages.join("; ")))
+    Err(format!(
+        "the run script {name} has mistakes: {}; `runsmith run --check` shows them",
+        messages.join("; ")
+    ))
 }
 
 fn check(arguments: &cli::Run, terminal: &mut Terminal) -> Outcome {

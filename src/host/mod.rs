@@ -140,7 +140,9 @@ impl Host {
 pub fn identity_of(service: &Service) -> Result<Identity, String> {
     let mut host = Host { names: Names::default(), listeners: listeners::Listeners::none() };
     let (user, group) = (host.names.user(&service.user), host.names.group(&service.group));
-    if let Some(name) = service.groups.iter().flatten().find(|name| host.names.group(name) == Asked::Answer(None)) {
+    if let Some(name) =
+        service.groups.iter().flatten().find(|name| host.names.group(name) == Asked::Answer(None))
+    {
         return Err(format!("there is no such group on this host: {name}"));
     }
     match host.identity(service, &user, &group) {

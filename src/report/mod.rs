@@ -10,6 +10,7 @@ pub mod patch;
 mod place;
 pub mod rules;
 pub mod sarif;
+pub mod status;
 pub mod text;
 pub mod tree;
 

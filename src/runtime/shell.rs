@@ -104,10 +104,10 @@ fn terms(service: &Service) -> Terms {
         min_uptime: restart.min_uptime.milliseconds,
         backoff_initial: restart.backoff_initial.milliseconds,
         backoff_max: restart.backoff_max.milliseconds.max(restart.backoff_initial.milliseconds),
-        health: handoff.health_check.as_ref().map(|check| Health {
-            interval: check.interval.milliseconds,
-            successes: check.successes,
-        }),
+        health: handoff
+            .health_check
+            .as_ref()
+            .map(|check| Health { interval: check.interval.milliseconds, successes: check.successes }),
         exclusive: handoff.strategy == Strategy::Usr2,
     }
 }
@@ -135,7 +135,8 @@ pub fn run(read: Reader, mode: Mode) -> Result<End, String> {
     let identity = Rc::new(host::identity_of(&service)?);
     let mut place = Place::open(&service.layout.run)?;
     place.lock(|pid| log.say(&format!("another runtime of this service, pid {pid}, is to leave first")))?;
-    let failed = |what: &'static str| move |error: std::io::Error| format!("{what} cannot be opened: {error}");
+    let failed =
+        |what: &'static str| move |error: std::io::Error| format!("{what} cannot be opened: {error}");
     let inbox = Inbox::open(&place, identity.uid).map_err(failed("the socket for readiness"))?;
     let control = Control::open(&place, identity.uid).map_err(failed("the control socket"))?;
     let mut shell = Shell {
@@ -242,10 +243,8 @@ impl Shell {
     /// Waits until something happens or a moment has come.
     fn wait(&self) -> Result<Vec<Source>, Errno> {
         let mut sources = vec![Source::Signals, Source::Inbox];
-        let mut fds = vec![
-            PollFd::new(&self.signals, PollFlags::IN),
-            PollFd::new(&self.inbox, PollFlags::IN),
-        ];
+        let mut fds =
+            vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.inbox, PollFlags::IN)];
         let mut add = |source, fd, flags| {
             sources.push(source);
             fds.push(PollFd::from_borrowed_fd(fd, flags));
@@ -292,8 +291,9 @@ impl Shell {
 
     fn finish(&mut self, end: End) {
         match end {
-            End::Left => self.keep(),
+            End::Left => {}
             End::Stopped => {
+                self.end_strays();
                 for listener in &self.listeners {
                     listener.unlink(&self.identity);
                 }

@@ -40,7 +40,12 @@ pub enum Progress {
 
 impl Request {
     /// Begins one; the error says why it cannot be.
-    pub fn begin(generation: Generation, path: &Path, check: &HealthCheck, now: Moment) -> Result<Self, String> {
+    pub fn begin(
+        generation: Generation,
+        path: &Path,
+        check: &HealthCheck,
+        now: Moment,
+    ) -> Result<Self, String> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
         let stream = socket

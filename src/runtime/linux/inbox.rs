@@ -104,7 +104,9 @@ mod tests {
         assert_eq!(read("ready 10 11 3\n"), Some(Says::Worker { master: 10, of: 3 }));
         assert_eq!(read("successor 10 11\n"), Some(Says::Successor { old: 10 }));
         assert_eq!(read("READY=1\nSTATUS=Gunicorn arbiter booted"), Some(Says::Ready));
-        for text in ["", "ready", "ready 1 2", "ready -1 2 3", "ready 1 2 0", "ready 1 2 4294967296", "XREADY=1"] {
+        for text in
+            ["", "ready", "ready 1 2", "ready -1 2 3", "ready 1 2 0", "ready 1 2 4294967296", "XREADY=1"]
+        {
             assert_eq!(read(text), None, "{text:?}");
         }
     }

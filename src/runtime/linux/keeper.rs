@@ -332,7 +332,8 @@ impl Keeper {
         while !self.unwritten.is_empty() {
             // Whole lines, as many as the kernel takes in one piece.
             let most = self.unwritten.len().min(PART);
-            let end = self.unwritten.iter().take(most).rposition(|byte| *byte == b'\n').map_or(most, |end| end + 1);
+            let end =
+                self.unwritten.iter().take(most).rposition(|byte| *byte == b'\n').map_or(most, |end| end + 1);
             match rustix::io::write(log, self.unwritten.get(..end).unwrap_or_default()) {
                 Ok(count) => drop(self.unwritten.drain(..count)),
                 Err(Errno::AGAIN) => return,

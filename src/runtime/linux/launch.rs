@@ -134,10 +134,13 @@ fn launch(runtime: &OwnedFd) -> Result<std::convert::Infallible, String> {
     command.envs(secrets.iter().map(|(name, value)| (name, value)));
     command.env("PWD", directory);
     if order.listeners > 0 {
-        command.env("LISTEN_FDS", order.listeners.to_string()).env("LISTEN_PID", std::process::id().to_string());
+        command
+            .env("LISTEN_FDS", order.listeners.to_string())
+            .env("LISTEN_PID", std::process::id().to_string());
     }
     for fd in &inherited {
-        fcntl_setfd(fd, FdFlags::empty()).map_err(|error| format!("a socket cannot be inherited: {error}"))?;
+        fcntl_setfd(fd, FdFlags::empty())
+            .map_err(|error| format!("a socket cannot be inherited: {error}"))?;
     }
     let error = command.exec();
     Err(format!("{program} cannot be run: {error}"))
@@ -145,7 +148,8 @@ fn launch(runtime: &OwnedFd) -> Result<std::convert::Infallible, String> {
 
 /// Gives up root for good: groups first, because they cannot be set afterwards.
 pub(super) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), String> {
-    let failed = |error: rustix::io::Errno| format!("the process cannot become the application's user: {error}");
+    let failed =
+        |error: rustix::io::Errno| format!("the process cannot become the application's user: {error}");
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
     set_thread_groups(&groups).map_err(failed)?;
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
@@ -159,7 +163,7 @@ pub(super) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Stri
 }
 
 /// As chpst -e reads a file: its first line, in which a NUL means a newline.
-fn secret(directory: &str, name: &str) -> Result<String, String> {
+pub(crate) fn secret(directory: &str, name: &str) -> Result<String, String> {
     let path = format!("{directory}/{name}");
     let again = "render the service again";
     let mut text = String::new();
@@ -186,8 +190,10 @@ fn limit(resource: Resource, soft: LimitValue, hard: LimitValue) {
         (one, other) => one.or(other),
     };
     let reachable = getrlimit(kernel).maximum;
-    let nearest = Rlimit { current: least(wanted.current, reachable), maximum: least(wanted.maximum, reachable) };
-    let shown = |value: Option<u64>| value.map_or_else(|| "unlimited".to_owned(), |number| number.to_string());
+    let nearest =
+        Rlimit { current: least(wanted.current, reachable), maximum: least(wanted.maximum, reachable) };
+    let shown =
+        |value: Option<u64>| value.map_or_else(|| "unlimited".to_owned(), |number| number.to_string());
     let (soft, hard) = (shown(wanted.current), shown(wanted.maximum));
     match setrlimit(kernel, nearest.clone()) {
         Ok(()) => say(&format!(

@@ -87,7 +87,8 @@ fn tcp(address: SocketAddr, backlog: i32) -> Result<OwnedFd, String> {
     };
     open().map_err(|error: Errno| match error {
         Errno::ADDRINUSE => {
-            "another process listens there; `ss -ltnp` tells which, and `runsmith validate --host` too".to_owned()
+            "another process listens there; `ss -ltnp` tells which, and `runsmith validate --host` too"
+                .to_owned()
         }
         Errno::ADDRNOTAVAIL => "this host does not have that address".to_owned(),
         error => error.to_string(),

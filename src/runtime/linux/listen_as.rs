@@ -68,7 +68,12 @@ fn order(
     let order = Order { path: path.to_owned(), mode, backlog, uid, gid, groups, unlink };
     let (ours, theirs) = passing::pair()?;
     // Its end is noticed as the end of the socket, and taken with that of every child.
-    Command::new("/proc/self/exe").arg(COMMAND).env_clear().current_dir("/").stdin(Stdio::from(theirs)).spawn()?;
+    Command::new("/proc/self/exe")
+        .arg(COMMAND)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(theirs))
+        .spawn()?;
     passing::send(&ours, serde_json::to_string(&order)?.as_bytes(), &[])?;
     passing::wait(&ours, LIMIT)?;
     let message = passing::receive(&ours, passing::LONGEST)?;

@@ -60,12 +60,8 @@ fn take(socket: impl AsFd, longest: usize, flags: RecvFlags) -> io::Result<Messa
     let mut bytes = vec![0; longest];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST), ScmCredentials(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received = recvmsg(
-        socket,
-        &mut [IoSliceMut::new(&mut bytes)],
-        &mut ancillary,
-        flags | RecvFlags::DONTWAIT,
-    )?;
+    let received =
+        recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags | RecvFlags::DONTWAIT)?;
     let mut message = Message::default();
     for part in ancillary.drain() {
         match part {

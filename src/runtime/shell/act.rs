@@ -23,6 +23,9 @@ use crate::runtime::protocol::{LastHandOver, Reply};
 use crate::runtime::state::Life;
 use crate::runtime::{server, words};
 
+/// Shorter secrets are not looked for in what a server says: they would be found in anything.
+const LEAST_SECRET: usize = 4;
+
 impl Shell {
     pub(super) fn act(&mut self, action: Action) {
         match action {
@@ -72,8 +75,8 @@ impl Shell {
         if inherits {
             self.open_listeners(&service, &identity)?;
         }
-        let (reader, writer) =
-            pipe_with(PipeFlags::CLOEXEC).map_err(|error| format!("there is no pipe for its output: {error}"))?;
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)
+            .map_err(|error| format!("there is no pipe for its output: {error}"))?;
         self.outputs.push((generation.0, reader));
         self.update_keeper(false);
 
@@ -113,7 +116,9 @@ impl Shell {
         if let Some(socket) = told {
             crate::runtime::linux::passing::send(socket, b"go", &[])
                 .map_err(|error| format!("the launcher has gone: {error}"))
-                .or_else(|reason| if matches!(launch::hear(socket), Said::Nothing) { Err(reason) } else { Ok(()) })?;
+                .or_else(
+                    |reason| if matches!(launch::hear(socket), Said::Nothing) { Err(reason) } else { Ok(()) },
+                )?;
         }
         Ok(())
     }
@@ -142,7 +147,8 @@ impl Shell {
         }
         let mut opened = vec![];
         for socket in &service.bind {
-            let known = self.listeners.iter().any(|one| one.kept.address == socket.address && one.kept.is_in_place());
+            let known =
+                self.listeners.iter().any(|one| one.kept.address == socket.address && one.kept.is_in_place());
             if known {
                 continue;
             }
@@ -308,7 +314,17 @@ impl Shell {
 
     /// Remembers what a failed generation said last: the log has it already.
     fn quote(&mut self, generation: Generation) {
-        let said = self.keeper.as_ref().map(|keeper| keeper.last(generation.0)).unwrap_or_default();
+        let mut said = self.keeper.as_ref().map(|keeper| keeper.last(generation.0)).unwrap_or_default();
+        // What an application says of itself may hold what nobody else is to see.
+        let service = self.generations.get(&generation).map_or(&self.service, |live| &live.service);
+        let directory = format!("{}/env", service.service.directory);
+        for name in &service.secrets {
+            if let Ok(secret) = launch::secret(&directory, name) {
+                for line in secret.lines().filter(|line| line.len() >= LEAST_SECRET) {
+                    said = said.replace(line, "********");
+                }
+            }
+        }
         self.said = said;
     }
 

@@ -1,14 +1,16 @@
 //! A run begins: with what an earlier one left, or anew. Nothing is believed that is not verified.
 
+use std::collections::HashMap;
+
 use super::act::probe_name;
 use super::generation::{Live, others};
 use super::{Mode, Shell, terms};
 use crate::runtime::event::{Ask, Generation};
+use crate::runtime::linux::clock;
 use crate::runtime::linux::keeping::{Given, Keeping};
 use crate::runtime::linux::listen::{self, Kept};
-use crate::runtime::linux::process::{self, Process};
+use crate::runtime::linux::process::{self, Process, Stat};
 use crate::runtime::linux::runsv::{Wanted, wanted};
-use crate::runtime::linux::clock;
 use crate::runtime::machine::{Machine, Remains};
 use crate::runtime::state::{self, Life, State};
 
@@ -32,6 +34,16 @@ impl Shell {
         let mut record = state.map(|state| state.machine).unwrap_or_default();
         record.last = record.last.max(self.generations.keys().next_back().map_or(0, |last| last.0));
         record.orphans.extend(strays);
+        // Whatever lives and has no part is to go, too.
+        for generation in self.generations.keys() {
+            let has_part = record.serving.is_some_and(|(one, _)| one == *generation)
+                || record.candidate == Some(*generation)
+                || record.leavers.iter().any(|(one, _)| one == generation)
+                || record.orphans.contains(generation);
+            if !has_part {
+                record.orphans.push(*generation);
+            }
+        }
         let left = |generation| match self.generations.get(&generation) {
             Some(live) if live.master.is_some() => Remains::Master,
             Some(live) if !live.members.is_empty() => Remains::Workers,
@@ -42,7 +54,9 @@ impl Shell {
         self.obey(actions);
         let lives = self.machine.serving().is_some() || !self.generations.is_empty();
         if self.mode == Mode::Finish {
-            self.log.say("the runtime was killed while the service is to be down: the application is ended as well");
+            self.log.say(
+                "the runtime was killed while the service is to be down: the application is ended as well",
+            );
             self.ask(Ask::Stop);
         } else if self.machine.serving().is_none() {
             if lives {
@@ -140,10 +154,33 @@ impl Shell {
             if let Some(holder) = holder {
                 let found = listen::recover(holder, &missing);
                 for listener in &found {
-                    self.log.say(&format!("{} was taken out of process {}", listener.kept.address, holder.pid));
+                    self.log
+                        .say(&format!("{} was taken out of process {}", listener.kept.address, holder.pid));
                 }
                 self.listeners.extend(found);
             }
+        }
+    }
+
+    /// Processes of the service in sessions that no generation has.
+    fn unknown<'a>(&'a self, all: &'a HashMap<u32, Stat>) -> impl Iterator<Item = (&'a u32, &'a Stat)> {
+        all.iter().filter(|(pid, stat)| {
+            !self.generations.values().any(|live| live.life.session == stat.session)
+                && process::runs_as(**pid, self.identity.uid)
+                && process::has_variable(**pid, "RUNSMITH_SERVICE", &self.service.application)
+        })
+    }
+
+    /// Ends what has left its generation's session, once everything else has gone.
+    pub(super) fn end_strays(&mut self) {
+        let all = process::all();
+        let strays: Vec<_> = self
+            .unknown(&all)
+            .filter_map(|(pid, stat)| Process::proven(*pid, stat.start, Some(self.identity.uid)))
+            .collect();
+        for stray in strays {
+            self.log.say(&format!("process {} had left its session and is killed", stray.pid));
+            stray.kill();
         }
     }
 
@@ -151,16 +188,7 @@ impl Shell {
     /// orphaned generation, which goes once another one serves.
     fn take_strays(&mut self, state: Option<&State>) -> Vec<Generation> {
         let all = process::all();
-        let known: Vec<u32> = self.generations.values().map(|live| live.life.session).collect();
-        let mut sessions: Vec<u32> = all
-            .iter()
-            .filter(|(pid, stat)| {
-                !known.contains(&stat.session)
-                    && process::runs_as(**pid, self.identity.uid)
-                    && process::has_variable(**pid, "RUNSMITH_SERVICE", &self.service.application)
-            })
-            .map(|(_, stat)| stat.session)
-            .collect();
+        let mut sessions: Vec<u32> = self.unknown(&all).map(|(_, stat)| stat.session).collect();
         sessions.sort_unstable();
         sessions.dedup();
         let mut last = state.map_or(0, |state| state.machine.last);
@@ -186,7 +214,8 @@ impl Shell {
             if live.members.is_empty() {
                 continue;
             }
-            self.log.say(&format!("processes were found that no record names: {generation}, session {session}"));
+            self.log
+                .say(&format!("processes were found that no record names: {generation}, session {session}"));
             let wanted: Vec<Kept> = self
                 .service
                 .bind

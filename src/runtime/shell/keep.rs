@@ -9,6 +9,10 @@ use crate::runtime::state::{FORMAT, State};
 impl Shell {
     /// Keeps the state if it has changed.
     pub(super) fn keep(&mut self) {
+        if self.end.is_some() {
+            // What was kept last is what the next run goes on from.
+            return;
+        }
         let mut state = State {
             format: FORMAT,
             sequence: self.sequence,
@@ -33,7 +37,8 @@ impl Shell {
         match self.place.keep_state(&new) {
             Ok(()) => self.trouble = None,
             Err(error) => {
-                let trouble = format!("{} cannot be written: {error}", self.place.file("state.json").display());
+                let trouble =
+                    format!("{} cannot be written: {error}", self.place.file("state.json").display());
                 if self.trouble.as_ref() != Some(&trouble) {
                     self.log.say(&format!("{trouble}; the keeper remembers what the next run needs"));
                 }
@@ -51,7 +56,9 @@ impl Shell {
                 match Keeping::start(&self.place, &self.service.application) {
                     Ok(keeper) => self.keeper = Some(keeper),
                     Err(error) => {
-                        self.log.say(&format!("there is no keeper: {error}; if this runtime is killed now, addresses may refuse"));
+                        self.log.say(&format!(
+                            "there is no keeper: {error}; if this runtime is killed now, addresses may refuse"
+                        ));
                         return;
                     }
                 }

@@ -6,9 +6,9 @@ use crate::model::input::Ready;
 use crate::runtime::event::{Ask, Event, Generation};
 use crate::runtime::linux::health::Progress;
 use crate::runtime::linux::inbox::{Claim, Says};
+use crate::runtime::linux::launch::{self, Said};
 use crate::runtime::linux::runsv::{Wanted, wanted};
 use crate::runtime::linux::signals::Told;
-use crate::runtime::linux::launch::{self, Said};
 use crate::runtime::linux::{clock, process};
 use crate::runtime::protocol::{Reply, Wish};
 

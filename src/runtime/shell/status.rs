@@ -81,7 +81,8 @@ impl Status {
             ));
         }
         if let Some(last) = &self.last {
-            let outcome = last.reason.as_deref().map_or("done".to_owned(), |reason| format!("backed out: {reason}"));
+            let outcome =
+                last.reason.as_deref().map_or("done".to_owned(), |reason| format!("backed out: {reason}"));
             lines.push(format!("status: last hand-over: generation {}, {outcome}", last.generation));
         }
         lines

@@ -1,0 +1,109 @@
+//! `runsmith status`: what runs.
+
+use std::io::Write;
+
+use super::target::{self, Target};
+use super::{Outcome, Stop, Terminal};
+use crate::cli::{self, TableFormat};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::report::status::{Entry, details, table};
+use crate::runtime::linux::asking::{Asking, Silence};
+use crate::runtime::linux::clock;
+use crate::runtime::linux::runsv::{Wanted, wanted};
+use crate::runtime::protocol::{Reply, Status, Wish};
+
+pub(super) fn status(arguments: &cli::Status, terminal: &mut Terminal) -> Outcome {
+    if arguments.services.is_empty() {
+        if arguments.quiet {
+            return Err(Failure::Usage("--quiet needs the name of a service".to_owned()).into());
+        }
+        return list(arguments.format, terminal);
+    }
+    let mut entries = vec![];
+    for named in &arguments.services {
+        entries.push(ask(&target::one(named)?)?);
+    }
+    let all_serve = entries.iter().all(Entry::serves);
+    if !arguments.quiet {
+        show(&entries, arguments.format, true, terminal)?;
+    }
+    Ok(if all_serve { Exit::Clean } else { Exit::Findings })
+}
+
+fn list(format: TableFormat, terminal: &mut Terminal) -> Outcome {
+    let mut entries = vec![];
+    let mut is_whole = true;
+    for target in target::all() {
+        match target.map_err(Failure::Usage).map_err(Stop::from).and_then(|target| ask(&target)) {
+            Ok(entry) => entries.push(entry),
+            Err(Stop::Failure(failure)) => {
+                terminal.say("error", &failure.to_string());
+                is_whole = false;
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    if entries.is_empty() && is_whole {
+        terminal.say("note", "no service of this host is executed by runsmith");
+    }
+    show(&entries, format, false, terminal)?;
+    let as_wanted = entries.iter().all(|entry| entry.serves() || !entry.is_wanted);
+    Ok(match (is_whole, as_wanted) {
+        (false, _) => Exit::Trouble,
+        (true, false) => Exit::Findings,
+        (true, true) => Exit::Clean,
+    })
+}
+
+/// Asks one service's runtime.
+fn ask(target: &Target) -> Result<Entry, Stop> {
+    let directory = target.directory.display().to_string();
+    let wish = wanted(&directory);
+    let refused = |error: std::io::Error| {
+        let what = format!("the runtime of {}", target.name);
+        Stop::from(Failure::path("ask", what, format!("{error}; only root and the application's user may")))
+    };
+    let status = match Asking::begin(&target.service.layout.run, Wish::Status) {
+        Ok(mut asking) => match asking.next().map_err(refused)? {
+            Some(Reply::Status(status)) => Some(*status),
+            _ => None,
+        },
+        Err(Silence::Down) => None,
+        Err(Silence::Refused(error)) => return Err(refused(error)),
+    };
+    let down = || Status {
+        application: target.name.clone(),
+        directory: directory.clone(),
+        state: "down".to_owned(),
+        addresses: target.service.bind.iter().map(|socket| socket.address.clone()).collect(),
+        ..Status::default()
+    };
+    Ok(Entry {
+        is_supervised: wish != Wanted::Unknown,
+        is_wanted: wish == Wanted::Up,
+        status: status.unwrap_or_else(down),
+        root: target.service.root.clone(),
+    })
+}
+
+fn show(entries: &[Entry], format: TableFormat, detailed: bool, terminal: &mut Terminal) -> Result<(), Stop> {
+    let colour = terminal.result_coloured();
+    match format {
+        TableFormat::Json => {
+            let list: Vec<_> = entries.iter().map(Entry::json).collect();
+            let text = serde_json::to_string_pretty(&serde_json::json!({"version": 1, "services": list}));
+            writeln!(terminal.out, "{}", text.unwrap_or_default())?;
+        }
+        TableFormat::Text if detailed => {
+            for (number, entry) in entries.iter().enumerate() {
+                if number > 0 {
+                    writeln!(terminal.out)?;
+                }
+                terminal.out.write_all(details(entry, clock::wall(), colour).as_bytes())?;
+            }
+        }
+        TableFormat::Text => terminal.out.write_all(table(entries, clock::wall(), colour).as_bytes())?,
+    }
+    Ok(())
+}

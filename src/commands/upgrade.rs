@@ -1,0 +1,96 @@
+//! `runsmith upgrade`: a hand-over, step by step until it is settled.
+
+use std::io::Write;
+
+use super::target::{self, Target};
+use super::{Outcome, Stop, Terminal};
+use crate::cli::{self, TableFormat};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::runtime::linux::asking::{Asking, Silence};
+use crate::runtime::protocol::{Reply, Wish};
+use crate::visible::visible;
+
+pub(super) fn upgrade(arguments: &cli::Upgrade, terminal: &mut Terminal) -> Outcome {
+    let target = target::one(&arguments.service)?;
+    let name = &target.name;
+    let wish = if arguments.abort { Wish::Abort } else { Wish::Upgrade };
+    let mut asking =
+        Asking::begin(&target.service.layout.run, wish).map_err(|silence| trouble(&target, silence))?;
+    let mut steps = vec![];
+    loop {
+        let reply = asking.next().map_err(|error| trouble(&target, Silence::Refused(error)))?;
+        let Some(reply) = reply else {
+            return Err(Failure::Usage(format!(
+                "the runtime of {name} went away before the hand-over was settled; `runsmith status {name}` tells what became of it"
+            ))
+            .into());
+        };
+        match &reply {
+            Reply::Step { after, sentence } => {
+                if arguments.format == TableFormat::Text {
+                    terminal.say(&format!("{after:7.2} s"), sentence);
+                }
+                steps.push(reply);
+                continue;
+            }
+            Reply::Status(_) => continue,
+            Reply::Done { .. } | Reply::BackedOut { .. } | Reply::Refused { .. } => {}
+        }
+        if arguments.format == TableFormat::Json {
+            let text = serde_json::to_string_pretty(
+                &serde_json::json!({"version": 1, "service": name, "result": reply, "steps": steps}),
+            );
+            writeln!(terminal.out, "{}", text.unwrap_or_default())?;
+        }
+        return end(&reply, arguments, name, terminal);
+    }
+}
+
+fn end(reply: &Reply, arguments: &cli::Upgrade, name: &str, terminal: &mut Terminal) -> Outcome {
+    let is_text = arguments.format == TableFormat::Text;
+    match reply {
+        Reply::Done { generation } => {
+            if is_text && arguments.abort {
+                writeln!(terminal.out, "{name}: given up; generation {generation} goes on serving")?;
+            } else if is_text {
+                writeln!(terminal.out, "{name}: done: generation {generation} serves alone")?;
+            }
+            Ok(Exit::Clean)
+        }
+        Reply::BackedOut { reason, output, serving } => {
+            if is_text {
+                let goes_on = serving.map_or_else(
+                    || "nothing serves".to_owned(),
+                    |generation| format!("generation {generation} goes on serving"),
+                );
+                writeln!(terminal.out, "{name}: backed out: {}; {goes_on}", visible(reason))?;
+                if !output.is_empty() {
+                    writeln!(terminal.out, "what the failed generation said last:")?;
+                    for line in output.lines() {
+                        writeln!(terminal.out, "  | {}", visible(line))?;
+                    }
+                }
+            }
+            Ok(Exit::Findings)
+        }
+        Reply::Refused { reason } => Err(Failure::Usage(format!("{name}: {reason}")).into()),
+        Reply::Step { .. } | Reply::Status(_) => Ok(Exit::Trouble),
+    }
+}
+
+fn trouble(target: &Target, silence: Silence) -> Stop {
+    let name = &target.name;
+    let sentence = match silence {
+        Silence::Down => {
+            format!(
+                "no runtime of {name} is at work: start the service with `sv up {}`",
+                target.directory.display()
+            )
+        }
+        Silence::Refused(error) => {
+            format!("cannot ask the runtime of {name}: {error}; only root and the application's user may")
+        }
+    };
+    Failure::Usage(sentence).into()
+}
