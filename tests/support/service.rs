@@ -59,6 +59,8 @@ pub struct Service {
     pub directory: PathBuf,
     /// What `runsmith render` printed.
     pub rendered: String,
+    /// Executed by runsmith's own runtime, not by a shell.
+    pub native: bool,
     runsv: Option<Child>,
     scratch: tempfile::TempDir,
 }
@@ -71,6 +73,20 @@ impl Service {
 
     /// The same with a log service, so that `log` stays empty.
     pub fn render_with_log(server: Server, socket: Socket, more: &str) -> Self {
+        Self::render_as(false, server, socket, more)
+    }
+
+    /// Renders a service that runsmith's own runtime executes; nothing runs yet.
+    pub fn native(server: Server, socket: Socket, more: &str) -> Self {
+        Self::render_as(true, server, socket, &format!("log: {{kind: none}}\n{more}"))
+    }
+
+    /// The same with a log service.
+    pub fn native_with_log(server: Server, socket: Socket, more: &str) -> Self {
+        Self::render_as(true, server, socket, more)
+    }
+
+    fn render_as(native: bool, server: Server, socket: Socket, more: &str) -> Self {
         for program in ["runsv", "sv", "svlogd", "chpst", "prlimit", "flock"] {
             require(program, &find(program));
         }
@@ -92,12 +108,55 @@ impl Service {
         let directory = scratch.path().join("sv").join(&name);
         let log = Log::default();
         let rendered = String::new();
-        let mut service =
-            Self { name, server, address, log, user, root, directory, rendered, runsv: None, scratch };
+        let mut service = Self {
+            name,
+            server,
+            address,
+            log,
+            user,
+            root,
+            directory,
+            rendered,
+            native,
+            runsv: None,
+            scratch,
+        };
         service.rendered = service.write_pillar(more);
         service.release(1, Release::Good);
         service.switch(1);
         service
+    }
+
+    /// Writes a changed pillar and renders it again; `more` are further lines of it. What runs is not told.
+    pub fn render_again(&mut self, more: &str) {
+        self.rendered = self.write_pillar(&format!("log: {{kind: none}}\n{more}"));
+    }
+
+    /// Renders and starts a service that runsmith's own runtime executes; returns once it is ready.
+    pub fn start_native(server: Server, socket: Socket, more: &str) -> Self {
+        Self::native(server, socket, more).started()
+    }
+
+    /// The runtime, as runsv knows it.
+    pub fn runtime(&self) -> u32 {
+        let pid = fs::read_to_string(self.directory.join("supervise/pid")).unwrap_or_default();
+        pid.trim().parse().unwrap_or_else(|_| panic!("no runtime; the log:\n{}", self.log.text(0)))
+    }
+
+    /// The keeper; none once it has ended.
+    pub fn keeper(&self) -> Option<u32> {
+        super::host::commands()
+            .into_iter()
+            .find_map(|(pid, command)| (command == ["runsmith", "keep", &self.name]).then_some(pid))
+    }
+
+    /// `runsmith ARGUMENTS… DIRECTORY`.
+    pub fn runsmith(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_runsmith"))
+            .args(arguments)
+            .arg(&self.directory)
+            .output()
+            .expect("runsmith")
     }
 
     /// Renders and starts; returns once the service is ready.
@@ -128,8 +187,10 @@ impl Service {
         let _ = write!(
             pillar,
             "application: {name}\nuser: {name}\ngroup: {name}\nhome: {scratch}\nroot: {root}\nbind: \"{bind}\"\n\
-             run_script: shell\nlayout: {{run: {scratch}/run}}\n\
-             service: {{directory: {scratch}/sv, link: {scratch}/service, enabled: false}}\n",
+             run_script: {kind}\nlayout: {{run: {scratch}/run}}\n\
+             service: {{directory: {scratch}/sv, link: {scratch}/service, enabled: false, runtime: {runtime}}}\n",
+            kind = if self.native { "native" } else { "shell" },
+            runtime = env!("CARGO_BIN_EXE_runsmith"),
             name = self.name,
             root = self.root.display(),
         );
@@ -405,6 +466,9 @@ impl Drop for Service {
             if let Ok(pid) = script.trim().parse() {
                 kill(pid, Signal::KILL);
             }
+        }
+        if let Some(keeper) = self.keeper() {
+            kill(keeper, Signal::KILL);
         }
         super::host::forget(&self.name);
         if std::thread::panicking() {
