@@ -47,4 +47,8 @@ def pre_exec(server):
     except OSError as problem:
         server.log.error("no new master: %s", problem)
         os._exit(1)
+    try:
+        _tell(b"successor %d %d\n" % (os.getppid(), os.getpid()))
+    except Exception as problem:
+        server.log.warning("the run script does not know of the new master: %s", problem)
 {% endif %}

@@ -51,3 +51,38 @@ fn unicorn_unix() {
 fn unicorn_tcp() {
     deploys(Server::Unicorn, Socket::Tcp);
 }
+
+/// The same by USR2, where the server keeps its sockets and starts its successor itself.
+fn deploys_by_usr2(server: Server, socket: Socket) {
+    let service = Service::start_native(server, socket, "handoff: {strategy: usr2}");
+    let inode = service.inode();
+    let mut load = Load::start(&service.address, 4, 2);
+    for number in 2..=4 {
+        load.slow();
+        let end = service.deploy(number, Release::Good);
+        assert!(end.text.contains("done:"), "{}", service.log.text(0));
+        let since = load.seen().versions_since(end.at);
+        assert!(since.iter().all(|version| *version == number.to_string()), "{since:?}");
+    }
+    let master = service.master();
+    let end = service.deploy(5, Release::Broken);
+    assert!(end.text.contains("FAILED"), "{}", service.log.text(0));
+    assert_eq!(service.master(), master);
+    let end = service.deploy(6, Release::Good);
+    assert!(end.text.contains("done:"), "{}", service.log.text(0));
+    let seen = load.finish();
+    assert!(seen.failures.is_empty(), "{:#?}\n{}", seen.failures, service.log.text(0));
+    assert_eq!(service.inode(), inode);
+    service.assert_one_generation();
+    service.down();
+}
+
+#[test]
+fn gunicorn_by_usr2_unix() {
+    deploys_by_usr2(Server::Gthread, Socket::Unix);
+}
+
+#[test]
+fn unicorn_by_usr2_tcp() {
+    deploys_by_usr2(Server::Unicorn, Socket::Tcp);
+}

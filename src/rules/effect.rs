@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::{Subject, finding, server};
 use crate::diagnostic::Diagnostic;
-use crate::model::input::{LogKind, RunScript, Server};
+use crate::model::input::{LogKind, RunScript, Server, Strategy};
 use crate::pillar::Value;
 use crate::rule;
 
@@ -42,6 +42,11 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     if service.run_script == RunScript::Shell {
         idle(&["handoff", "health_check"], "a shell run script makes no requests".to_owned());
         idle(&["service", "runtime"], "a shell run script is executed by bash".to_owned());
+    }
+    if service.run_script == RunScript::Native && service.handoff.strategy == Strategy::Usr2 {
+        let why =
+            "with `usr2` both masters share their sockets, so neither can be asked by itself".to_owned();
+        idle(&["handoff", "health_check"], why);
     }
     sockets(subject, found);
     settings(subject, found);

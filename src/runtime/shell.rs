@@ -6,9 +6,11 @@ mod generation;
 mod keep;
 mod notice;
 mod status;
+mod succeed;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt as _;
 use std::rc::Rc;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -22,6 +24,7 @@ use super::linux::health::Request;
 use super::linux::inbox::Inbox;
 use super::linux::keeping::Keeping;
 use super::linux::listen::Listener;
+use super::linux::listen_as;
 use super::linux::log::Log;
 use super::linux::place::Place;
 use super::linux::runsv::{self, Parent};
@@ -31,6 +34,7 @@ use super::protocol::LastHandOver;
 use crate::host::{self, Identity};
 use crate::model::Service;
 use crate::model::input::Strategy;
+use crate::model::service::Socket;
 use generation::Live;
 
 /// Reads the run script; the error says what is wrong with it, in one line.
@@ -60,6 +64,9 @@ pub struct Shell {
     outputs: Vec<(u32, OwnedFd)>,
     events: VecDeque<Event>,
     check: Option<Request>,
+    awaited: Option<succeed::Awaited>,
+    /// When one generation was last left alone.
+    settled_at: Moment,
     last: Option<LastHandOver>,
     begun: BTreeMap<Generation, Moment>,
     kept: Option<String>,
@@ -150,6 +157,8 @@ pub fn run(read: Reader, mode: Mode) -> Result<End, String> {
         outputs: vec![],
         events: VecDeque::new(),
         check: None,
+        awaited: None,
+        settled_at: clock::now(),
         last: None,
         begun: BTreeMap::new(),
         kept: None,
@@ -227,6 +236,7 @@ impl Shell {
             let reason = check.late();
             self.tell(Event::Sick(check.generation, reason));
         }
+        self.look_at_the_master();
         let alive: Vec<_> = self
             .generations
             .iter_mut()
@@ -277,6 +287,7 @@ impl Shell {
             self.machine.deadline(),
             self.control.deadline(),
             self.check.as_ref().map(|check| check.until),
+            self.awaited.as_ref().map(succeed::Awaited::deadline),
             self.generations.values().filter_map(|live| live.alive_at).min(),
         ];
         let timeout = deadline.into_iter().flatten().min().map(clock::until);
@@ -289,6 +300,17 @@ impl Shell {
         Ok(ready.map(|(source, _)| source).collect())
     }
 
+    /// A server that was killed leaves its PID file and its sockets' files behind.
+    fn remove_what_the_server_made(&self) {
+        self.remove_pid_files(&self.service, false);
+        for path in self.service.bind.iter().filter_map(Socket::unix_path) {
+            let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+            if is_socket {
+                listen_as::unlink(path, &self.identity);
+            }
+        }
+    }
+
     fn finish(&mut self, end: End) {
         match end {
             End::Left => {}
@@ -296,6 +318,9 @@ impl Shell {
                 self.end_strays();
                 for listener in &self.listeners {
                     listener.unlink(&self.identity);
+                }
+                if self.service.handoff.strategy == Strategy::Usr2 {
+                    self.remove_what_the_server_made();
                 }
                 if let Some(keeper) = &self.keeper {
                     keeper.end();

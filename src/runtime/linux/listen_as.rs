@@ -51,8 +51,12 @@ pub(super) fn ask(
     }
 }
 
-/// Has the application's user take a socket's file away.
-pub(super) fn unlink(path: &str, identity: &Identity) {
+/// Has the application's user take away a file that it may have put there.
+pub(crate) fn unlink(path: &str, identity: &Identity) {
+    if !identity.switch {
+        let _ = std::fs::remove_file(path);
+        return;
+    }
     // What cannot be removed is found, and taken away, by the next start.
     let _ = order(path, 0, 0, identity, true);
 }

@@ -24,7 +24,12 @@ pub struct Stat {
     pub session: u32,
     /// When it began, in ticks since the machine's start: with the number it names a process for good.
     pub start: u64,
+    /// It has run a program since it was forked: masters have, workers are only forked (PF_FORKNOEXEC in the flags).
+    pub has_run: bool,
 }
+
+/// The kernel's flag of a process that was forked and has run no program since (include/linux/sched.h).
+const FORKED_ONLY: u64 = 0x40;
 
 /// A process that was proven to be the service's.
 #[derive(Debug)]
@@ -55,6 +60,7 @@ pub fn stat(pid: u32) -> Option<Stat> {
         parent: u32::try_from(number(1)?).ok()?,
         session: u32::try_from(number(3)?).ok()?,
         start: number(19)?,
+        has_run: number(6)? & FORKED_ONLY == 0,
     };
     (!matches!(stat.state, b'Z' | b'X' | b'x')).then_some(stat)
 }
@@ -78,6 +84,14 @@ pub fn has_variable(pid: u32, name: &str, value: &str) -> bool {
     let wanted = format!("{name}={value}");
     let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     bytes.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
+}
+
+/// Whether there is a variable NAME in the environment that a process began with.
+pub fn names_variable(pid: u32, name: &str) -> bool {
+    let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let is_named =
+        |entry: &[u8]| entry.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
+    bytes.split(|byte| *byte == 0).any(is_named)
 }
 
 impl Process {

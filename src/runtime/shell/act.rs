@@ -74,6 +74,8 @@ impl Shell {
         let inherits = service.handoff.strategy == Strategy::Sockets;
         if inherits {
             self.open_listeners(&service, &identity)?;
+        } else {
+            self.remove_pid_files(&service, false);
         }
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)
             .map_err(|error| format!("there is no pipe for its output: {error}"))?;
@@ -124,7 +126,7 @@ impl Shell {
     }
 
     /// What a service cannot change while it runs.
-    fn may_follow(&self, service: &Service) -> Result<(), String> {
+    pub(super) fn may_follow(&self, service: &Service) -> Result<(), String> {
         let old = &self.service;
         let changed = [
             ("application", service.application != old.application),
@@ -238,10 +240,6 @@ impl Shell {
         }
     }
 
-    fn succeed(&mut self, _old: Generation, _new: Generation) -> Result<(), String> {
-        Err("`handoff.strategy: usr2` is not executed yet".to_owned())
-    }
-
     fn check(&mut self, generation: Generation) {
         let Some(live) = self.generations.get(&generation) else { return };
         let Some(check) = live.service.handoff.health_check.clone() else { return };
@@ -343,6 +341,7 @@ impl Shell {
 
     /// One generation is left: what only others had is closed.
     fn settled(&mut self, generation: Generation) {
+        self.settled_at = clock::now();
         if let Some(live) = self.generations.get(&generation) {
             self.service = Rc::clone(&live.service);
             self.identity = Rc::clone(&live.identity);

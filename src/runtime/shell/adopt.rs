@@ -27,6 +27,7 @@ impl Shell {
             self.last = state.last.clone();
         }
         self.take_generations(state.as_ref());
+        self.take_successors();
         self.take_listeners(given, state.as_ref());
         let strays = self.take_strays(state.as_ref());
         self.update_keeper(true);

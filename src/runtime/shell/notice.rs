@@ -129,6 +129,9 @@ impl Shell {
 
     /// A claim counts if the kernel and /proc agree with it.
     fn claimed(&mut self, claim: Claim) {
+        if let Says::Successor { old } = claim.says {
+            return self.successor_claimed(claim.sender, claim.uid, old);
+        }
         let Some(stat) = process::stat(claim.sender) else { return };
         let of = self.generations.iter().find(|(_, live)| {
             live.life.uid == claim.uid

@@ -1,0 +1,235 @@
+//! `handoff.strategy: usr2`: the master starts its successor itself, and keeps its addresses.
+//!
+//! The successor is a child of the old master, found by what it says of itself, or among that master's children. It has
+//! the environment, command, virtualenv, user and limits of the first start: the servers have it so.
+
+use std::rc::Rc;
+
+use super::generation::Live;
+use super::{Shell, terms};
+use crate::model::Service;
+use crate::model::input::{Server, Strategy};
+use crate::runtime::event::{Ask, Event, Generation, Moment};
+use crate::runtime::linux::process::{self, Process};
+use crate::runtime::linux::{clock, listen_as};
+use crate::runtime::server;
+use crate::runtime::state::Life;
+
+/// How long a master may take to answer with a new process, in milliseconds: it only has to fork.
+const ANSWER: u64 = 10_000;
+
+/// gunicorn looks once a second whether its old master has gone, and ignores USR2 until it has seen that
+/// (arbiter.py, maybe_promote_master); in milliseconds, with room for a busy machine.
+const PROMOTION: u64 = 2_000;
+
+/// A master that is to be asked, or was.
+pub(super) struct Awaited {
+    old: Generation,
+    new: Generation,
+    service: Rc<Service>,
+    /// When it is asked; none once it was.
+    ask_at: Option<Moment>,
+    /// Then it has not answered.
+    pub(super) until: Moment,
+}
+
+impl Awaited {
+    /// When something is to be done.
+    pub(super) fn deadline(&self) -> Moment {
+        self.ask_at.unwrap_or(self.until)
+    }
+}
+
+impl Shell {
+    /// Asks a master for its successor, unless it has one already.
+    pub(super) fn succeed(&mut self, old: Generation, new: Generation) -> Result<(), String> {
+        let service = (self.read)()?;
+        self.may_follow(&service)?;
+        let service = Rc::new(self.as_first_started(old, service));
+        let now = clock::now();
+        let ask_at = self.settled_at.after(if service.server == Server::Gunicorn { PROMOTION } else { 0 });
+        self.awaited = Some(Awaited {
+            old,
+            new,
+            service,
+            ask_at: Some(ask_at.max(now)),
+            until: ask_at.max(now).after(ANSWER),
+        });
+        if let Some(successor) = self.unasked_successor(old) {
+            self.succeeded(successor);
+        } else {
+            self.look_at_the_master();
+        }
+        Ok(())
+    }
+
+    /// The service as the successor will have it; what it will not take is said.
+    fn as_first_started(&mut self, old: Generation, new: Service) -> Service {
+        let Some(live) = self.generations.get(&old) else { return new };
+        let first = &live.service;
+        let next = Service {
+            command: first.command.clone(),
+            user: first.user.clone(),
+            group: first.group.clone(),
+            groups: first.groups.clone(),
+            home: first.home.clone(),
+            virtualenv: first.virtualenv.clone(),
+            root: first.root.clone(),
+            bind: first.bind.clone(),
+            environment: first.environment.clone(),
+            secrets: first.secrets.clone(),
+            limits: first.limits.clone(),
+            umask: first.umask.clone(),
+            nice: first.nice,
+            oom_score_adj: first.oom_score_adj,
+            ..new.clone()
+        };
+        if next != new {
+            self.log.say(
+                "note: environment, command, virtualenv, addresses, user or limits have changed: with `usr2` that takes `sv down` and `sv up`",
+            );
+        }
+        next
+    }
+
+    /// A child of a master that has run a program: workers are only forked.
+    fn unasked_successor(&self, old: Generation) -> Option<Process> {
+        let live = self.generations.get(&old)?;
+        let master = live.master.as_ref()?.pid;
+        let known = |pid: u32| self.generations.values().any(|live| live.life.master.0 == pid);
+        process::all()
+            .into_iter()
+            .filter(|(pid, stat)| stat.parent == master && stat.has_run && !known(*pid))
+            .filter(|(pid, _)| is_server(*pid, live.service.server))
+            .find_map(|(pid, stat)| Process::proven(pid, stat.start, Some(live.life.uid)))
+    }
+
+    /// Asks when it is time to, and gives up when there was no answer.
+    pub(super) fn look_at_the_master(&mut self) {
+        let now = clock::now();
+        let Some(awaited) = &mut self.awaited else { return };
+        if awaited.ask_at.is_some_and(|at| at <= now) {
+            awaited.ask_at = None;
+            let live = self.generations.get(&awaited.old);
+            if let Some((live, signal)) =
+                live.and_then(|live| Some((live, server::successor(live.service.server)?)))
+            {
+                live.signal(signal);
+            }
+        } else if awaited.until <= now {
+            let (old, new) = (awaited.old, awaited.new);
+            self.awaited = None;
+            let pid = self.generations.get(&old).map_or(0, |live| live.life.master.0);
+            let reason =
+                format!("master {pid} answered USR2 with no successor, or with one that ended at once");
+            self.tell(Event::NotStarted(new, reason));
+        }
+    }
+
+    /// Somebody says that it is to be a master's successor.
+    pub(super) fn successor_claimed(&mut self, pid: u32, uid: u32, old_master: u32) {
+        let of = self.generations.iter().find(|(_, live)| {
+            live.life.uid == uid && live.master.as_ref().is_some_and(|master| master.pid == old_master)
+        });
+        let Some((old, live)) = of else { return };
+        let is_usr2 = live.service.handoff.strategy == Strategy::Usr2;
+        let is_child = process::stat(pid).is_some_and(|stat| stat.parent == old_master);
+        if !is_usr2 || !is_child {
+            return;
+        }
+        match &self.awaited {
+            Some(awaited) if awaited.old == *old => {
+                if let Some(successor) = Process::open(pid) {
+                    self.succeeded(successor);
+                }
+            }
+            // Somebody else has sent USR2; it is taken up as if it had been asked for here.
+            Some(_) => {}
+            None if self.machine.candidate().is_none() => {
+                self.log.say(&format!("a successor that nobody asked this run for, {pid}, is taken up"));
+                self.ask(Ask::Upgrade(None));
+            }
+            None => {}
+        }
+    }
+
+    fn succeeded(&mut self, successor: Process) {
+        let Some(awaited) = self.awaited.take() else { return };
+        let Some(old) = self.generations.get(&awaited.old) else { return };
+        let release = std::fs::canonicalize(awaited.service.current());
+        let life = Life {
+            generation: awaited.new,
+            master: (successor.pid, successor.start),
+            session: old.life.session,
+            uid: old.life.uid,
+            since: clock::now(),
+            release: release.map_or_else(|_| awaited.service.current(), |path| path.display().to_string()),
+            workers: (0, None),
+            probe: false,
+        };
+        let identity = Rc::clone(&old.identity);
+        self.log.say(&format!(
+            "master {} has a successor, {}: {} in {}",
+            old.life.master.0, successor.pid, awaited.new, life.release
+        ));
+        let terms = terms(&awaited.service);
+        let live = Live::new(life, &awaited.service, &identity, Some(successor));
+        self.generations.insert(awaited.new, live);
+        self.tell(Event::Started(awaited.new, terms));
+    }
+
+    /// At the beginning of a run: a successor that an earlier one had asked for and not seen is nobody's. It gets a number,
+    /// and goes with those who have no part.
+    pub(super) fn take_successors(&mut self) {
+        let masters: Vec<Generation> = self.generations.keys().copied().collect();
+        for old in masters {
+            let usr2 = self
+                .generations
+                .get(&old)
+                .is_some_and(|live| live.service.handoff.strategy == Strategy::Usr2 && live.master.is_some());
+            let Some(successor) = usr2.then(|| self.unasked_successor(old)).flatten() else { continue };
+            let Some(live) = self.generations.get(&old) else { continue };
+            let last = self.generations.keys().next_back().map_or(0, |last| last.0);
+            let new = Generation(last + 1);
+            let life = Life {
+                generation: new,
+                master: (successor.pid, successor.start),
+                workers: (0, None),
+                ..live.life.clone()
+            };
+            let live = Live::new(life, &live.service, &live.identity, Some(successor));
+            self.generations.insert(new, live);
+        }
+    }
+
+    /// PID files that nothing alive can have written are in the new master's way: gunicorn and unicorn take any process
+    /// that has the number in them for themselves. They are the user's, so the user removes them.
+    pub(super) fn remove_pid_files(&self, service: &Service, is_serving: bool) {
+        let (name, extra) = match service.server {
+            Server::Gunicorn => ("gunicorn.pid", ".2"),
+            Server::Unicorn => ("unicorn.pid", ".oldbin"),
+            Server::Any => return,
+        };
+        let file = format!("{}/{name}", service.layout.pids.path);
+        let mut files = vec![format!("{file}{extra}")];
+        if !is_serving {
+            files.push(file);
+        }
+        for file in files {
+            if std::fs::symlink_metadata(&file).is_ok() {
+                listen_as::unlink(&file, &self.identity);
+            }
+        }
+    }
+}
+
+/// Whether a process is the server's next master, and no program that the application runs: the server gives it its
+/// sockets by a variable. A process that writes its title over its environment hides that; then its title tells.
+fn is_server(pid: u32, server: Server) -> bool {
+    let names: &[&str] = match server {
+        Server::Gunicorn => &["GUNICORN_PID", "GUNICORN_FD"],
+        Server::Unicorn => &["UNICORN_FD"],
+        Server::Any => &[],
+    };
+    names.iter().any(|name| process::names_variable(pid, name))
+}
