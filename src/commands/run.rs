@@ -8,6 +8,7 @@ use crate::cli;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::model::Service;
+use crate::runtime::linux::log::Log;
 use crate::runtime::shell::{self, Mode};
 use crate::services;
 use crate::source::{MAX_BYTES, Source, SourceId, Sources};
@@ -21,9 +22,12 @@ pub(super) fn run(arguments: &cli::Run, terminal: &mut Terminal) -> Outcome {
     }
     let file = arguments.file.clone();
     let mode = if arguments.finish { Mode::Finish } else { Mode::Run };
-    shell::run(Box::new(move || read(&file)), mode)
-        .map(|_| Exit::Clean)
-        .map_err(|reason| Stop::Failure(Failure::Usage(reason)))
+    if let Err(reason) = shell::run(Box::new(move || read(&file)), mode) {
+        // Where its other lines are: runsv sends standard output to the log, and standard error elsewhere.
+        Log::open().say(&format!("this run cannot begin: {reason}"));
+        return Ok(Exit::Trouble);
+    }
+    Ok(Exit::Clean)
 }
 
 /// The service that a run script describes; the error is a line for the log.

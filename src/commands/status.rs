@@ -65,7 +65,7 @@ fn ask(target: &Target) -> Result<Entry, Stop> {
         Stop::from(Failure::path("ask", what, format!("{error}; only root and the application's user may")))
     };
     let status = match Asking::begin(&target.service.layout.run, Wish::Status) {
-        Ok(mut asking) => match asking.next().map_err(refused)? {
+        Ok(mut asking) => match asking.hear().map_err(refused)? {
             Some(Reply::Status(status)) => Some(*status),
             _ => None,
         },

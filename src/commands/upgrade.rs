@@ -19,7 +19,7 @@ pub(super) fn upgrade(arguments: &cli::Upgrade, terminal: &mut Terminal) -> Outc
         Asking::begin(&target.service.layout.run, wish).map_err(|silence| trouble(&target, silence))?;
     let mut steps = vec![];
     loop {
-        let reply = asking.next().map_err(|error| trouble(&target, Silence::Refused(error)))?;
+        let reply = asking.hear().map_err(|error| trouble(&target, Silence::Refused(error)))?;
         let Some(reply) = reply else {
             return Err(Failure::Usage(format!(
                 "the runtime of {name} went away before the hand-over was settled; `runsmith status {name}` tells what became of it"

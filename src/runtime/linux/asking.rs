@@ -50,7 +50,7 @@ impl Asking {
     }
 
     /// The next line; none once everything was said, or the runtime has gone.
-    pub fn next(&mut self) -> io::Result<Option<Reply>> {
+    pub fn hear(&mut self) -> io::Result<Option<Reply>> {
         let mut line = String::new();
         match self.0.read_line(&mut line) {
             Ok(0) => Ok(None),

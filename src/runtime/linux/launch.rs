@@ -181,7 +181,7 @@ fn limit(resource: Resource, soft: LimitValue, hard: LimitValue) {
     };
     let (kernel, name) = kernel(resource);
     let wanted = Rlimit { current: number(soft), maximum: number(hard) };
-    if setrlimit(kernel, wanted.clone()).is_ok() {
+    if setrlimit(kernel, wanted).is_ok() {
         return;
     }
     // No limit is the highest.
@@ -195,7 +195,7 @@ fn limit(resource: Resource, soft: LimitValue, hard: LimitValue) {
     let shown =
         |value: Option<u64>| value.map_or_else(|| "unlimited".to_owned(), |number| number.to_string());
     let (soft, hard) = (shown(wanted.current), shown(wanted.maximum));
-    match setrlimit(kernel, nearest.clone()) {
+    match setrlimit(kernel, nearest) {
         Ok(()) => say(&format!(
             "limit {name}: {soft}:{hard} cannot be reached here, it is {}:{}",
             shown(nearest.current),

@@ -112,7 +112,7 @@ impl Process {
 
     /// Whether it has ended.
     pub fn has_ended(&self) -> bool {
-        !stat(self.pid).is_some_and(|stat| stat.start == self.start)
+        stat(self.pid).is_none_or(|stat| stat.start != self.start)
     }
 
     /// Sends a signal to exactly this process.

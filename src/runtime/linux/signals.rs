@@ -32,7 +32,7 @@ impl Signals {
         let (read, write) = UnixStream::pair()?;
         // CONT follows each TERM of runsv; it is taken so that nothing else becomes of it.
         let all = [SIGALRM, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
-        Ok(Self(SignalDelivery::with_pipe(read, write, SignalOnly::default(), all)?))
+        Ok(Self(SignalDelivery::with_pipe(read, write, SignalOnly, all)?))
     }
 
     /// What has arrived.
