@@ -34,7 +34,7 @@ fn main() -> ExitCode {
 }
 
 fn demo(interrupted: &AtomicBool) -> ExitCode {
-    let service = Service::render(Server::Gthread, Socket::Tcp, "");
+    let service = Service::native(Server::Gthread, Socket::Tcp, "");
     println!("$ cat pillar.yaml\n{}", service.pillar().trim_end());
     println!("\n$ runsmith render pillar.yaml --out /\n{}", service.rendered.trim_end());
 
@@ -59,11 +59,19 @@ fn demo(interrupted: &AtomicBool) -> ExitCode {
         seconds.push((end.at - before).as_secs_f32());
         println!("current -> releases/{number}, sv 2 {}\n  {}", service.name, end.text);
     }
-    println!("current -> releases/99, which cannot be imported, sv 2 {}", service.name);
-    let end = service.deploy(99, Release::Broken);
-    println!("  {}", end.text);
+    println!("current -> releases/99, which cannot be imported\n$ runsmith upgrade {}", service.name);
+    service.release(99, Release::Broken);
+    service.switch(99);
+    let output = service.runsmith(&["upgrade"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for line in text.lines().take(1).chain(text.lines().last()) {
+        println!("  {line}");
+    }
+    println!("  exit code {}", output.status.code().unwrap_or(-1));
     let last = service.version();
     println!("  release {last} goes on serving");
+    println!("\n$ runsmith status {}", service.name);
+    print!("{}", String::from_utf8_lossy(&service.runsmith(&["status"]).stdout));
 
     let seen = load.finish();
     let mut versions: Vec<u32> =

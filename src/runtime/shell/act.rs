@@ -276,7 +276,13 @@ impl Shell {
     }
 
     fn tell_step(&mut self, step: &Step) {
-        let sentence = words::sentence(step);
+        let mut sentence = words::sentence(step);
+        if let Step::Serves(new, _) | Step::Done(new) = step
+            && let Some(begun) = self.begun.get(new)
+        {
+            let took = clock::now().since(*begun) as f64 / 1000.0;
+            sentence.push_str(&format!(" ({took:.2} s after its start)"));
+        }
         match step {
             Step::Done(generation) => self.note(*generation, None),
             Step::BackingOut(generation, reason) => {
