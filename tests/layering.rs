@@ -59,6 +59,7 @@ const MAY: &[(&str, &[&str])] = &[
             "exit",
             "failure",
             "host",
+            "model",
             "pillar",
             "plan",
             "record",

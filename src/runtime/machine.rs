@@ -115,6 +115,8 @@ struct Next {
 pub struct Machine {
     state: State,
     terms: Terms,
+    /// Those of the generation that serves, while a candidate's count.
+    before: Option<Terms>,
     leavers: Vec<Leaver>,
     orphans: Vec<Generation>,
     /// The highest number that a generation has had.
@@ -138,6 +140,7 @@ impl Machine {
         Self {
             state: State::Down,
             terms,
+            before: None,
             leavers: vec![],
             orphans: vec![],
             last: Generation(0),
@@ -241,7 +244,7 @@ impl Machine {
         match event {
             Event::Started(generation, terms) => self.started(now, generation, terms),
             Event::NotStarted(generation, reason) => self.not_started(now, generation, &reason),
-            Event::Loaded(generation) => self.loaded(generation),
+            Event::Loaded(generation) => self.loaded(now, generation),
             Event::Ready(generation) => self.ready(now, generation),
             Event::Healthy(generation) => self.healthy(now, generation),
             Event::Sick(generation, reason) => self.sick(now, generation, reason),
@@ -276,6 +279,9 @@ impl Machine {
             // It was told to go before it had begun.
             return;
         }
+        if self.serving().is_some() {
+            self.before.get_or_insert(self.terms);
+        }
         self.terms = terms;
         let until = now.after(terms.boot_timeout);
         match &mut self.state {
@@ -301,7 +307,14 @@ impl Machine {
         self.gone(now, generation);
     }
 
-    fn loaded(&mut self, generation: Generation) {
+    fn loaded(&mut self, now: Moment, generation: Generation) {
+        let drained = now.after(self.terms.drain_timeout);
+        for leaver in
+            self.leavers.iter_mut().filter(|leaver| leaver.generation == generation && !leaver.forced)
+        {
+            // It has got so far before it heard that it is to go, and may hold requests now.
+            leaver.until = leaver.until.max(drained);
+        }
         match &mut self.state {
             State::Booting(candidate) | State::Succeeding(_, candidate)
                 if candidate.generation == generation =>
@@ -450,6 +463,7 @@ impl Machine {
     /// The candidate serves; those before it are told to go.
     fn take_over(&mut self, now: Moment, old: Option<Generation>, candidate: &Candidate) {
         let generation = candidate.generation;
+        self.before = None;
         let before: Vec<_> = old.into_iter().chain(std::mem::take(&mut self.orphans)).collect();
         self.tell(Step::Serves(generation, !before.is_empty()));
         for one in before {
@@ -560,9 +574,11 @@ impl Machine {
     }
 
     fn gone(&mut self, now: Moment, generation: Generation) {
-        if self.is_candidate(generation) || self.serves(generation) {
-            // Nobody told of its end; with this it has one.
-            self.ended(now, generation, "has gone");
+        // Nobody told of its end; with this it has one.
+        if self.is_candidate(generation) {
+            self.fail(now, "the new master has gone", false);
+        } else if self.serves(generation) {
+            self.died(now, generation, "has gone");
         }
         self.leavers.retain(|leaver| leaver.generation != generation);
         self.orphans.retain(|orphan| *orphan != generation);
@@ -587,6 +603,7 @@ impl Machine {
             }
             State::BackingOut(serving, reason) => {
                 let generation = serving.generation;
+                self.terms = self.before.take().unwrap_or(self.terms);
                 self.serve(now, serving, self.failures);
                 self.act(Action::Settled(generation));
                 self.tell(Step::Failed(Some(generation), reason.clone()));

@@ -10,7 +10,8 @@
 //!
 //! * The shell tells everything that happens to a generation, in the order in which it happened: `Started` or
 //!   `NotStarted` after `Start`; `Loaded` before `Ready`; `Ended` when the master's process has ended; `Gone`, last and once,
-//!   when no process of the generation is left. A `Check` is answered by `Healthy` or `Sick` within the check's time-out.
+//!   when no process of the generation is left. A `Check` is answered by `Healthy` or `Sick` within
+//!   the check's time-out; another one for the same generation takes its place.
 //! * It tells `Due` when the moment of `deadline()` has come, and asks for `deadline()` anew after each step.
 //! * It does what it is told in the order given, and signals nothing that is not proven to be the generation's.
 //! * After each step it keeps [`machine::Record`], with what proves each process, where the next run finds it.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::action::{Action, Step};
 use super::super::event::{Generation, Moment, Terms};
-use super::{Leaver, Machine, Next, REMOVAL, Serving, State};
+use super::{Leaver, Machine, Next, Serving, State};
 
 /// The machine's part of what is kept for the next run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,8 +94,8 @@ impl Machine {
         }
         let candidate = record.candidate.filter(|candidate| left(*candidate) != Remains::Nothing);
         if let Some(candidate) = candidate {
-            // Who has told the earlier run that it is ready does not tell it again.
-            machine.retire(now, candidate, if record.stopping { terms.drain_timeout } else { REMOVAL });
+            // Who has told the earlier run that it is ready does not tell it again; and it may hold requests by now.
+            machine.retire(now, candidate, terms.drain_timeout);
         }
         match record.serving {
             Some((generation, since)) if left(generation) == Remains::Master => {

@@ -1,0 +1,76 @@
+//! The machine against a random world: processes live, get ready, ignore requests and die at any time, somebody asks for
+//! anything at any time, the runtime is killed at any time. After every event the promises are checked.
+//!
+//! `RUNSMITH_STORIES=5000000 RUNSMITH_SEED=7 cargo test --test machine` tells others.
+
+#![allow(clippy::disallowed_methods, reason = "a test may look")]
+
+mod machine {
+    pub(crate) mod promises;
+    pub(crate) mod table;
+    pub(crate) mod world;
+}
+
+use machine::world::{Distortion, Story, tell};
+
+/// Stories in `make test`; a few seconds.
+const STORIES: u64 = 100_000;
+
+/// Events of a story, before everybody behaves and it comes to its end.
+const EVENTS: usize = 60;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// The shortest story with this seed that breaks a promise.
+fn shortest(seed: u64, distortion: Distortion) -> Option<Story> {
+    (0..=EVENTS).map(|events| tell(seed, events, distortion)).find(|story| story.broken.is_some())
+}
+
+#[test]
+fn every_promise_is_kept_in_every_story() {
+    let first = number("RUNSMITH_SEED", 1).wrapping_mul(1_000_003);
+    let mut events = 0;
+    let mut hand_overs = 0;
+    for seed in first..first + number("RUNSMITH_STORIES", STORIES) {
+        let story = tell(seed, EVENTS, Distortion::None);
+        events += story.events;
+        hand_overs += story.hand_overs;
+        if story.broken.is_some() {
+            let story = shortest(seed, Distortion::None).unwrap_or(story);
+            panic!("seed {seed}: {}\n{}", story.broken.unwrap_or_default(), story.lines.join("\n"));
+        }
+    }
+    // A world in which nothing happens would keep every promise.
+    assert!(hand_overs > events / 100, "{hand_overs} hand-overs in {events} events");
+}
+
+/// The promises are complete enough: whatever is done wrong is noticed.
+#[test]
+fn every_distortion_is_noticed() {
+    let mut unnoticed = vec![];
+    for distortion in Distortion::ALL {
+        let noticed = (1..4_000).find(|seed| tell(*seed, EVENTS, *distortion).broken.is_some());
+        if noticed.is_none() {
+            unnoticed.push(*distortion);
+        }
+    }
+    assert!(unnoticed.is_empty(), "{unnoticed:?}");
+}
+
+#[test]
+fn the_table_of_transitions_is_true() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/machine.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (prose, old) = page.split_once(machine::table::BEGIN).expect("the page has a place for the table");
+    let new = machine::table::table();
+    if std::env::var_os("RUNSMITH_BLESS").is_some() {
+        std::fs::write(&path, format!("{prose}{}{new}", machine::table::BEGIN)).unwrap();
+        return;
+    }
+    assert!(
+        old == new,
+        "the machine does something else than docs/machine.md says; `make golden`, and read the difference"
+    );
+}

@@ -1,0 +1,266 @@
+//! What is promised (docs/runtime.md), as far as it is the machine's to keep.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use runsmith::runtime::action::{Action, End, Outcome, Step};
+use runsmith::runtime::event::{Generation, Moment, Terms, Ticket};
+use runsmith::runtime::machine::{Machine, State};
+
+/// What is true of a generation in the world.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fact {
+    pub(crate) runs: bool,
+    pub(crate) loaded: bool,
+    pub(crate) ready: bool,
+    /// Good answers in a row.
+    pub(crate) good: u32,
+    pub(crate) master_ended: bool,
+    /// Told to go at this moment, for the first time.
+    pub(crate) retired: Option<Moment>,
+    pub(crate) killed: bool,
+    pub(crate) checking: bool,
+    pub(crate) gone: bool,
+}
+
+impl Fact {
+    pub(crate) fn lives(&self) -> bool {
+        !self.gone
+    }
+
+    fn is_proven(&self, terms: &Terms) -> bool {
+        self.runs
+            && self.ready
+            && !self.master_ended
+            && terms.health.is_none_or(|health| self.good >= health.successes)
+    }
+}
+
+/// Everything a promise is about.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    pub(crate) facts: BTreeMap<Generation, Fact>,
+    /// Asked, and not yet answered.
+    pub(crate) open: BTreeSet<Ticket>,
+    pub(crate) answered: BTreeSet<Ticket>,
+    pub(crate) stop_asked: bool,
+    /// Nothing is to be started again.
+    pub(crate) once: bool,
+    pub(crate) closed: bool,
+    pub(crate) end: Option<End>,
+    pub(crate) hand_overs: u64,
+    last_backoff: Option<(u32, u64)>,
+}
+
+impl Ledger {
+    fn living(&self) -> Vec<Generation> {
+        self.facts.iter().filter(|(_, fact)| fact.lives()).map(|(generation, _)| *generation).collect()
+    }
+
+    /// Checks what was asked for after one event, and notes what it changes. `was`: the machine before.
+    pub(crate) fn check(
+        &mut self,
+        was: &Machine,
+        machine: &Machine,
+        terms: &Terms,
+        now: Moment,
+        actions: &[Action],
+    ) -> Result<(), String> {
+        for action in actions {
+            self.check_one(was, machine, terms, now, action, actions)?;
+        }
+        self.check_state(machine)
+    }
+
+    fn fact(&mut self, generation: Generation, what: &str) -> Result<&mut Fact, String> {
+        match self.facts.get_mut(&generation) {
+            Some(fact) if fact.gone => Err(format!("{what} of {generation}, which is gone")),
+            Some(fact) => Ok(fact),
+            None => Err(format!("{what} of {generation}, which never was")),
+        }
+    }
+
+    fn check_one(
+        &mut self,
+        was: &Machine,
+        machine: &Machine,
+        terms: &Terms,
+        now: Moment,
+        action: &Action,
+        all: &[Action],
+    ) -> Result<(), String> {
+        if self.end.is_some() {
+            return Err(format!("{action:?} after the end"));
+        }
+        match action {
+            Action::Start(new) | Action::Succeed(_, new) => {
+                if self.facts.contains_key(new) {
+                    return Err(format!("the number of {new} is used again"));
+                }
+                if self.closed {
+                    return Err(format!("{new} is started after the addresses were closed"));
+                }
+                if let Action::Succeed(old, _) = action {
+                    let fact = self.fact(*old, "a successor")?;
+                    if fact.master_ended {
+                        return Err(format!("{old} is asked for a successor and has no master"));
+                    }
+                } else if terms.exclusive && !self.living().is_empty() {
+                    return Err(format!("{new} is started beside {:?}", self.living()));
+                }
+                let others = self.facts.iter().filter(|(generation, fact)| {
+                    fact.lives()
+                        && fact.retired.is_none()
+                        && !fact.master_ended
+                        && !machine_serves(machine, **generation)
+                });
+                if let Some((other, _)) = others.into_iter().next() {
+                    return Err(format!("{new} is started beside the candidate {other}"));
+                }
+                self.facts.insert(*new, Fact::default());
+                self.hand_overs += 1;
+            }
+            Action::Check(generation) => {
+                let is_ready = self.fact(*generation, "a check")?;
+                if !is_ready.ready {
+                    return Err(format!("{generation} is checked before it is ready"));
+                }
+                is_ready.checking = true;
+            }
+            Action::Retire(generation) => {
+                let stopping = self.stop_asked || self.once;
+                let served = machine_serves(was, *generation);
+                let another = self.facts.iter().any(|(other, fact)| {
+                    other != generation && fact.lives() && fact.retired.is_none() && fact.is_proven(terms)
+                });
+                let fact = self.fact(*generation, "a retreat")?;
+                if served && !fact.master_ended && !stopping && !another {
+                    return Err(format!(
+                        "{generation} serves, and is told to go before another one is ready"
+                    ));
+                }
+                fact.retired.get_or_insert(now);
+            }
+            Action::Kill(generation) => {
+                let drain = terms.drain_timeout;
+                let fact = self.fact(*generation, "a kill")?;
+                let Some(since) = fact.retired else {
+                    return Err(format!("{generation} is killed and was not told to go"));
+                };
+                let least = if fact.loaded { drain } else { 0 };
+                if now.since(since) < least {
+                    return Err(format!("{generation} may hold requests and is killed too early"));
+                }
+                fact.killed = true;
+            }
+            Action::Reopen(generation) => {
+                if !self.fact(*generation, "logs")?.ready {
+                    return Err(format!("{generation} opens logs before it is ready"));
+                }
+            }
+            Action::Answer(ticket, outcome) => {
+                if !self.open.remove(ticket) || !self.answered.insert(*ticket) {
+                    return Err(format!("{ticket:?} is answered and nobody waits"));
+                }
+                if let Outcome::Done(generation) = outcome {
+                    let fact = self.fact(*generation, "a success")?;
+                    if !fact.ready || fact.master_ended {
+                        return Err(format!("{generation} is a success and not ready"));
+                    }
+                }
+            }
+            Action::Settled(generation) => {
+                let left: Vec<_> = self.living().into_iter().filter(|one| one != generation).collect();
+                // What this very step starts next comes after.
+                if !left.is_empty() {
+                    return Err(format!("{generation} is to be alone, and there is {left:?}"));
+                }
+                let follows =
+                    all.iter().any(|other| matches!(other, Action::Start(_) | Action::Succeed(_, _)));
+                if was.is_queued() && !follows {
+                    return Err("what was asked for meanwhile does not follow".to_owned());
+                }
+            }
+            Action::Close => {
+                if !(self.stop_asked || self.once) {
+                    return Err("the addresses are closed and nobody asked for a stop".to_owned());
+                }
+                self.closed = true;
+            }
+            Action::End(end) => {
+                if *end == End::Stopped && !self.living().is_empty() {
+                    return Err(format!("stopped, and {:?} lives", self.living()));
+                }
+                if *end == End::Stopped && !self.open.is_empty() {
+                    return Err(format!("stopped, and {:?} waits", self.open));
+                }
+                self.end = Some(*end);
+            }
+            Action::Tell(Step::BackOff(failures, wait)) => {
+                if *wait > terms.backoff_max || *wait < terms.backoff_initial.min(terms.backoff_max) {
+                    return Err(format!("a wait of {wait} ms after {failures} failures"));
+                }
+                if let Some((before, last)) = self.last_backoff
+                    && *failures > before
+                    && *wait < last
+                {
+                    return Err(format!("{failures} failures wait {wait} ms, {before} waited {last} ms"));
+                }
+                self.last_backoff = Some((*failures, *wait));
+            }
+            Action::Tell(_) => {}
+        }
+        Ok(())
+    }
+
+    fn check_state(&self, machine: &Machine) -> Result<(), String> {
+        if self.end.is_some() {
+            return Ok(());
+        }
+        let waits = match machine.state() {
+            State::Down | State::Over(_) => false,
+            State::Serving(serving) => {
+                let living = self.living();
+                if living != [serving.generation] {
+                    return Err(format!("{} is to serve alone, and there is {living:?}", serving.generation));
+                }
+                false
+            }
+            State::Booting(_)
+            | State::Proving(_, _)
+            | State::Resting(_)
+            | State::Clearing
+            | State::Succeeding(_, _)
+            | State::Vetting(_, _, _)
+            | State::Draining(_)
+            | State::BackingOut(_, _)
+            | State::Stopping => true,
+        };
+        if waits && machine.deadline().is_none() {
+            return Err(format!("{:?} waits without an end", machine.state()));
+        }
+        if let Some(serving) = machine.serving() {
+            let fact = self.facts.get(&serving.generation);
+            if fact.is_none_or(|fact| fact.gone || fact.master_ended) {
+                return Err(format!("{} is to serve and has ended", serving.generation));
+            }
+            if fact.is_some_and(|fact| fact.retired.is_some()) && !self.stop_asked {
+                return Err(format!("{} serves and was told to go", serving.generation));
+            }
+        }
+        // Whoever lives has a part: it serves, is to serve, leaves, or waits to be told.
+        for generation in self.living() {
+            let has_part = machine_serves(machine, generation)
+                || machine.candidate().is_some_and(|one| one.generation == generation)
+                || machine.leavers().iter().any(|one| one.generation == generation)
+                || machine.orphans().contains(&generation);
+            if !has_part {
+                return Err(format!("{generation} lives and has no part"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn machine_serves(machine: &Machine, generation: Generation) -> bool {
+    machine.serving().is_some_and(|serving| serving.generation == generation)
+}
