@@ -1,7 +1,7 @@
 # The two commands a newcomer needs: make demo, make test.
 CARGO ?= cargo
 
-.PHONY: demo test lint bench golden build
+.PHONY: demo test lint bench golden build faults
 
 demo:
 	@scripts/setup demo
@@ -24,9 +24,16 @@ bench:
 	benches/validate
 	benches/diff
 
+# Runs the fault matrix and writes what was measured into docs/faults.md.
+faults:
+	scripts/setup test
+	rm -rf target/faults
+	RUNSMITH_FAULTS=$(CURDIR)/target/faults $(CARGO) test --locked --test faults -- --test-threads 2 --skip the_page
+	RUNSMITH_FAULTS=$(CURDIR)/target/faults RUNSMITH_BLESS=1 $(CARGO) test --locked --test faults the_page
+
 # Rewrites what the tests compare with; `git diff` is the review.
 golden:
-	RUNSMITH_BLESS=1 $(CARGO) test --locked --test golden --test schema --test readme --test dialects --test formats --test rules --test diff
+	RUNSMITH_BLESS=1 $(CARGO) test --locked --test golden --test schema --test readme --test dialects --test formats --test rules --test diff --test machine
 
 build:
 	$(CARGO) build --release --locked

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use super::action::{Action, End};
+use super::action::{Action, End, Step};
 use super::event::{Ask, Event, Generation, Health, Moment, Terms, Ticket};
 use super::linux::clock;
 use super::linux::control::Control;
@@ -31,6 +31,7 @@ use super::linux::runsv::{self, Parent};
 use super::linux::signals::Signals;
 use super::machine::Machine;
 use super::protocol::LastHandOver;
+use super::words;
 use crate::host::{self, Identity};
 use crate::model::Service;
 use crate::model::input::Strategy;
@@ -326,6 +327,7 @@ impl Shell {
                     keeper.end();
                 }
                 self.place.clear();
+                self.log.say(&words::sentence(&Step::Stopped));
             }
         }
     }

@@ -23,6 +23,7 @@ pub enum Address {
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub begun: Instant,
+    pub took: Duration,
     pub version: String,
     pub body: String,
 }
@@ -162,7 +163,7 @@ impl Shared {
         match result {
             Ok(body) => {
                 let version = body.split(' ').next().unwrap_or_default().to_owned();
-                seen.answers.push(Answer { begun, version, body });
+                seen.answers.push(Answer { begun, took: begun.elapsed(), version, body });
             }
             Err(error) => seen.failures.push(format!("{what} {error}, begun {:?} ago", begun.elapsed())),
         }

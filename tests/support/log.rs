@@ -61,6 +61,12 @@ impl Log {
         }
     }
 
+    /// Waits until there is a further line, for so long at the most: between two looks at what no line tells.
+    pub fn next(&self, limit: Duration) {
+        let lines = self.0.0.lock().unwrap();
+        drop(self.0.1.wait_timeout(lines, limit).unwrap());
+    }
+
     /// How many lines from `mark` on hold the text.
     pub fn count(&self, mark: usize, text: &str) -> usize {
         self.0.0.lock().unwrap().iter().skip(mark).filter(|line| line.text.contains(text)).count()

@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "that is how a test fails")]
 #![allow(clippy::print_stderr, reason = "what happened, if a test fails")]
 
+pub mod faults;
 pub mod host;
 pub mod load;
 pub mod log;

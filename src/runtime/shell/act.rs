@@ -58,6 +58,8 @@ impl Shell {
                     live.signal(signal);
                 }
             }
+            // It is said when it is true: once what was left is cleared away.
+            Action::Tell(Step::Stopped) => {}
             Action::Tell(step) => self.tell_step(&step),
             Action::Answer(ticket, outcome) => self.answer(ticket, &outcome),
             Action::Settled(generation) => self.settled(generation),
