@@ -19,7 +19,9 @@ mod target;
 mod upgrade;
 mod validate;
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 
 use clap::Parser;
 
@@ -29,6 +31,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::report::{self, counted};
 use crate::runtime::linux::{keeper, launch, listen_as};
+use crate::runtime::shell::Mode;
 use crate::source::{Sources, Span};
 use crate::visible::visible;
 
@@ -70,12 +73,8 @@ type Outcome = Result<Exit, Stop>;
 
 /// Runs the command that the arguments ask for.
 pub fn main() -> Exit {
-    // The runtime's own small processes; they are told everything else by their standard input.
-    match std::env::args_os().nth(1).as_deref().and_then(std::ffi::OsStr::to_str) {
-        Some(keeper::COMMAND) => return Exit::of(keeper::main()),
-        Some(launch::COMMAND) => return Exit::of(launch::main()),
-        Some(listen_as::COMMAND) => return Exit::of(listen_as::main()),
-        _ => {}
+    if let Some(exit) = without_options(&std::env::args_os().skip(1).collect::<Vec<_>>()) {
+        return exit;
     }
     let cli = Cli::try_parse();
     let mut terminal = Terminal {
@@ -94,6 +93,23 @@ pub fn main() -> Exit {
         Ok(cli) => run(cli.command, &mut terminal),
     };
     end(outcome, terminal)
+}
+
+/// What runs for months, or many times a deploy, and takes no options: it starts without reading any.
+fn without_options(words: &[OsString]) -> Option<Exit> {
+    let (first, rest) = words.split_first()?;
+    match (first.to_str()?, rest) {
+        // As runsv and `#!` have it.
+        ("run", [file]) if !file.as_encoded_bytes().starts_with(b"-") => {
+            Some(run::execute(Path::new(file), Mode::Run))
+        }
+        (run::READ, [file]) => Some(run::print(Path::new(file))),
+        // These are told everything else by their standard input.
+        (keeper::COMMAND, _) => Some(Exit::of(keeper::main())),
+        (launch::COMMAND, []) => Some(Exit::of(launch::main())),
+        (listen_as::COMMAND, []) => Some(Exit::of(listen_as::main())),
+        _ => None,
+    }
 }
 
 fn run(command: Command, terminal: &mut Terminal) -> Outcome {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use super::{Outcome, Stop, Terminal, any_error, file};
 use crate::cli;
@@ -20,14 +21,45 @@ pub(super) fn run(arguments: &cli::Run, terminal: &mut Terminal) -> Outcome {
     if arguments.check {
         return check(arguments, terminal);
     }
-    let file = arguments.file.clone();
     let mode = if arguments.finish { Mode::Finish } else { Mode::Run };
-    if let Err(reason) = shell::run(Box::new(move || read(&file)), mode) {
+    Ok(execute(&arguments.file, mode))
+}
+
+/// The hidden command that reads a run script for the runtime.
+pub(super) const READ: &str = "read-run-script";
+
+/// Executes a run script until the run ends.
+pub(super) fn execute(file: &Path, mode: Mode) -> Exit {
+    let path = file.to_owned();
+    if let Err(reason) = shell::run(Box::new(move || read_apart(&path)), mode) {
         // Where its other lines are: runsv sends standard output to the log, and standard error elsewhere.
         Log::open().say(&format!("this run cannot begin: {reason}"));
-        return Ok(Exit::Trouble);
+        return Exit::Trouble;
     }
-    Ok(Exit::Clean)
+    Exit::Clean
+}
+
+/// Reads a run script in a process of its own: the runtime lives for months, and need not keep the pages of a YAML
+/// reader, of a schema and of everything that explains mistakes in memory for that.
+fn read_apart(file: &Path) -> Result<Service, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("the run script cannot be read: {error}");
+    let output = Command::new("/proc/self/exe")
+        .arg(READ)
+        .arg(file)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .map_err(|error| failed(&error))?;
+    let read: Result<Service, String> =
+        serde_json::from_slice(&output.stdout).map_err(|error| failed(&error))?;
+    read
+}
+
+/// What [`read_apart`] starts: the service, or why there is none, as JSON.
+pub(super) fn print(file: &Path) -> Exit {
+    let read = read(file);
+    let written = serde_json::to_vec(&read).is_ok_and(|text| std::io::stdout().write_all(&text).is_ok());
+    if written { Exit::Clean } else { Exit::Trouble }
 }
 
 /// The service that a run script describes; the error is a line for the log.
