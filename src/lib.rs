@@ -6,7 +6,6 @@
 //!    any stage -> [Diagnostic] -> report               Changes -> diff -> report | disk::apply
 //! ```
 
-#![forbid(unsafe_code)]
 #![deny(
     clippy::disallowed_methods,
     clippy::exit,

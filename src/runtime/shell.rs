@@ -26,6 +26,7 @@ use super::linux::keeping::Keeping;
 use super::linux::listen::Listener;
 use super::linux::listen_as;
 use super::linux::log::Log;
+use super::linux::memory;
 use super::linux::place::Place;
 use super::linux::runsv::{self, Parent};
 use super::linux::signals::Signals;
@@ -75,6 +76,8 @@ pub struct Shell {
     boot: String,
     /// What keeping the state met last, so that it is said once.
     trouble: Option<String>,
+    /// Something is over that takes much code and comes seldom.
+    may_rest: bool,
     /// What a failed generation said last.
     said: String,
     /// How children have ended whose pidfds were not looked at yet.
@@ -166,6 +169,7 @@ pub fn run(read: Reader, mode: Mode) -> Result<End, String> {
         sequence: 0,
         boot: clock::boot_id(),
         trouble: None,
+        may_rest: false,
         said: String::new(),
         ended: BTreeMap::new(),
         end: None,
@@ -186,6 +190,7 @@ impl Shell {
         loop {
             self.settle_events();
             self.control.tidy(clock::now());
+            self.rest();
             if let Some(end) = self.end {
                 self.finish(end);
                 return end;
@@ -203,6 +208,13 @@ impl Shell {
                 }
             }
             self.look_at_the_time();
+        }
+    }
+
+    /// Gives back what only a hand-over needs, once it is through.
+    fn rest(&mut self) {
+        if std::mem::take(&mut self.may_rest) && self.end.is_none() {
+            memory::give_back_code();
         }
     }
 

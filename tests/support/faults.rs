@@ -46,29 +46,13 @@ impl Case {
     }
 
     /// Waits for something that no line of the log tells.
-    pub fn until(&self, what: &str, mut is: impl FnMut(&Service) -> bool) {
-        let until = Instant::now() + SETTLES;
-        while !is(&self.service) {
-            assert!(
-                Instant::now() < until,
-                "{}: not within {SETTLES:?}: {what}\n{}",
-                self.name,
-                self.service.log.text(0)
-            );
-            self.service.log.next(LOOK);
-        }
+    pub fn until(&self, what: &str, is: impl FnMut(&Service) -> bool) {
+        self.service.until(what, is);
     }
 
     /// Waits until one generation is left, served by a runtime.
     pub fn settles(&self) {
-        self.until("one generation is left", |service| {
-            let processes = service.user.processes();
-            let masters: Vec<&Process> = processes
-                .iter()
-                .filter(|one| !processes.iter().any(|other| other.pid == one.parent))
-                .collect();
-            processes.len() == WORKERS + 1 && masters.len() == 1 && serves(service)
-        });
+        self.service.until_settled();
     }
 
     /// It has settled: the release with this number serves, nothing else is left, and requests went as promised. Then it stops,
@@ -99,6 +83,29 @@ impl Case {
         assert!(keeper.is_none_or(|pid| !lives(pid)), "{name}: the keeper is left");
         measured(name, &seen, took);
         seen
+    }
+}
+
+impl Service {
+    /// Waits for something that no line of the log tells.
+    pub fn until(&self, what: &str, mut is: impl FnMut(&Self) -> bool) {
+        let until = Instant::now() + SETTLES;
+        while !is(self) {
+            assert!(Instant::now() < until, "not within {SETTLES:?}: {what}\n{}", self.log.text(0));
+            self.log.next(LOOK);
+        }
+    }
+
+    /// Waits until one generation is left, served by a runtime.
+    pub fn until_settled(&self) {
+        self.until("one generation is left", |service| {
+            let processes = service.user.processes();
+            let masters: Vec<&Process> = processes
+                .iter()
+                .filter(|one| !processes.iter().any(|other| other.pid == one.parent))
+                .collect();
+            processes.len() == WORKERS + 1 && masters.len() == 1 && serves(service)
+        });
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the runtime asks of the kernel, and the two small processes beside it: keeper and launcher.
 //!
 //! Everything is done with descriptors: a process is a pidfd whose start time was compared, a directory is one that
-//! only root can have changed, a socket is handed over and never opened again by its name. rustix has a safe call for each.
+//! only root can have changed, a socket is handed over and never opened again by its name. rustix has a safe call for each; only `memory` needs one that is not.
 
 #![allow(clippy::disallowed_methods, reason = "this is where the runtime meets the kernel")]
 
@@ -16,6 +16,7 @@ pub mod launch;
 pub mod listen;
 pub mod listen_as;
 pub mod log;
+pub mod memory;
 pub mod passing;
 pub mod place;
 pub mod process;
