@@ -218,8 +218,12 @@ fn a_thousand_commands_in_random_order() {
         let command = COMMANDS[(dice >> 33) as usize % COMMANDS.len()];
         told(&service, command);
     }
-    told(&service, "cont");
-    told(&service, "up");
+    // As an operator would: until it is up, it is told to be.
+    service.until("it is up again", |service| {
+        told(service, "cont");
+        told(service, "up");
+        serves(service)
+    });
     service.until_settled();
     let end = service.deploy(2, Release::Good);
     assert!(end.text.contains("done:"), "{}", service.log.text(0));

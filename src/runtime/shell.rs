@@ -133,11 +133,12 @@ fn is_left_over(service: &Service) -> bool {
 
 /// Executes a service until the run ends. The error is a sentence: it could not be begun.
 pub fn run(read: Reader, mode: Mode) -> Result<End, String> {
+    // First of all, so that what `sv` asks of a run that has just begun is not its end.
+    let signals = Signals::watch().map_err(|error| format!("signals cannot be watched: {error}"))?;
     let service = Rc::new(read()?);
     if mode == Mode::Finish && !is_left_over(&service) {
         return Ok(End::Left);
     }
-    let signals = Signals::watch().map_err(|error| format!("signals cannot be watched: {error}"))?;
     let parent = Parent::look();
     // Orphaned workers come to us, not to process 1, which may take its time to let them go.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
