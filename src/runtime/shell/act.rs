@@ -151,10 +151,15 @@ impl Shell {
         }
         let mut opened = vec![];
         for socket in &service.bind {
-            let known =
-                self.listeners.iter().any(|one| one.kept.address == socket.address && one.kept.is_in_place());
-            if known {
+            let known = self.listeners.iter().rev().find(|one| one.kept.address == socket.address);
+            if known.is_some_and(|one| one.kept.is_in_place()) {
                 continue;
+            }
+            if known.is_some() {
+                self.log.say(&format!(
+                    "the file of {} is not the one that was made: it is opened anew",
+                    socket.address
+                ));
             }
             let listener = listen::open(socket, identity)
                 .map_err(|reason| format!("{} cannot be listened on: {reason}", socket.address))?;
@@ -371,6 +376,15 @@ impl Shell {
             }
         }
         kept.reverse();
+        for listener in &kept {
+            let socket = self.service.bind.iter().find(|socket| socket.address == listener.kept.address);
+            let Some(socket) = socket else { continue };
+            match listen::adjust(listener, socket, &self.identity) {
+                Ok(false) => {}
+                Ok(true) => self.log.say(&format!("{} has another mode or owner now", socket.address)),
+                Err(reason) => self.log.say(&format!("{} {reason}", socket.address)),
+            }
+        }
         self.listeners = kept;
         self.update_keeper(false);
     }

@@ -109,13 +109,26 @@ impl Shell {
 
     fn take_generations(&mut self, state: Option<&State>) {
         let all = process::all();
+        let kept = state.map(|state| state.listeners.as_slice()).unwrap_or_default();
         for life in state.map(|state| state.generations.as_slice()).unwrap_or_default() {
             let (pid, start) = life.master;
             // root's processes are nobody's generation, whatever a record says.
             if self.identity.switch && life.uid == 0 {
                 continue;
             }
-            let master = Process::proven(pid, start, Some(life.uid));
+            let mut master = Process::proven(pid, start, Some(life.uid));
+            if life.uid != self.identity.uid
+                && let Some(process) = &master
+                && !process::has_variable(pid, "RUNSMITH_SERVICE", &self.service.application)
+                && listen::recover(process, kept).is_empty()
+            {
+                // The service may have had another user; then its process has its name or its sockets.
+                self.log.say(&format!(
+                    "process {pid}, which the record names as {}, is not this service's",
+                    life.generation
+                ));
+                master = None;
+            }
             let mut live = Live::new(life.clone(), &self.service, &self.identity, master);
             live.has_loaded = life.workers.0 > 0;
             live.is_ready = true;
