@@ -19,6 +19,117 @@ use support::row::{Python, Row, said};
 use support::service::{Release, Server, Service, Socket};
 use support::{HANDOVER, SOON, START};
 
+/// Name of the test, what is done, what is promised.
+const ROWS: &[(&str, &str, &str)] = &[
+    (
+        "a_state_that_cannot_be_used_is_said_and_the_keeper_has_another_copy",
+        "the state is broken, half, empty, a directory, a FIFO, a link, 8 GiB long, of another boot, of a newer format, of another service; kill -9 of the runtime after each",
+        "said in the log; same master, from the keeper's copy; none lost",
+    ),
+    (
+        "without_keeper_and_state_the_application_is_found_and_its_sockets_are_taken_out_of_it",
+        "the same with kill -9 of the keeper as well",
+        "the application is found by its environment, its sockets are taken out of it, and it is replaced; none lost",
+    ),
+    (
+        "unicorn_which_writes_over_its_environment_is_found_all_the_same",
+        "the same with unicorn, and no state at all",
+        "its sockets are taken out of it; same inode; none lost",
+    ),
+    (
+        "a_state_that_names_foreign_processes_has_them_signalled_by_nobody",
+        "the state names root's processes, another user's, process 1, the right number with a wrong start",
+        "nobody's process is signalled; none lost",
+    ),
+    (
+        "what_a_server_writes_is_read_again_after_keeper_and_runtime_have_gone",
+        "kill -9 of runtime and keeper while each request writes to the log",
+        "the next run takes the pipe out of the server; no request fails from then on",
+    ),
+    (
+        "a_flooded_control_socket_keeps_root_from_nothing",
+        "the application's user floods the control socket: 400 connections, garbage, half and huge lines, and who never reads",
+        "root's `status` and `upgrade` succeed; none lost",
+    ),
+    (
+        "a_third_user_may_ask_nothing",
+        "a third user asks for `status` and `upgrade`",
+        "refused; nothing happens",
+    ),
+    (
+        "forged_claims_make_nothing_ready_and_a_flood_of_them_stops_nothing",
+        "the application's user floods the readiness socket with forged claims while a generation loads",
+        "nothing is ready before it is; then the hand-over succeeds; none lost",
+    ),
+    ("forty_workers_that_get_ready_at_once_are_all_heard", "40 workers get ready at once", "all are heard"),
+    (
+        "a_run_directory_that_somebody_else_can_change_is_refused",
+        "the run directory is the user's, anybody's, a link, a file",
+        "refused and said; starts by itself once it is mended",
+    ),
+    (
+        "a_run_directory_below_one_of_the_users_is_not_made",
+        "the run directory lies below a directory of the user's",
+        "nothing is made there",
+    ),
+    (
+        "a_full_disk_for_the_state_costs_nothing",
+        "the disk of the run directory is full",
+        "said in log and status; upgrades and kill -9 of the runtime as ever; none lost",
+    ),
+    (
+        "a_log_reader_that_stands_still_stops_no_request",
+        "svlogd is stopped (SIGSTOP), and each request writes 3,000 bytes",
+        "requests and an upgrade go on, lines are dropped and counted; none lost",
+    ),
+    (
+        "a_log_that_nobody_reads_stops_nothing",
+        "nobody has the log's reading end",
+        "requests and upgrades go on; none lost",
+    ),
+    ("a_log_reader_that_dies_loses_no_request", "kill -9 of svlogd, three times", "none lost"),
+    (
+        "a_port_that_another_process_has_is_said_and_taken_once_it_is_free",
+        "the port is another process's",
+        "said; taken once it is free",
+    ),
+    (
+        "what_is_in_a_unix_sockets_place_is_said_and_left_alone",
+        "in the socket's place: a file, a directory, a link, a living foreign socket; a dead one",
+        "said and left alone; the dead one is taken over",
+    ),
+    (
+        "a_sockets_file_that_is_deleted_is_made_anew_by_the_next_upgrade",
+        "the socket's file is deleted while it serves",
+        "the next upgrade opens it anew and says so",
+    ),
+    (
+        "what_is_missing_at_an_upgrade_is_said_and_the_old_generation_goes_on",
+        "at an upgrade: no such user, group, command, virtualenv, release, secret; a broken run script, or none",
+        "backed out with the reason; same master; none lost",
+    ),
+    (
+        "what_is_missing_at_the_start_is_said",
+        "at the start: no such user, group, release, command",
+        "said; starts once it is mended",
+    ),
+    (
+        "limits_that_cannot_be_reached_are_said_and_the_nearest_are_used",
+        "a limit above the host's",
+        "said; the nearest is used",
+    ),
+];
+
+#[test]
+fn the_rows_are_tests() {
+    support::faults::rows_are_tests(ROWS, include_str!("faults_host.rs"));
+}
+
+#[test]
+fn the_page_has_every_row() {
+    support::faults::page(ROWS, "the host and its users");
+}
+
 // --- the state
 
 fn state(service: &Service) -> PathBuf {
@@ -72,8 +183,7 @@ fn a_state_that_cannot_be_used_is_said_and_the_keeper_has_another_copy() {
     let row = Row::begin(Server::Sync, Socket::Tcp, "");
     let master = row.service.master();
     for (reason, make) in states() {
-        replace(&state(&row.service), make);
-        let mark = row.kill_runtime();
+        let mark = row.kill_runtime_and(|service| replace(&state(service), make));
         row.service.log.wait(mark, &[reason], SOON);
         assert_eq!(row.service.master(), master, "{reason}");
     }
@@ -93,6 +203,7 @@ fn without_keeper_and_state_the_application_is_found_and_its_sockets_are_taken_o
         let mark = row.kill_both(|service| replace(&state(service), make));
         row.service.log.wait(mark, &[reason], SOON);
         row.service.log.wait(mark, &["processes were found that no record names"], SOON);
+        row.service.log.wait(mark, &["done:"], SOON);
         wait_until_gone(old, &row.service);
         assert_ne!(row.service.master(), old);
     }
@@ -108,7 +219,7 @@ fn wait_until_gone(pid: u32, service: &Service) {
 }
 
 #[test]
-fn the_same_with_unicorn_which_writes_over_its_environment() {
+fn unicorn_which_writes_over_its_environment_is_found_all_the_same() {
     let row = Row::begin(Server::Unicorn, Socket::Unix, "");
     let inode = row.service.inode();
     let old = row.service.master();
@@ -168,6 +279,22 @@ fn start_of(pid: u32) -> u64 {
     stat.rsplit_once(") ").unwrap().1.split(' ').nth(19).unwrap().parse().unwrap()
 }
 
+/// Without keeper and runtime nobody reads what the server writes. The next run does again, or each request that writes would fail.
+#[test]
+fn what_a_server_writes_is_read_again_after_keeper_and_runtime_have_gone() {
+    let service = Service::native(Server::Sync, Socket::Tcp, "");
+    talkative(&service, 1);
+    let mut row = Row::of(service.started());
+    row.nothing_was_lost();
+    let master = row.service.master();
+    let mark = row.kill_both(|_| {});
+    row.service.log.wait(mark, &["goes on under this run"], SOON);
+    let row = Row::of_running(row);
+    row.service.log.wait(mark, &["xxxxxxxxx"], SOON);
+    assert_eq!(row.service.master(), master);
+    row.end();
+}
+
 // --- who asks, and who shouts
 
 /// Hundreds of connections: garbage, half lines, huge lines, and some who ask and never read.
@@ -218,7 +345,7 @@ fn a_flooded_control_socket_keeps_root_from_nothing() {
 }
 
 #[test]
-fn the_user_may_ask_and_a_third_one_may_not() {
+fn a_third_user_may_ask_nothing() {
     let row = Row::begin(Server::Sync, Socket::Tcp, "");
     let third = User::new();
     let script = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))";
@@ -355,7 +482,7 @@ struct Small(PathBuf);
 
 impl Small {
     fn mount(path: &Path) -> Self {
-        run("mount", &["-t", "tmpfs", "-o", "size=8k,mode=0755", "tmpfs", path.to_str().unwrap()]);
+        run("mount", &["-t", "tmpfs", "-o", "size=16k,mode=0755", "tmpfs", path.to_str().unwrap()]);
         Self(path.to_owned())
     }
 
@@ -415,8 +542,16 @@ fn talkative(service: &Service, number: u32) {
 
 /// The one who reads the log.
 fn svlogd(service: &Service) -> u32 {
-    let log = fs::read_to_string(service.directory.join("log/supervise/pid")).unwrap();
-    log.trim().parse().expect("svlogd runs")
+    let until = Instant::now() + SOON;
+    loop {
+        // runsv writes the file anew, which is not done at once.
+        let text = fs::read_to_string(service.directory.join("log/supervise/pid")).unwrap_or_default();
+        if let Ok(pid) = text.trim().parse() {
+            return pid;
+        }
+        assert!(Instant::now() < until, "svlogd does not run");
+        std::thread::yield_now();
+    }
 }
 
 /// svlogd stands still: the pipe fills, and requests go on.
@@ -491,6 +626,7 @@ fn a_log_reader_that_dies_loses_no_request() {
         assert_ne!(pid, last);
         last = pid;
         kill(pid, Signal::KILL);
+        wait_until_gone(pid, &service);
         talkative(&service, number);
         service.switch(number);
         let output = service.runsmith(&["upgrade"]);
@@ -602,18 +738,45 @@ fn what_is_missing_at_an_upgrade_is_said_and_the_old_generation_goes_on() {
         ),
         ("gunicorn-x cannot be run", right.replace("\n  - gunicorn\n", "\n  - gunicorn-x\n")),
         ("gunicorn cannot be run", right.replace(&venv, "/nowhere/venv")),
-        ("has mistakes", format!("{right}\nnonsense: 1\n")),
-        ("has mistakes", right.replace("umask: \"0022\"", "umask: [")),
-        ("has mistakes", "#!/bin/sh\nexec gunicorn\n".to_owned()),
-        ("has mistakes", String::new()),
-        ("has mistakes", "\u{0}\u{1}".to_owned()),
-        ("`layout.run` has changed, which takes `sv down` and `sv up`", right.replace("/run\n", "/run2\n")),
     ];
     for (reason, text) in wrong {
         assert_ne!(text, right, "{reason}");
         row.service.edit_run(|_| text);
         row.upgrade_is_backed_out(reason);
     }
+    row.service.edit_run(|_| right.clone());
+
+    // A run script that cannot be read is said at once to whoever asks, and in the log to whoever used `sv`.
+    let unreadable = [
+        format!("{right}\nnonsense: 1\n"),
+        right.replace("umask: \"0022\"", "umask: ["),
+        "#!/bin/sh\nexec gunicorn\n".to_owned(),
+        String::new(),
+        "\u{0}\u{1}".to_owned(),
+    ];
+    for text in unreadable {
+        let master = row.service.master();
+        row.service.edit_run(|_| text);
+        let output = row.service.runsmith(&["upgrade"]);
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        let mark = row.service.log.mark();
+        row.service.sv("2");
+        let line = row.service.log.wait(mark, &["hand-over FAILED"], SOON);
+        assert!(line.text.contains("has mistakes") && line.text.contains("goes on serving"), "{}", line.text);
+        assert_eq!(row.service.master(), master);
+    }
+    row.service.edit_run(|_| right.clone());
+
+    // A runtime has its run directory until it ends.
+    row.service.edit_run(|text| text.replace("/run\n", "/run2\n"));
+    let mark = row.service.log.mark();
+    row.service.sv("2");
+    let line = row.service.log.wait(mark, &["hand-over FAILED"], SOON);
+    assert!(
+        line.text.contains("`layout.run` has changed, which takes `sv down` and `sv up`"),
+        "{}",
+        line.text
+    );
     row.service.edit_run(|_| right.clone());
 
     // The run script is not there at all.

@@ -3,17 +3,22 @@
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use super::host::{User, kill};
 use super::load::Load;
 use super::service::{Release, Server, Service, Socket};
 use super::{HANDOVER, SOON};
 
+/// Between two looks at what no line of the log tells.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// A service and its clients.
 pub struct Row {
     pub service: Service,
     load: Option<Load>,
     release: u32,
+    begun: Instant,
 }
 
 impl Row {
@@ -25,7 +30,7 @@ impl Row {
     /// Clients for a service that serves already.
     pub fn of(service: Service) -> Self {
         let load = Load::start(&service.address, 4, 1);
-        Self { service, load: Some(load), release: 1 }
+        Self { service, load: Some(load), release: 1, begun: Instant::now() }
     }
 
     /// New clients for a row whose clients have ended.
@@ -65,8 +70,17 @@ impl Row {
 
     /// kill -9 of the runtime; returns once the next run has taken over. Where in the log it begins.
     pub fn kill_runtime(&self) -> usize {
+        self.kill_runtime_and(|_| {})
+    }
+
+    /// The same with `meanwhile` between its last breath and the next run.
+    pub fn kill_runtime_and(&self, meanwhile: impl FnOnce(&Service)) -> usize {
+        use rustix::process::Signal;
         let mark = self.service.log.mark();
-        kill(self.service.runtime(), rustix::process::Signal::KILL);
+        let runtime = self.service.runtime();
+        kill(runtime, Signal::STOP);
+        meanwhile(&self.service);
+        kill(runtime, Signal::KILL);
         self.service.log.wait(mark, &["goes on under this run", "ready:"], SOON);
         mark
     }
@@ -96,9 +110,15 @@ impl Row {
     /// Ends the clients: each has got each answer.
     pub fn nothing_was_lost(&mut self) {
         let Some(load) = self.load.take() else { return };
+        let until = Instant::now() + SOON;
+        while load.seen().answers.is_empty() && Instant::now() < until {
+            self.service.log.next(LOOK);
+        }
         let seen = load.finish();
         assert!(seen.failures.is_empty(), "{:#?}\n{}", seen.failures, self.service.log.text(0));
-        assert!(seen.answers.len() > 50, "only {} requests", seen.answers.len());
+        assert!(!seen.answers.is_empty(), "no request was made");
+        let test = std::thread::current();
+        super::faults::measured(test.name().unwrap_or_default(), &seen, self.begun.elapsed());
     }
 }
 

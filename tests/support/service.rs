@@ -167,7 +167,9 @@ impl Service {
     /// Starts runsv; returns once the service is ready.
     pub fn started(mut self) -> Self {
         self.supervise();
-        self.log.wait(0, &["runsmith: ready:"], START);
+        // The runtime says so of the first generation, too; whoever waits for the next one is not to take it for that.
+        let settled = if self.native { "runsmith: done:" } else { "runsmith: ready:" };
+        self.log.wait(0, &[settled], START);
         self
     }
 

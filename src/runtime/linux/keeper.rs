@@ -349,6 +349,9 @@ impl Keeper {
             last.extend_from_slice(bytes);
             if last.len() > REMEMBERED {
                 last.drain(..last.len() - REMEMBERED);
+                // It begins with a whole line.
+                let begun = last.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+                last.drain(..begun);
             }
         }
     }

@@ -154,8 +154,9 @@ fn hear_signals() {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    for signal in (1..=64).filter(|signal| ignored >> (signal - 1) & 1 == 1) {
-        // Those that cannot be caught cannot be ignored either.
+    // The forbidden ones cannot be ignored, or end a program that makes them by itself whether they are or not (signal(7)).
+    let ignored = (1..=64).filter(|signal| ignored >> (signal - 1) & 1 == 1);
+    for signal in ignored.filter(|signal| !signal_hook::consts::FORBIDDEN.contains(signal)) {
         let _ = signal_hook::flag::register(signal, Arc::default());
     }
 }

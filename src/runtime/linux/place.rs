@@ -158,12 +158,17 @@ impl Place {
         // Nobody but root can have put anything else there meanwhile.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         if let Some(user) = user {
-            std::os::unix::fs::lchown(&path, Some(user), None)?;
+            self.give(name, user)?;
         }
         if kind != SocketType::DGRAM {
             listen(&socket, BACKLOG)?;
         }
         Ok(socket)
+    }
+
+    /// Gives a socket in it to another user, who may then connect.
+    pub fn give(&self, name: &str, user: u32) -> io::Result<()> {
+        std::os::unix::fs::lchown(self.file(name), Some(user), None)
     }
 
     /// Connects to a socket in it.

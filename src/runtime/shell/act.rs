@@ -84,6 +84,9 @@ impl Shell {
         self.outputs.push((generation.0, reader));
         self.update_keeper(false);
 
+        // Its workers tell of themselves as its user.
+        let told = self.place.give("ready", identity.uid);
+        told.map_err(|error| format!("the socket for readiness cannot be given to its user: {error}"))?;
         let probe = self.probe(&service, generation)?;
         let order = self.order(&service, &identity, generation, probe.is_some());
         let inherited: Vec<&Listener> = service
@@ -359,6 +362,13 @@ impl Shell {
         if let Some(live) = self.generations.get(&generation) {
             self.service = Rc::clone(&live.service);
             self.identity = Rc::clone(&live.identity);
+        }
+        let uid = self.identity.uid;
+        if let Err(error) = self.place.give("ready", uid).and_then(|()| self.control.give(&self.place, uid)) {
+            self.log.say(&format!(
+                "the sockets in {} cannot be given to its user: {error}",
+                self.service.layout.run
+            ));
         }
         let wanted: Vec<&str> = self.service.bind.iter().map(|socket| socket.address.as_str()).collect();
         let listeners = std::mem::take(&mut self.listeners);
