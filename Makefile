@@ -28,8 +28,8 @@ bench:
 faults:
 	scripts/setup test
 	rm -rf target/faults
-	RUNSMITH_FAULTS=$(CURDIR)/target/faults $(CARGO) test --locked --test faults -- --test-threads 2 --skip the_page
-	RUNSMITH_FAULTS=$(CURDIR)/target/faults RUNSMITH_BLESS=1 $(CARGO) test --locked --test faults the_page
+	RUNSMITH_FAULTS=$(CURDIR)/target/faults $(CARGO) test --locked --test faults --test faults_host -- --test-threads 2 --skip the_page
+	RUNSMITH_FAULTS=$(CURDIR)/target/faults RUNSMITH_BLESS=1 $(CARGO) test --locked --test faults --test faults_host the_page
 
 # Rewrites what the tests compare with; `git diff` is the review.
 golden:

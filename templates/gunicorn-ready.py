@@ -6,7 +6,7 @@ import stat
 
 
 def _tell(line):
-    """Sends a line to the run script, which checks what it says. Never waits."""
+    """Sends a line to the run script, which checks what it says. Waits for a moment where many workers speak at once."""
     path = os.environ.get("RUNSMITH_READY")
     if not path:
         return
@@ -19,8 +19,9 @@ def _tell(line):
             os.close(fifo)
     elif stat.S_ISSOCK(mode):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagram:
-            datagram.setblocking(False)
-            datagram.sendto(line, path)
+            datagram.settimeout(5)
+            datagram.connect(path)
+            datagram.send(line)
 
 
 def post_worker_init(worker):

@@ -1,5 +1,5 @@
 
-# From here on: how the run script learns what happens in here. It checks what it is told, and nothing waits for it.
+# From here on: how the run script learns what happens in here. It checks what it is told.
 runsmith_tell = lambda do |line|
   path = ENV["RUNSMITH_READY"].to_s
   if path.empty?
@@ -11,7 +11,10 @@ runsmith_tell = lambda do |line|
     datagram = Socket.new(:UNIX, :DGRAM)
     begin
       datagram.connect_nonblock(Socket.sockaddr_un(path))
-      datagram.sendmsg_nonblock(line)
+      # Where many workers speak at once, each waits for a moment.
+      until datagram.sendmsg_nonblock(line, exception: false) == line.bytesize
+        IO.select(nil, [datagram], nil, 5) or raise "it does not listen"
+      end
     ensure
       datagram.close
     end

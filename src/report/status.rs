@@ -140,6 +140,9 @@ pub fn details(entry: &Entry, now: u64, colour: bool) -> String {
     if let Some(last) = &status.last {
         say("last hand-over", format!("to generation {}: {}", last.generation, hand_over(last, now)));
     }
+    if let Some(trouble) = &status.trouble {
+        say("trouble", visible(trouble).into_owned());
+    }
     say(
         "restarts",
         format!("{} that nobody asked for; {} failures in a row", status.restarts, status.failures),

@@ -78,6 +78,9 @@ pub struct Status {
     pub queued: bool,
     /// The last hand-over.
     pub last: Option<LastHandOver>,
+    /// What the runtime cannot do as it should; none if all is well.
+    #[serde(default)]
+    pub trouble: Option<String>,
     /// The runtime's own number.
     pub runtime_pid: u32,
     /// Its version.

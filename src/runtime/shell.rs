@@ -139,6 +139,8 @@ pub fn run(read: Reader, mode: Mode) -> Result<End, String> {
     if mode == Mode::Finish && !is_left_over(&service) {
         return Ok(End::Left);
     }
+    // What is made here is for others to reach where its mode says so, whatever whoever started runsvdir had in mind.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let parent = Parent::look();
     // Orphaned workers come to us, not to process 1, which may take its time to let them go.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))

@@ -126,7 +126,8 @@ pub fn numbers() -> Option<PathBuf> {
     std::env::var_os("RUNSMITH_FAULTS").map(PathBuf::from)
 }
 
-fn measured(name: &str, seen: &Seen, took: Duration) {
+/// Writes a row's numbers down, if they are collected.
+pub fn measured(name: &str, seen: &Seen, took: Duration) {
     let Some(directory) = numbers() else { return };
     let slowest = seen.answers.iter().map(|answer| answer.took).max().unwrap_or_default();
     let line = format!(

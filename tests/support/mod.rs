@@ -14,6 +14,7 @@ pub mod faults;
 pub mod host;
 pub mod load;
 pub mod log;
+pub mod row;
 pub mod service;
 
 use std::time::Duration;

@@ -167,8 +167,31 @@ impl Service {
     /// Starts runsv; returns once the service is ready.
     pub fn started(mut self) -> Self {
         self.supervise();
-        self.log.wait(0, &["runsmith: ready:"], START);
+        // The runtime says so of the first generation, too; whoever waits for the next one is not to take it for that.
+        let settled = if self.native { "runsmith: done:" } else { "runsmith: ready:" };
+        self.log.wait(0, &[settled], START);
         self
+    }
+
+    /// Changes the pillar and renders it again. What runs is not told.
+    pub fn rewrite(&mut self, change: impl FnOnce(String) -> String) {
+        let pillar = change(self.pillar());
+        self.rendered = self.render_text(&pillar);
+    }
+
+    /// Changes the run script as it lies there, whole or not at all.
+    pub fn edit_run(&self, change: impl FnOnce(String) -> String) {
+        let file = self.directory.join("run");
+        let text = change(fs::read_to_string(&file).expect("run"));
+        let new = self.directory.join("run.new");
+        fs::write(&new, text).expect("run.new");
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("chmod");
+        fs::rename(new, file).expect("run");
+    }
+
+    /// A directory that only this service has, and that goes with it.
+    pub fn scratch(&self) -> &Path {
+        self.scratch.path()
     }
 
     /// The pillar as it was given.
@@ -217,6 +240,10 @@ impl Service {
             ),
         };
         pillar.push_str(more);
+        self.render_text(&pillar)
+    }
+
+    fn render_text(&self, pillar: &str) -> String {
         let path = self.scratch.path().join("pillar.yaml");
         fs::write(&path, pillar).expect("the pillar");
         run(env!("CARGO_BIN_EXE_runsmith"), &["render", path.to_str().expect("UTF-8"), "--out", "/"])
@@ -225,7 +252,13 @@ impl Service {
     /// Starts runsv; its output, which is that of the run script and the server, becomes the log.
     pub fn supervise(&mut self) {
         let (reader, writer) = std::io::pipe().expect("a pipe");
-        let child = Command::new("runsv")
+        self.supervise_by(Command::new("runsv"), writer);
+        self.log = Log::follow(reader);
+    }
+
+    /// Starts runsv by a command that becomes it; `writer` is where all output goes.
+    pub fn supervise_by(&mut self, mut runsv: Command, writer: std::io::PipeWriter) {
+        let child = runsv
             .arg(&self.directory)
             // A Ctrl-C at the terminal is for the test, which then ends what it started.
             .process_group(0)
@@ -233,7 +266,6 @@ impl Service {
             .stderr(writer)
             .spawn()
             .expect("runsv is missing; run scripts/setup");
-        self.log = Log::follow(reader);
         self.runsv = Some(child);
         // sv can speak to runsv once runsv reads this FIFO; there is nothing to wait on before that.
         let ok = self.directory.join("supervise/ok");

@@ -53,6 +53,15 @@ impl Control {
         Ok(Self { door, user, peers: vec![], next: 1 })
     }
 
+    /// From now on it is for root and this user.
+    pub fn give(&mut self, place: &Place, user: u32) -> io::Result<()> {
+        if self.user != user {
+            place.give("control", user)?;
+            self.user = user;
+        }
+        Ok(())
+    }
+
     /// What to wait for: the door, then each peer.
     pub fn sources(&self) -> impl Iterator<Item = (Option<Ticket>, BorrowedFd<'_>, PollFlags)> {
         let peers = self.peers.iter().map(|peer| {

@@ -17,7 +17,8 @@ use rustix::net::{SocketFlags, accept_with, listen};
 use serde::{Deserialize, Serialize};
 
 use super::listen::Kept;
-use super::{memory, passing};
+use super::{clock, memory, passing};
+use crate::runtime::event::Moment;
 
 /// The hidden command that is this process.
 pub const COMMAND: &str = "keep";
@@ -74,6 +75,10 @@ struct Output {
     is_open: bool,
 }
 
+/// So long a server waits for a log that takes nothing, in milliseconds, before its lines are dropped instead: whoever reads
+/// a log may fall behind for a moment, but requests do not wait for one who has stopped.
+const PATIENCE: u64 = 1_000;
+
 #[derive(Default)]
 struct Keeper {
     log: Option<OwnedFd>,
@@ -83,6 +88,10 @@ struct Keeper {
     state: Option<String>,
     /// Read, and not yet written: the log has no room.
     unwritten: Vec<u8>,
+    /// Since when the log has taken nothing.
+    stuck: Option<Moment>,
+    /// It has taken nothing for too long: so many lines were dropped since.
+    dropped: Option<u64>,
     connections: Vec<OwnedFd>,
     was_asked: bool,
     is_over: bool,
@@ -131,7 +140,8 @@ enum Source {
 impl Keeper {
     /// Waits for something and does it; false: it is over.
     fn turn(&mut self, door: &OwnedFd) -> io::Result<bool> {
-        if self.is_over && self.unwritten.is_empty() {
+        // A log that takes nothing is not waited for at the end either.
+        if self.is_over && (self.unwritten.is_empty() || self.dropped.is_some()) {
             return Ok(false);
         }
         let ready = self.wait(door)?;
@@ -145,10 +155,13 @@ impl Keeper {
             }
         }
         self.outputs.retain(|output| output.is_open);
+        if self.stuck.is_some_and(|since| clock::now().since(since) >= PATIENCE) {
+            self.dropped.get_or_insert(0);
+        }
         self.write();
         // Nothing is to be held, and nobody is there who could change that.
         let is_idle = self.connections.is_empty() && self.listeners.is_empty() && self.outputs.is_empty();
-        Ok(!(is_idle && self.unwritten.is_empty()))
+        Ok(!(is_idle && (self.unwritten.is_empty() || self.dropped.is_some())))
     }
 
     fn wait(&self, door: &OwnedFd) -> io::Result<Vec<Source>> {
@@ -158,18 +171,24 @@ impl Keeper {
             sources.push(Source::Connection(at));
             fds.push(PollFd::new(connection, PollFlags::IN));
         }
-        if self.unwritten.is_empty() {
+        if self.unwritten.is_empty() || self.dropped.is_some() {
             for (at, output) in self.outputs.iter().enumerate() {
                 sources.push(Source::Output(at));
                 fds.push(PollFd::new(&output.pipe, PollFlags::IN));
             }
-        } else if let Some(log) = &self.log {
-            // The server waits, as it would if it wrote there itself.
+        }
+        let mut limit = None;
+        if !self.unwritten.is_empty()
+            && let Some(log) = &self.log
+        {
+            // The server waits, as it would if it wrote there itself, but not for ever.
             sources.push(Source::Log);
             fds.push(PollFd::new(log, PollFlags::OUT));
+            let until = self.stuck.filter(|_| self.dropped.is_none()).map(|since| since.after(PATIENCE));
+            limit = until.map(clock::until);
         }
         loop {
-            match poll(&mut fds, None) {
+            match poll(&mut fds, limit.as_ref()) {
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
                 Ok(_) => break,
@@ -298,7 +317,11 @@ impl Keeper {
         let whole = std::mem::replace(&mut output.line, rest);
         let generation = output.generation;
         self.remember(generation, &whole);
-        self.unwritten.extend_from_slice(&whole);
+        if let Some(dropped) = &mut self.dropped {
+            *dropped += whole.iter().filter(|byte| **byte == b'\n').count() as u64;
+        } else {
+            self.unwritten.extend_from_slice(&whole);
+        }
     }
 
     /// All that is in the pipes, before it ends.
@@ -326,6 +349,9 @@ impl Keeper {
             last.extend_from_slice(bytes);
             if last.len() > REMEMBERED {
                 last.drain(..last.len() - REMEMBERED);
+                // It begins with a whole line.
+                let begun = last.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+                last.drain(..begun);
             }
         }
     }
@@ -342,12 +368,26 @@ impl Keeper {
             let end =
                 self.unwritten.iter().take(most).rposition(|byte| *byte == b'\n').map_or(most, |end| end + 1);
             match rustix::io::write(log, self.unwritten.get(..end).unwrap_or_default()) {
-                Ok(count) => drop(self.unwritten.drain(..count)),
-                Err(Errno::AGAIN) => return,
+                Ok(count) => {
+                    self.unwritten.drain(..count);
+                    self.stuck = None;
+                    if self.unwritten.is_empty()
+                        && let Some(dropped @ 1..) = self.dropped.take()
+                    {
+                        let line =
+                            format!("runsmith: {dropped} lines of the server found no room in the log\n");
+                        self.unwritten.extend_from_slice(line.as_bytes());
+                    }
+                }
+                Err(Errno::AGAIN) => {
+                    self.stuck.get_or_insert_with(clock::now);
+                    return;
+                }
                 Err(Errno::INTR) => {}
                 // Nobody reads any more, and nobody will until a runtime brings another log.
                 Err(_) => self.unwritten.clear(),
             }
         }
+        (self.stuck, self.dropped) = (None, None);
     }
 }

@@ -9,6 +9,7 @@ use std::io::{self, Read as _, Seek as _};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::Mode;
@@ -119,6 +120,7 @@ fn launch(runtime: &OwnedFd) -> Result<std::convert::Infallible, String> {
     if go.bytes != b"go" {
         return Err("the runtime has gone".to_owned());
     }
+    hear_signals();
     rustix::stdio::dup2_stdin(&null).map_err(|error| format!("standard input cannot be set: {error}"))?;
     drop(null);
     umask(Mode::from_raw_mode(order.umask));
@@ -144,6 +146,19 @@ fn launch(runtime: &OwnedFd) -> Result<std::convert::Infallible, String> {
     }
     let error = command.exec();
     Err(format!("{program} cannot be run: {error}"))
+}
+
+/// What whoever started runsvdir had ignored is not ignored by the server: a caught signal is the default one in a program
+/// that is run (execve(2)), an ignored one stays so.
+fn hear_signals() {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    // The forbidden ones cannot be ignored, or end a program that makes them by itself whether they are or not (signal(7)).
+    let ignored = (1..=64).filter(|signal| ignored >> (signal - 1) & 1 == 1);
+    for signal in ignored.filter(|signal| !signal_hook::consts::FORBIDDEN.contains(signal)) {
+        let _ = signal_hook::flag::register(signal, Arc::default());
+    }
 }
 
 /// Gives up root for good: groups first, because they cannot be set afterwards.

@@ -2,19 +2,19 @@
 
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chownat, fstat, openat};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fstat, openat};
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_reuseaddr, socket_acceptconn};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
-use rustix::process::{PidfdGetfdFlags, pidfd_getfd, umask};
+use rustix::process::{PidfdGetfdFlags, geteuid, pidfd_getfd, umask};
 use serde::{Deserialize, Serialize};
 
 use super::listen_as;
@@ -101,31 +101,78 @@ fn unix(
     identity: &Identity,
     backlog: i32,
 ) -> Result<(OwnedFd, (u64, u64)), String> {
-    let mode = socket.mode.as_deref().and_then(|mode| u32::from_str_radix(mode, 8).ok()).unwrap_or(MODE);
-    let directory = Path::new(path).parent().unwrap_or(Path::new("/"));
+    let mode = mode_of(socket);
     // Where the application's user can write, a path is what that user makes of it, so root does not go there.
-    let (fd, node) = if !identity.switch || trusted(directory).is_ok() {
-        bind_here(path, mode, backlog)?
-    } else {
-        listen_as::ask(path, mode, backlog, identity)?
-    };
+    let here = is_ours(path, identity);
+    let (fd, node) =
+        if here { bind_here(path, mode, backlog)? } else { listen_as::ask(path, mode, backlog, identity)? };
     if identity.switch {
         let (user, group) = listen_as::owner(socket, identity)?;
-        own(path, node, user, group).map_err(|reason| format!("its owner cannot be set: {reason}"))?;
+        let maker = if here { geteuid().as_raw() } else { identity.uid };
+        let file = file_of(path, node).map_err(|reason| format!("its owner cannot be set: {reason}"))?;
+        // A path can have been turned to somebody else's socket before its node was looked up.
+        if file.1.st_uid != maker {
+            return Err("somebody has put something else there meanwhile".to_owned());
+        }
+        give(&file, user, group).map_err(|error| format!("its owner cannot be set: {error}"))?;
     }
     Ok((fd, node))
 }
 
-/// Gives the socket's file to somebody; that very file, whatever its name leads to by now.
-fn own(path: &str, node: (u64, u64), user: u32, group: u32) -> Result<(), String> {
+/// Whether nobody but root can have changed where a path leads.
+fn is_ours(path: &str, identity: &Identity) -> bool {
+    let directory = Path::new(path).parent().unwrap_or(Path::new("/"));
+    !identity.switch || trusted(directory).is_ok()
+}
+
+/// The socket's file, and what it is; that very file, whatever its name leads to by now.
+fn file_of(path: &str, node: (u64, u64)) -> Result<(OwnedFd, Stat), String> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = openat(CWD, path, flags, Mode::empty()).map_err(|error| error.to_string())?;
     let found = fstat(&file).map_err(|error| error.to_string())?;
     if FileType::from_raw_mode(found.st_mode) != FileType::Socket || (found.st_dev, found.st_ino) != node {
         return Err("somebody has put something else there meanwhile".to_owned());
     }
+    Ok((file, found))
+}
+
+fn give((file, found): &(OwnedFd, Stat), user: u32, group: u32) -> io::Result<bool> {
+    if (found.st_uid, found.st_gid) == (user, group) {
+        return Ok(false);
+    }
     let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
-    chownat(&file, "", Some(user), Some(group), AtFlags::EMPTY_PATH).map_err(|error| error.to_string())
+    chownat(file, "", Some(user), Some(group), AtFlags::EMPTY_PATH)?;
+    Ok(true)
+}
+
+/// Gives a socket that goes on listening what the pillar says of it now: backlog, mode and owner. Whether mode or owner
+/// were other ones. The error is the end of a sentence that begins with the address.
+pub fn adjust(listener: &Listener, socket: &Socket, identity: &Identity) -> Result<bool, String> {
+    let failed = |error: io::Error| format!("cannot be given mode and owner as the pillar has them: {error}");
+    listen(listener, i32::try_from(socket.backlog).unwrap_or(i32::MAX))
+        .map_err(|error| failed(error.into()))?;
+    let (Some(path), Some(node)) = (socket.unix_path(), listener.kept.node) else { return Ok(false) };
+    let file = file_of(path, node).map_err(|reason| failed(io::Error::other(reason)))?;
+    // Root's own socket in a directory of somebody else's is not what was made there.
+    if file.1.st_uid == 0 && identity.switch && !is_ours(path, identity) {
+        return Err(failed(io::Error::other("it is root's")));
+    }
+    let mode = mode_of(socket);
+    let is_other = file.1.st_mode & 0o7777 != mode;
+    if is_other {
+        // The descriptor's own name leads to the file itself, by no path that could have been changed.
+        let name = format!("/proc/self/fd/{}", file.0.as_raw_fd());
+        fs::set_permissions(name, fs::Permissions::from_mode(mode)).map_err(failed)?;
+    }
+    if !identity.switch {
+        return Ok(is_other);
+    }
+    let (user, group) = listen_as::owner(socket, identity)?;
+    Ok(give(&file, user, group).map_err(failed)? || is_other)
+}
+
+fn mode_of(socket: &Socket) -> u32 {
+    socket.mode.as_deref().and_then(|mode| u32::from_str_radix(mode, 8).ok()).unwrap_or(MODE)
 }
 
 /// Opens a Unix socket as whoever this process is. What a dead server has left there is taken away; nothing else is.
@@ -162,8 +209,8 @@ pub fn bind_here(path: &str, mode: u32, backlog: i32) -> Result<(OwnedFd, (u64, 
         Errno::NOENT => "its directory is not there".to_owned(),
         error => error.to_string(),
     })?;
-    let found = fs::symlink_metadata(path).map_err(|error| error.to_string())?;
-    Ok((socket, (found.dev(), found.ino())))
+    let node = node_at(path).ok_or("somebody has put something else there meanwhile")?;
+    Ok((socket, node))
 }
 
 impl Kept {
@@ -176,9 +223,10 @@ impl Kept {
 }
 
 impl Listener {
-    /// Whether the socket is what it is known as, and listens.
+    /// Whether the socket is what it is known as, and listens. Who has kept it knows what a host's name meant.
     pub fn is_true(&self) -> bool {
-        listens(&self.fd) && self.fd.try_clone().is_ok_and(|fd| names(fd).contains(&self.kept.address))
+        let is_name = matches!(Address::parse(&self.kept.address), Ok(Address::Host(host, _)) if host.parse::<IpAddr>().is_err());
+        listens(&self.fd) && (is_name || is_at(&self.fd, &self.kept.address))
     }
 
     /// Takes a Unix socket's file away, if it is still this one's.
@@ -187,8 +235,7 @@ impl Listener {
         if !self.kept.is_in_place() {
             return;
         }
-        let directory = Path::new(path).parent().unwrap_or(Path::new("/"));
-        if !identity.switch || trusted(directory).is_ok() {
+        if is_ours(path, identity) {
             let _ = fs::remove_file(path);
         } else {
             listen_as::unlink(path, identity);
@@ -200,20 +247,23 @@ fn listens(fd: &OwnedFd) -> bool {
     socket_acceptconn(fd).unwrap_or(false)
 }
 
-/// The ways a pillar may have written where this socket listens.
-fn names(fd: OwnedFd) -> Vec<String> {
+/// Whether a socket is bound to an address, however the pillar writes it.
+fn is_at(fd: &OwnedFd, address: &str) -> bool {
+    let (Ok(fd), Ok(address)) = (fd.try_clone(), Address::parse(address)) else { return false };
     let listener = TcpListener::from(fd);
-    if let Ok(address) = listener.local_addr() {
-        let mut names = vec![address.to_string()];
-        if address.ip().is_loopback() {
-            names.push(format!("localhost:{}", address.port()));
+    let bound = listener.local_addr();
+    match (address, bound) {
+        (Address::V6(host, port), Ok(bound)) => bound == SocketAddr::from((host, port)),
+        (Address::Host(host, port), Ok(bound)) => {
+            bound.port() == port
+                && (host, port).to_socket_addrs().is_ok_and(|mut found| found.any(|one| one == bound))
         }
-        return names;
+        (Address::Unix(path), Err(_)) => {
+            let bound = UnixListener::from(OwnedFd::from(listener)).local_addr();
+            bound.is_ok_and(|bound| bound.as_pathname() == Some(Path::new(&path)))
+        }
+        (Address::V6(..) | Address::Host(..), Err(_)) | (Address::Unix(_), Ok(_)) => false,
     }
-    let listener = UnixListener::from(OwnedFd::from(listener));
-    let address = listener.local_addr().ok();
-    let path = address.as_ref().and_then(|address| address.as_pathname()).and_then(Path::to_str);
-    path.map(|path| format!("unix:{path}")).into_iter().collect()
 }
 
 /// Takes the sockets that are wanted out of a living process of the service (pidfd_getfd(2)): what is left to do when the
@@ -225,11 +275,18 @@ pub fn recover(process: &Process, wanted: &[Kept]) -> Vec<Listener> {
         if !listens(&fd) {
             continue;
         }
-        let names = fd.try_clone().map(names).unwrap_or_default();
-        let kept = wanted.iter().find(|kept| names.contains(&kept.address));
-        if let Some(kept) = kept.filter(|kept| !found.iter().any(|one| one.kept.address == kept.address)) {
-            found.push(Listener { kept: kept.clone(), fd });
+        let missing = |kept: &&Kept| !found.iter().any(|one| one.kept.address == kept.address);
+        let kept = wanted.iter().filter(missing).find(|kept| is_at(&fd, &kept.address));
+        if let Some(kept) = kept {
+            let node = kept.node.or_else(|| node_at(kept.address.strip_prefix("unix:")?));
+            found.push(Listener { kept: Kept { address: kept.address.clone(), node }, fd });
         }
     }
     found
+}
+
+/// Device and inode of the socket's file that a path leads to.
+fn node_at(path: &str) -> Option<(u64, u64)> {
+    let found = fs::symlink_metadata(path).ok().filter(|found| found.file_type().is_socket())?;
+    Some((found.dev(), found.ino()))
 }

@@ -17,6 +17,7 @@ pub mod listen;
 pub mod listen_as;
 pub mod log;
 pub mod memory;
+pub mod output;
 pub mod passing;
 pub mod place;
 pub mod process;

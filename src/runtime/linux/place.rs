@@ -37,8 +37,7 @@ impl Place {
     /// Makes the directory if need be, and proves it. The error is the end of a sentence.
     pub fn open(path: &str) -> Result<Self, String> {
         let shown = Path::new(path);
-        let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(shown);
-        made.map_err(|error| format!("the run directory {path} cannot be made: {error}"))?;
+        make(shown).map_err(|reason| format!("the run directory {path} cannot be used: {reason}"))?;
         trusted(shown).map_err(|reason| format!("the run directory {path} cannot be used: {reason}"))?;
         Ok(Self { path: shown.to_owned(), _lock: None })
     }
@@ -159,12 +158,17 @@ impl Place {
         // Nobody but root can have put anything else there meanwhile.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         if let Some(user) = user {
-            std::os::unix::fs::lchown(&path, Some(user), None)?;
+            self.give(name, user)?;
         }
         if kind != SocketType::DGRAM {
             listen(&socket, BACKLOG)?;
         }
         Ok(socket)
+    }
+
+    /// Gives a socket in it to another user, who may then connect.
+    pub fn give(&self, name: &str, user: u32) -> io::Result<()> {
+        std::os::unix::fs::lchown(self.file(name), Some(user), None)
     }
 
     /// Connects to a socket in it.
@@ -181,12 +185,33 @@ fn await_end(process: &Process, limit: Duration) {
     let _ = poll(&mut [PollFd::new(&process.as_fd(), PollFlags::IN)], Some(&limit));
 }
 
+/// Makes a directory and what leads to it. Nothing is made where somebody else could have it made elsewhere: each step is
+/// proven before the next one is taken from there.
+fn make(directory: &Path) -> Result<(), String> {
+    if fs::symlink_metadata(directory).is_ok() {
+        return Ok(());
+    }
+    let above = directory.parent().ok_or("it is no path")?;
+    make(above)?;
+    proven(above, false)?;
+    match fs::DirBuilder::new().mode(0o755).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(format!("{} cannot be made: {error}", directory.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether only root, or whoever this runtime is, can have changed what is in this directory and what leads there.
 ///
 /// A directory with the sticky bit on the way is fine: others cannot rename what root has in it.
 pub fn trusted(directory: &Path) -> Result<(), String> {
+    proven(directory, true)
+}
+
+/// `last`: others may not even add something to the directory itself.
+fn proven(directory: &Path, mut last: bool) -> Result<(), String> {
     let me = rustix::process::geteuid().as_raw();
-    let mut last = true;
     for step in directory.ancestors() {
         let found = fs::symlink_metadata(step).map_err(|error| format!("{}: {error}", step.display()))?;
         if found.is_symlink() {
@@ -195,7 +220,7 @@ pub fn trusted(directory: &Path) -> Result<(), String> {
             if found.uid() != 0 {
                 return Err(format!("{} is a link that somebody other than root has made", step.display()));
             }
-            trusted(&target)?;
+            proven(&target, last)?;
         } else if !found.is_dir() {
             return Err(format!("{} is no directory", step.display()));
         } else if found.uid() != 0 && found.uid() != me {

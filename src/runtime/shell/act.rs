@@ -84,6 +84,9 @@ impl Shell {
         self.outputs.push((generation.0, reader));
         self.update_keeper(false);
 
+        // Its workers tell of themselves as its user.
+        let told = self.place.give("ready", identity.uid);
+        told.map_err(|error| format!("the socket for readiness cannot be given to its user: {error}"))?;
         let probe = self.probe(&service, generation)?;
         let order = self.order(&service, &identity, generation, probe.is_some());
         let inherited: Vec<&Listener> = service
@@ -151,10 +154,15 @@ impl Shell {
         }
         let mut opened = vec![];
         for socket in &service.bind {
-            let known =
-                self.listeners.iter().any(|one| one.kept.address == socket.address && one.kept.is_in_place());
-            if known {
+            let known = self.listeners.iter().rev().find(|one| one.kept.address == socket.address);
+            if known.is_some_and(|one| one.kept.is_in_place()) {
                 continue;
+            }
+            if known.is_some() {
+                self.log.say(&format!(
+                    "the file of {} is not the one that was made: it is opened anew",
+                    socket.address
+                ));
             }
             let listener = listen::open(socket, identity)
                 .map_err(|reason| format!("{} cannot be listened on: {reason}", socket.address))?;
@@ -355,6 +363,13 @@ impl Shell {
             self.service = Rc::clone(&live.service);
             self.identity = Rc::clone(&live.identity);
         }
+        let uid = self.identity.uid;
+        if let Err(error) = self.place.give("ready", uid).and_then(|()| self.control.give(&self.place, uid)) {
+            self.log.say(&format!(
+                "the sockets in {} cannot be given to its user: {error}",
+                self.service.layout.run
+            ));
+        }
         let wanted: Vec<&str> = self.service.bind.iter().map(|socket| socket.address.as_str()).collect();
         let listeners = std::mem::take(&mut self.listeners);
         let mut seen: Vec<String> = vec![];
@@ -371,6 +386,15 @@ impl Shell {
             }
         }
         kept.reverse();
+        for listener in &kept {
+            let socket = self.service.bind.iter().find(|socket| socket.address == listener.kept.address);
+            let Some(socket) = socket else { continue };
+            match listen::adjust(listener, socket, &self.identity) {
+                Ok(false) => {}
+                Ok(true) => self.log.say(&format!("{} has another mode or owner now", socket.address)),
+                Err(reason) => self.log.say(&format!("{} {reason}", socket.address)),
+            }
+        }
         self.listeners = kept;
         self.update_keeper(false);
     }

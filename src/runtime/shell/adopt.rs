@@ -9,6 +9,7 @@ use crate::runtime::event::{Ask, Generation};
 use crate::runtime::linux::clock;
 use crate::runtime::linux::keeping::{Given, Keeping};
 use crate::runtime::linux::listen::{self, Kept};
+use crate::runtime::linux::output;
 use crate::runtime::linux::process::{self, Process, Stat};
 use crate::runtime::linux::runsv::{Wanted, wanted};
 use crate::runtime::machine::{Machine, Remains};
@@ -30,6 +31,7 @@ impl Shell {
         self.take_successors();
         self.take_listeners(given, state.as_ref());
         let strays = self.take_strays(state.as_ref());
+        self.take_outputs();
         self.update_keeper(true);
 
         let mut record = state.map(|state| state.machine).unwrap_or_default();
@@ -109,13 +111,26 @@ impl Shell {
 
     fn take_generations(&mut self, state: Option<&State>) {
         let all = process::all();
+        let kept = state.map(|state| state.listeners.as_slice()).unwrap_or_default();
         for life in state.map(|state| state.generations.as_slice()).unwrap_or_default() {
             let (pid, start) = life.master;
             // root's processes are nobody's generation, whatever a record says.
             if self.identity.switch && life.uid == 0 {
                 continue;
             }
-            let master = Process::proven(pid, start, Some(life.uid));
+            let mut master = Process::proven(pid, start, Some(life.uid));
+            if life.uid != self.identity.uid
+                && let Some(process) = &master
+                && !process::has_variable(pid, "RUNSMITH_SERVICE", &self.service.application)
+                && listen::recover(process, kept).is_empty()
+            {
+                // The service may have had another user; then its process has its name or its sockets.
+                self.log.say(&format!(
+                    "process {pid}, which the record names as {}, is not this service's",
+                    life.generation
+                ));
+                master = None;
+            }
             let mut live = Live::new(life.clone(), &self.service, &self.identity, master);
             live.has_loaded = life.workers.0 > 0;
             live.is_ready = true;
@@ -159,6 +174,18 @@ impl Shell {
                         .say(&format!("{} was taken out of process {}", listener.kept.address, holder.pid));
                 }
                 self.listeners.extend(found);
+            }
+        }
+    }
+
+    /// What generations say, where no keeper has it.
+    fn take_outputs(&mut self) {
+        for (generation, live) in &self.generations {
+            let holder = live.master.as_ref().or(live.members.first());
+            let known = self.outputs.iter().any(|(one, _)| *one == generation.0);
+            let Some(pipe) = holder.filter(|_| !known).and_then(output::recover) else { continue };
+            if !self.outputs.iter().any(|(_, one)| output::is_same(one, &pipe)) {
+                self.outputs.push((generation.0, pipe));
             }
         }
     }

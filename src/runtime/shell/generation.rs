@@ -90,10 +90,11 @@ impl Live {
 
     /// Its processes but for the master, as they are now. `others`: masters of other generations in the same session.
     pub(super) fn look(&mut self, all: &HashMap<u32, Stat>, others: &[u32]) {
-        let master = self.life.master.0;
+        // Where there is no master of it, whoever leads the session is one of the others.
+        let master = self.master.as_ref().map(|master| master.pid);
         let mut members = vec![];
         for (pid, stat) in all {
-            if *pid == master || stat.session != self.life.session || others.contains(pid) {
+            if Some(*pid) == master || stat.session != self.life.session || others.contains(pid) {
                 continue;
             }
             // Whoever has another generation's master above it belongs there.

@@ -53,6 +53,7 @@ impl Shell {
             },
             queued: machine.is_queued(),
             last: self.last.clone(),
+            trouble: self.trouble.clone(),
             runtime_pid: std::process::id(),
             runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
             keeper_pid: self.keeper.as_ref().map_or(0, |keeper| keeper.pid),
@@ -79,6 +80,9 @@ impl Status {
                 "status: generation {} {what}: {master}, {workers} ready, {}",
                 one.generation, one.release
             ));
+        }
+        if let Some(trouble) = &self.trouble {
+            lines.push(format!("status: {trouble}"));
         }
         if let Some(last) = &self.last {
             let outcome =

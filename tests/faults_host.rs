@@ -1,0 +1,861 @@
+//! The host goes wrong: state, disks, logs, addresses, users, files. Real servers under load; no request is lost.
+
+#![allow(clippy::disallowed_methods, reason = "a test may look and tell")]
+
+mod support;
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use support::host::{Process, User, kill, run};
+use support::load::Address;
+use support::row::{Python, Row, said};
+use support::service::{Release, Server, Service, Socket};
+use support::{HANDOVER, SOON, START};
+
+/// Name of the test, what is done, what is promised.
+const ROWS: &[(&str, &str, &str)] = &[
+    (
+        "a_state_that_cannot_be_used_is_said_and_the_keeper_has_another_copy",
+        "the state is broken, half, empty, a directory, a FIFO, a link, 8 GiB long, of another boot, of a newer format, of another service; kill -9 of the runtime after each",
+        "said in the log; same master, from the keeper's copy; none lost",
+    ),
+    (
+        "without_keeper_and_state_the_application_is_found_and_its_sockets_are_taken_out_of_it",
+        "the same with kill -9 of the keeper as well",
+        "the application is found by its environment, its sockets are taken out of it, and it is replaced; none lost",
+    ),
+    (
+        "unicorn_which_writes_over_its_environment_is_found_all_the_same",
+        "the same with unicorn, and no state at all",
+        "its sockets are taken out of it; same inode; none lost",
+    ),
+    (
+        "a_state_that_names_foreign_processes_has_them_signalled_by_nobody",
+        "the state names root's processes, another user's, process 1, the right number with a wrong start",
+        "nobody's process is signalled; none lost",
+    ),
+    (
+        "what_a_server_writes_is_read_again_after_keeper_and_runtime_have_gone",
+        "kill -9 of runtime and keeper while each request writes to the log",
+        "the next run takes the pipe out of the server; no request fails from then on",
+    ),
+    (
+        "a_flooded_control_socket_keeps_root_from_nothing",
+        "the application's user floods the control socket: 400 connections, garbage, half and huge lines, and who never reads",
+        "root's `status` and `upgrade` succeed; none lost",
+    ),
+    (
+        "a_third_user_may_ask_nothing",
+        "a third user asks for `status` and `upgrade`",
+        "refused; nothing happens",
+    ),
+    (
+        "forged_claims_make_nothing_ready_and_a_flood_of_them_stops_nothing",
+        "the application's user floods the readiness socket with forged claims while a generation loads",
+        "nothing is ready before it is; then the hand-over succeeds; none lost",
+    ),
+    ("forty_workers_that_get_ready_at_once_are_all_heard", "40 workers get ready at once", "all are heard"),
+    (
+        "a_run_directory_that_somebody_else_can_change_is_refused",
+        "the run directory is the user's, anybody's, a link, a file",
+        "refused and said; starts by itself once it is mended",
+    ),
+    (
+        "a_run_directory_below_one_of_the_users_is_not_made",
+        "the run directory lies below a directory of the user's",
+        "nothing is made there",
+    ),
+    (
+        "a_full_disk_for_the_state_costs_nothing",
+        "the disk of the run directory is full",
+        "said in log and status; upgrades and kill -9 of the runtime as ever; none lost",
+    ),
+    (
+        "a_log_reader_that_stands_still_stops_no_request",
+        "svlogd is stopped (SIGSTOP), and each request writes 3,000 bytes",
+        "requests and an upgrade go on, lines are dropped and counted; none lost",
+    ),
+    (
+        "a_log_that_nobody_reads_stops_nothing",
+        "nobody has the log's reading end",
+        "requests and upgrades go on; none lost",
+    ),
+    ("a_log_reader_that_dies_loses_no_request", "kill -9 of svlogd, three times", "none lost"),
+    (
+        "a_port_that_another_process_has_is_said_and_taken_once_it_is_free",
+        "the port is another process's",
+        "said; taken once it is free",
+    ),
+    (
+        "what_is_in_a_unix_sockets_place_is_said_and_left_alone",
+        "in the socket's place: a file, a directory, a link, a living foreign socket; a dead one",
+        "said and left alone; the dead one is taken over",
+    ),
+    (
+        "a_sockets_file_that_is_deleted_is_made_anew_by_the_next_upgrade",
+        "the socket's file is deleted while it serves",
+        "the next upgrade opens it anew and says so",
+    ),
+    (
+        "what_is_missing_at_an_upgrade_is_said_and_the_old_generation_goes_on",
+        "at an upgrade: no such user, group, command, virtualenv, release, secret; a broken run script, or none",
+        "backed out with the reason; same master; none lost",
+    ),
+    (
+        "what_is_missing_at_the_start_is_said",
+        "at the start: no such user, group, release, command",
+        "said; starts once it is mended",
+    ),
+    (
+        "limits_that_cannot_be_reached_are_said_and_the_nearest_are_used",
+        "a limit above the host's",
+        "said; the nearest is used",
+    ),
+];
+
+#[test]
+fn the_rows_are_tests() {
+    support::faults::rows_are_tests(ROWS, include_str!("faults_host.rs"));
+}
+
+#[test]
+fn the_page_has_every_row() {
+    support::faults::page(ROWS, "the host and its users");
+}
+
+// --- the state
+
+fn state(service: &Service) -> PathBuf {
+    service.run_directory().join("state.json")
+}
+
+/// Puts something else in the state's place.
+fn replace(path: &Path, with: impl FnOnce(&Path, &str)) {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let _ = fs::remove_file(path).or_else(|_| fs::remove_dir(path));
+    with(path, &text);
+}
+
+/// What can be in the state's place, and what the log says of it.
+fn states() -> Vec<(&'static str, fn(&Path, &str))> {
+    vec![
+        ("cannot be read", |path, _| fs::write(path, "{\"format\": 1, ]").unwrap()),
+        ("cannot be read", |path, text| fs::write(path, &text[..text.len() / 2]).unwrap()),
+        ("cannot be read", |path, _| fs::write(path, "").unwrap()),
+        ("stream did not contain valid UTF-8", |path, _| fs::write(path, [0xff; 4096]).unwrap()),
+        ("it is no file", |path, _| fs::create_dir(path).unwrap()),
+        ("it is no file", |path, _| drop(run("mkfifo", &[path.to_str().unwrap()]))),
+        ("cannot be read", |path, text| {
+            fs::write(path, text).unwrap();
+            fs::File::options().write(true).open(path).unwrap().set_len(1 << 33).unwrap();
+        }),
+        ("symbolic link", |path, _| symlink("/etc/passwd", path).unwrap()),
+        ("the machine was started anew since", |path, text| {
+            let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+            let changed = text.replace(boot.trim(), "00000000-0000-0000-0000-000000000000");
+            assert_ne!(changed, text);
+            fs::write(path, changed).unwrap();
+        }),
+        ("its format is 99, and this runtime reads 1", |path, text| {
+            fs::write(path, text.replace("\"format\":1", "\"format\":99")).unwrap();
+        }),
+        ("it is of \"another\"", |path, text| {
+            let state: serde_json::Value = serde_json::from_str(text).unwrap();
+            let name = state["application"].as_str().unwrap();
+            fs::write(
+                path,
+                text.replace(&format!("\"application\":\"{name}\""), "\"application\":\"another\""),
+            )
+            .unwrap();
+        }),
+    ]
+}
+
+#[test]
+fn a_state_that_cannot_be_used_is_said_and_the_keeper_has_another_copy() {
+    let row = Row::begin(Server::Sync, Socket::Tcp, "");
+    let master = row.service.master();
+    for (reason, make) in states() {
+        let mark = row.kill_runtime_and(|service| replace(&state(service), make));
+        row.service.log.wait(mark, &[reason], SOON);
+        assert_eq!(row.service.master(), master, "{reason}");
+    }
+    row.end();
+}
+
+/// Neither keeper nor state: the application is known by its environment, and its sockets are taken out of it.
+#[test]
+fn without_keeper_and_state_the_application_is_found_and_its_sockets_are_taken_out_of_it() {
+    let row = Row::begin(Server::Sync, Socket::Tcp, "");
+    for (number, (reason, make)) in states().into_iter().enumerate() {
+        // Half of them, so that it does not take for ever; the other test has the others.
+        if number % 3 != 0 {
+            continue;
+        }
+        let old = row.service.master();
+        let mark = row.kill_both(|service| replace(&state(service), make));
+        row.service.log.wait(mark, &[reason], SOON);
+        row.service.log.wait(mark, &["processes were found that no record names"], SOON);
+        row.service.log.wait(mark, &["done:"], SOON);
+        wait_until_gone(old, &row.service);
+        assert_ne!(row.service.master(), old);
+    }
+    row.end();
+}
+
+fn wait_until_gone(pid: u32, service: &Service) {
+    let until = Instant::now() + SOON;
+    while support::host::lives(pid) {
+        assert!(Instant::now() < until, "{pid} lives on; the log:\n{}", service.log.text(0));
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn unicorn_which_writes_over_its_environment_is_found_all_the_same() {
+    let row = Row::begin(Server::Unicorn, Socket::Unix, "");
+    let inode = row.service.inode();
+    let old = row.service.master();
+    let mark = row.kill_both(|service| fs::remove_file(state(service)).unwrap());
+    wait_until_gone(old, &row.service);
+    assert_eq!(row.service.inode(), inode, "{}", row.service.log.text(mark));
+    row.end();
+}
+
+/// With a state that names processes which are not the service's, nobody is signalled who is not.
+#[test]
+fn a_state_that_names_foreign_processes_has_them_signalled_by_nobody() {
+    let row = Row::begin(Server::Sync, Socket::Unix, "");
+    let other = User::new();
+    let scratch = row.service.scratch().to_owned();
+    let mut root = row.service.foreign(None, &scratch.join("1.pid"));
+    let mut others = row.service.foreign(Some(&other), &scratch.join("2.pid"));
+    let pid = |name: &str| -> u32 {
+        fs::read_to_string(scratch.join(name)).unwrap().trim().parse().expect("a pid")
+    };
+    let uid = row.service.user.uid;
+    // Whose process, its start (none: a wrong one), and whose the state says it is.
+    let cases = [
+        (pid("1.pid"), true, uid),
+        (pid("1.pid"), true, 0),
+        (pid("2.pid"), true, uid),
+        (pid("2.pid"), true, other.uid),
+        (0, false, uid),
+        (1, true, 0),
+        (u32::MAX, false, uid),
+    ];
+    for (foreign, right_start, says) in cases {
+        let master = row.service.master();
+        row.kill_both(|service| {
+            replace(&state(service), |path, text| {
+                let mut state: serde_json::Value = serde_json::from_str(text).unwrap();
+                let life = &mut state["generations"][0];
+                let foreign = if foreign == 0 { master } else { foreign };
+                let start = if right_start { start_of(foreign) } else { 1 };
+                life["master"] = serde_json::json!([foreign, start]);
+                life["session"] = serde_json::json!(foreign);
+                life["uid"] = serde_json::json!(says);
+                fs::write(path, state.to_string()).unwrap();
+            });
+        });
+        wait_until_gone(master, &row.service);
+        root.assert_untouched();
+        others.assert_untouched();
+    }
+    row.end();
+    root.assert_untouched();
+    others.assert_untouched();
+}
+
+fn start_of(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.split(' ').nth(19).unwrap().parse().unwrap()
+}
+
+/// Without keeper and runtime nobody reads what the server writes. The next run does again, or each request that writes would fail.
+#[test]
+fn what_a_server_writes_is_read_again_after_keeper_and_runtime_have_gone() {
+    let service = Service::native(Server::Sync, Socket::Tcp, "");
+    talkative(&service, 1);
+    let mut row = Row::of(service.started());
+    row.nothing_was_lost();
+    let master = row.service.master();
+    let mark = row.kill_both(|_| {});
+    row.service.log.wait(mark, &["goes on under this run"], SOON);
+    let row = Row::of_running(row);
+    row.service.log.wait(mark, &["xxxxxxxxx"], SOON);
+    assert_eq!(row.service.master(), master);
+    row.end();
+}
+
+// --- who asks, and who shouts
+
+/// Hundreds of connections: garbage, half lines, huge lines, and some who ask and never read.
+const CONTROL_FLOOD: &str = r#"
+import os, socket, sys
+path, kinds = sys.argv[1], [b"garbage\n", b'{"ask":"sta', b"x" * 100000, b'{"ask":"status"}\n' * 9, b"", b"\0\xff\n"]
+held, number = [], 0
+while True:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.setblocking(False)
+    try:
+        connection.connect(path)
+        connection.send(kinds[number % len(kinds)])
+        held.append(connection)
+    except OSError:
+        pass
+    number += 1
+    if len(held) > 400:
+        held.pop(0).close()
+    if number % 100 == 0:
+        os.write(1, b".")
+"#;
+
+#[test]
+fn a_flooded_control_socket_keeps_root_from_nothing() {
+    let mut row = Row::begin(Server::Sync, Socket::Tcp, "");
+    let control = row.service.run_directory().join("control");
+    let control = control.to_str().unwrap();
+    let mut flood = Python::run(&row.service.user, CONTROL_FLOOD, &[control]);
+    flood.wait_for_bytes(5);
+    for _ in 0..20 {
+        let begun = Instant::now();
+        let output = row.service.runsmith(&["status"]);
+        assert!(output.status.success(), "{}", said(&output));
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    }
+    // No `Row::upgrade`: the flood is the user's as well, and not the service's.
+    row.service.release(2, Release::Good);
+    row.service.switch(2);
+    let output = row.service.runsmith(&["upgrade"]);
+    assert!(output.status.success(), "{}", said(&output));
+    flood.wait_for_bytes(5);
+    drop(flood);
+    let fds = support::row::names(Path::new(&format!("/proc/{}/fd", row.service.runtime())));
+    assert!(fds.len() < 40, "{fds:?}");
+    row.nothing_was_lost();
+    row.service.down();
+}
+
+#[test]
+fn a_third_user_may_ask_nothing() {
+    let row = Row::begin(Server::Sync, Socket::Tcp, "");
+    let third = User::new();
+    let script = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))";
+    let directory = row.service.directory.display().to_string();
+    let ask = |user: &User, what: &str| {
+        Python::output(user, script, &[env!("CARGO_BIN_EXE_runsmith"), what, &directory])
+    };
+    let master = row.service.master();
+    for what in ["status", "upgrade"] {
+        let output = ask(&third, what);
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        assert!(said(&output).contains("only root and the application's user may"), "{}", said(&output));
+    }
+    assert_eq!(row.service.master(), master);
+    for what in ["status", "upgrade"] {
+        let output = ask(&row.service.user, what);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    }
+    assert_ne!(row.service.master(), master);
+    drop(row);
+}
+
+/// Claims for every master that there is, by a process that is no worker.
+const READINESS_FLOOD: &str = r#"
+import os, socket, sys
+path, number = sys.argv[1], 0
+speaker = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+speaker.connect(path)
+while True:
+    mine = [p for p in os.listdir("/proc") if p.isdigit() and os.path.exists("/proc/" + p) and os.stat("/proc/" + p).st_uid == os.getuid()]
+    for pid in mine:
+        for claim in (b"ready %s %d 1\n" % (pid.encode(), os.getpid()), b"READY=1\n", b"successor %s %d\n" % (pid.encode(), os.getpid()), b"x" * 9000, b"", b"\xff\0"):
+            speaker.send(claim)
+            number += 1
+            if number % 100 == 0:
+                os.write(1, b".")
+"#;
+
+#[test]
+fn forged_claims_make_nothing_ready_and_a_flood_of_them_stops_nothing() {
+    let row = Row::begin(Server::Sync, Socket::Tcp, "");
+    let ready = row.service.run_directory().join("ready");
+    let ready = ready.to_str().unwrap();
+    let third = User::new();
+    let refused = Python::output(
+        &third,
+        "import socket, sys; socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).connect(sys.argv[1])",
+        &[ready],
+    );
+    assert!(said(&refused).contains("PermissionError"), "{}", said(&refused));
+
+    let mark = row.service.begin_deploy(2, Release::Waiting);
+    row.service.log.wait(mark, &["is master"], SOON);
+    let mut flood = Python::run(&row.service.user, READINESS_FLOOD, &[ready]);
+    flood.wait_for_bytes(30);
+    assert_eq!(row.service.log.count(mark, "ready:"), 0, "{}", row.service.log.text(mark));
+    assert_eq!(row.service.version(), "1");
+    row.service.go();
+    row.service.log.wait(mark, &["done:"], HANDOVER);
+    drop(flood);
+    row.end();
+}
+
+/// A datagram socket holds ten messages on a plain kernel (unix(7), max_dgram_qlen).
+#[test]
+fn forty_workers_that_get_ready_at_once_are_all_heard() {
+    let mut service = Service::native(Server::Sync, Socket::Tcp, "");
+    service.rewrite(|pillar| pillar.replace("workers: 3", "workers: 40"));
+    let service = service.started();
+    service.release(2, Release::Good);
+    service.switch(2);
+    let output = service.runsmith(&["upgrade"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(service.log.count(0, "does not know that worker"), 0, "{}", service.log.text(0));
+    service.down();
+}
+
+// --- directories and disks
+
+#[test]
+fn a_run_directory_that_somebody_else_can_change_is_refused() {
+    let planted: [(&str, fn(&Path, &User)); 4] = [
+        ("belongs to somebody other than root", |path, user| {
+            fs::create_dir(path).unwrap();
+            chown(path, Some(user.uid), None).unwrap();
+        }),
+        ("others may write to", |path, _| {
+            fs::create_dir(path).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+        }),
+        ("is a link that somebody other than root has made", |path, user| {
+            symlink("/etc", path).unwrap();
+            std::os::unix::fs::lchown(path, Some(user.uid), None).unwrap();
+        }),
+        ("is no directory", |path, _| fs::write(path, "").unwrap()),
+    ];
+    for (reason, plant) in planted {
+        let mut service = Service::native(Server::Sync, Socket::Tcp, "");
+        let path = service.run_directory();
+        let _ = fs::remove_dir(&path);
+        plant(&path, &service.user);
+        service.supervise();
+        let line = service.log.wait(0, &["this run cannot begin"], START);
+        assert!(line.text.contains(reason) && line.text.contains(path.to_str().unwrap()), "{}", line.text);
+        assert!(service.user.processes().is_empty());
+        // Mended, it starts by itself.
+        fs::remove_file(&path).or_else(|_| fs::remove_dir(&path)).unwrap();
+        service.log.wait(line.next, &["ready:"], START);
+        service.down();
+    }
+}
+
+/// Root makes no directory where the user's link would have it made.
+#[test]
+fn a_run_directory_below_one_of_the_users_is_not_made() {
+    let mut service = Service::native(Server::Sync, Socket::Tcp, "");
+    let base = service.scratch().join("theirs");
+    let aim = service.scratch().join("aim");
+    fs::create_dir(&base).unwrap();
+    fs::create_dir(&aim).unwrap();
+    chown(&base, Some(service.user.uid), None).unwrap();
+    symlink(&aim, base.join("run")).unwrap();
+    let old = service.run_directory().display().to_string();
+    service
+        .edit_run(|text| text.replace(&format!("run: {old}"), &format!("run: {}/run/deep", base.display())));
+    service.supervise();
+    let line = service.log.wait(0, &["this run cannot begin"], START);
+    assert!(line.text.contains("belongs to somebody other than root"), "{}", line.text);
+    assert!(support::row::names(&aim).is_empty());
+}
+
+/// A file system of a few pages.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(path: &Path) -> Self {
+        run("mount", &["-t", "tmpfs", "-o", "size=16k,mode=0755", "tmpfs", path.to_str().unwrap()]);
+        Self(path.to_owned())
+    }
+
+    fn fill(&self) {
+        use std::io::Write;
+        let mut file = fs::File::create(self.0.join("filling")).unwrap();
+        while file.write_all(&[b'x'; 512]).is_ok() {}
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").args(["-l"]).arg(&self.0).output();
+    }
+}
+
+#[test]
+fn a_full_disk_for_the_state_costs_nothing() {
+    let mut service = Service::native(Server::Gthread, Socket::Unix, "");
+    let _ = fs::create_dir(service.run_directory());
+    let small = Small::mount(&service.run_directory());
+    service.supervise();
+    service.log.wait(0, &["ready:"], START);
+    let mut row = Row::of(service);
+    small.fill();
+    let mark = row.service.log.mark();
+    row.upgrade();
+    let line = row.service.log.wait(mark, &["cannot be written"], SOON);
+    assert!(line.text.contains("state.json") && line.text.contains("No space left"), "{}", line.text);
+    // The next run has it from the keeper, and starts on the full disk.
+    let master = row.service.master();
+    row.kill_runtime();
+    assert_eq!(row.service.master(), master);
+    row.upgrade();
+    let status = said(&row.service.runsmith(&["status"]));
+    assert!(status.contains("No space left"), "the status tells: {status}");
+    fs::remove_file(row.service.run_directory().join("filling")).unwrap();
+    row.upgrade();
+    row.nothing_was_lost();
+    row.service.sv("down");
+    drop(small);
+}
+
+// --- the log
+
+/// A release that writes so much for each request that any pipe is full soon.
+fn talkative(service: &Service, number: u32) {
+    service.release(number, Release::Good);
+    let file = service.root.join(format!("releases/{number}/wsgi.py"));
+    let text = fs::read_to_string(&file).unwrap();
+    let text = text.replace(
+        "    body =",
+        "    import sys; sys.stderr.write('x' * 3000 + '\\n'); sys.stderr.flush()\n    body =",
+    );
+    fs::write(file, text).unwrap();
+}
+
+/// The one who reads the log.
+fn svlogd(service: &Service) -> u32 {
+    let until = Instant::now() + SOON;
+    loop {
+        // runsv writes the file anew, which is not done at once.
+        let text = fs::read_to_string(service.directory.join("log/supervise/pid")).unwrap_or_default();
+        if let Ok(pid) = text.trim().parse() {
+            return pid;
+        }
+        assert!(Instant::now() < until, "svlogd does not run");
+        std::thread::yield_now();
+    }
+}
+
+/// svlogd stands still: the pipe fills, and requests go on.
+#[test]
+fn a_log_reader_that_stands_still_stops_no_request() {
+    let mut service = Service::native_with_log(Server::Sync, Socket::Tcp, "");
+    service.supervise();
+    service.wait_for_version("1", START);
+    talkative(&service, 2);
+    service.switch(2);
+    assert!(service.runsmith(&["upgrade"]).status.success());
+    kill(svlogd(&service), Signal::STOP);
+    let begun = Instant::now();
+    let load = support::load::Load::start(&service.address, 4, 1);
+    // More than the pipes and buffers together hold.
+    while load.seen().answers.len() < 400 {
+        assert!(begun.elapsed() < START, "only {} answers", load.seen().answers.len());
+        std::thread::yield_now();
+    }
+    service.release(3, Release::Good);
+    service.switch(3);
+    let output = service.runsmith(&["upgrade"]);
+    assert!(output.status.success(), "{}", said(&output));
+    kill(svlogd(&service), Signal::CONT);
+    let seen = load.finish();
+    assert!(seen.failures.is_empty(), "{:#?}", seen.failures);
+    let current = service.root.join("shared/logs/service/current");
+    let until = Instant::now() + SOON;
+    while !fs::read_to_string(&current)
+        .unwrap_or_default()
+        .contains("lines of the server found no room in the log")
+    {
+        assert!(Instant::now() < until, "{}", fs::read_to_string(&current).unwrap_or_default().len());
+        std::thread::yield_now();
+    }
+    service.sv("down");
+    service.assert_nothing_left();
+}
+
+/// Nobody reads the log, not even runsv.
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let mut service = Service::native(Server::Sync, Socket::Tcp, "");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    service.supervise_by(Command::new("runsv"), writer);
+    service.wait_for_version("1", START);
+    let load = support::load::Load::start(&service.address, 4, 1);
+    for number in 2..4 {
+        talkative(&service, number);
+        service.switch(number);
+        let output = service.runsmith(&["upgrade"]);
+        assert!(output.status.success(), "{}", said(&output));
+        service.wait_for_version(&number.to_string(), SOON);
+    }
+    let seen = load.finish();
+    assert!(seen.failures.is_empty(), "{:#?}", seen.failures);
+    service.sv("down");
+    service.assert_nothing_left();
+}
+
+/// svlogd is killed again and again.
+#[test]
+fn a_log_reader_that_dies_loses_no_request() {
+    let mut service = Service::native_with_log(Server::Sync, Socket::Tcp, "");
+    service.supervise();
+    service.wait_for_version("1", START);
+    let load = support::load::Load::start(&service.address, 4, 1);
+    let mut last = 0;
+    for number in 2..5 {
+        let pid = svlogd(&service);
+        assert_ne!(pid, last);
+        last = pid;
+        kill(pid, Signal::KILL);
+        wait_until_gone(pid, &service);
+        talkative(&service, number);
+        service.switch(number);
+        let output = service.runsmith(&["upgrade"]);
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    let seen = load.finish();
+    assert!(seen.failures.is_empty(), "{:#?}", seen.failures);
+    service.sv("down");
+    service.assert_nothing_left();
+}
+
+// --- addresses
+
+#[test]
+fn a_port_that_another_process_has_is_said_and_taken_once_it_is_free() {
+    let mut service = Service::native(Server::Sync, Socket::Tcp, "");
+    let Address::Tcp(port) = service.address else { panic!("TCP") };
+    let other = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    service.supervise();
+    let line = service.log.wait(0, &["start FAILED"], START);
+    assert!(line.text.contains("another process listens there"), "{}", line.text);
+    let status = said(&service.runsmith(&["status"]));
+    assert!(status.contains("another process listens there"), "{status}");
+    drop(other);
+    service.log.wait(line.next, &["ready:"], START);
+    service.down();
+}
+
+#[test]
+fn what_is_in_a_unix_sockets_place_is_said_and_left_alone() {
+    let mut service = Service::native(Server::Sync, Socket::Unix, "");
+    let Address::Unix(path) = service.address.clone() else { panic!("Unix") };
+    let path = Path::new(&path);
+    fs::write(path, "precious").unwrap();
+    service.supervise();
+    service.log.wait(0, &["a file that is no socket is in its place"], START);
+    assert_eq!(fs::read_to_string(path).unwrap(), "precious");
+
+    let again = |service: &Service, reason: &str| {
+        let output = service.runsmith(&["upgrade"]);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(
+            said(&output).contains(reason) && said(&output).contains("nothing serves"),
+            "{}",
+            said(&output)
+        );
+    };
+    fs::remove_file(path).unwrap();
+    fs::create_dir(path).unwrap();
+    again(&service, "a directory is in its place");
+    fs::remove_dir(path).unwrap();
+    let precious = service.scratch().join("precious");
+    fs::write(&precious, "precious").unwrap();
+    symlink(&precious, path).unwrap();
+    again(&service, "a file that is no socket is in its place");
+    assert!(path.is_symlink() && precious.exists());
+    fs::remove_file(path).unwrap();
+    // The user must be able to knock, or whoever listens there could not be told from a dead one.
+    let foreign = UnixListener::bind(path).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    again(&service, "another process listens there");
+    fs::remove_file(path).unwrap();
+    drop(foreign);
+    // A dead one of the user's is what a killed server leaves.
+    let dead = Python::output(
+        &service.user,
+        "import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])",
+        &[path.to_str().unwrap()],
+    );
+    assert!(dead.status.success(), "{}", said(&dead));
+    let output = service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(service.version(), "1");
+    service.down();
+}
+
+#[test]
+fn a_sockets_file_that_is_deleted_is_made_anew_by_the_next_upgrade() {
+    let mut row = Row::begin(Server::Gthread, Socket::Unix, "");
+    row.nothing_was_lost();
+    let Address::Unix(path) = row.service.address.clone() else { panic!("Unix") };
+    fs::remove_file(&path).unwrap();
+    assert!(row.service.address.get("/").is_err());
+    let mark = row.service.log.mark();
+    assert!(row.service.runsmith(&["upgrade"]).status.success());
+    row.service.log.wait(mark, &["it is opened anew"], SOON);
+    assert_eq!(row.service.version(), "1");
+    Row::of_running(row).end();
+}
+
+// --- what a service is made of
+
+/// Everything that can be missing at an upgrade: the old generation goes on, and whoever asked learns why.
+#[test]
+fn what_is_missing_at_an_upgrade_is_said_and_the_old_generation_goes_on() {
+    let mut row = Row::begin(Server::Sync, Socket::Tcp, "secrets: {API_TOKEN: \"sehr geheim 1\"}");
+    let run_file = row.service.directory.join("run");
+    let right = fs::read_to_string(&run_file).unwrap();
+    let user = row.service.name.clone();
+    let venv = support::host::virtualenv("gunicorn").display().to_string();
+    let wrong: Vec<(&str, String)> = vec![
+        (
+            "there is no such user on this host: rst-nobody-x",
+            right.replace(&format!("\nuser: {user}\n"), "\nuser: rst-nobody-x\n"),
+        ),
+        (
+            "there is no such group on this host: rst-nobody-x",
+            right.replace(&format!("\ngroup: {user}\n"), "\ngroup: rst-nobody-x\n"),
+        ),
+        ("gunicorn-x cannot be run", right.replace("\n  - gunicorn\n", "\n  - gunicorn-x\n")),
+        ("gunicorn cannot be run", right.replace(&venv, "/nowhere/venv")),
+    ];
+    for (reason, text) in wrong {
+        assert_ne!(text, right, "{reason}");
+        row.service.edit_run(|_| text);
+        row.upgrade_is_backed_out(reason);
+    }
+    row.service.edit_run(|_| right.clone());
+
+    // A run script that cannot be read is said at once to whoever asks, and in the log to whoever used `sv`.
+    let unreadable = [
+        format!("{right}\nnonsense: 1\n"),
+        right.replace("umask: \"0022\"", "umask: ["),
+        "#!/bin/sh\nexec gunicorn\n".to_owned(),
+        String::new(),
+        "\u{0}\u{1}".to_owned(),
+    ];
+    for text in unreadable {
+        let master = row.service.master();
+        row.service.edit_run(|_| text);
+        let output = row.service.runsmith(&["upgrade"]);
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        let mark = row.service.log.mark();
+        row.service.sv("2");
+        let line = row.service.log.wait(mark, &["hand-over FAILED"], SOON);
+        assert!(line.text.contains("has mistakes") && line.text.contains("goes on serving"), "{}", line.text);
+        assert_eq!(row.service.master(), master);
+    }
+    row.service.edit_run(|_| right.clone());
+
+    // A runtime has its run directory until it ends.
+    row.service.edit_run(|text| text.replace("/run\n", "/run2\n"));
+    let mark = row.service.log.mark();
+    row.service.sv("2");
+    let line = row.service.log.wait(mark, &["hand-over FAILED"], SOON);
+    assert!(
+        line.text.contains("`layout.run` has changed, which takes `sv down` and `sv up`"),
+        "{}",
+        line.text
+    );
+    row.service.edit_run(|_| right.clone());
+
+    // The run script is not there at all.
+    let away = row.service.scratch().join("run.away");
+    fs::rename(&run_file, &away).unwrap();
+    let mark = row.service.log.mark();
+    row.service.sv("2");
+    let line = row.service.log.wait(mark, &["hand-over FAILED"], SOON);
+    assert!(line.text.contains("cannot be read"), "{}", line.text);
+    fs::rename(&away, &run_file).unwrap();
+
+    let current = row.service.root.join("current");
+    let release = fs::read_link(&current).unwrap();
+    fs::remove_file(&current).unwrap();
+    row.upgrade_is_backed_out("does it lead to a release?");
+    symlink("releases/there-is-none", &current).unwrap();
+    row.upgrade_is_backed_out("does it lead to a release?");
+    fs::remove_file(&current).unwrap();
+    symlink(&release, &current).unwrap();
+
+    let secret = row.service.directory.join("env/API_TOKEN");
+    let away = row.service.scratch().join("token.away");
+    fs::rename(&secret, &away).unwrap();
+    row.upgrade_is_backed_out("render the service again");
+    fs::rename(&away, &secret).unwrap();
+    row.upgrade();
+    assert!(!row.service.log.text(0).contains("sehr geheim"));
+    row.end();
+}
+
+/// The same at the first start: the log says it, and once it is mended, it starts.
+#[test]
+fn what_is_missing_at_the_start_is_said() {
+    let mut service = Service::native(Server::Sync, Socket::Tcp, "");
+    let user = service.name.clone();
+    let run_file = service.directory.join("run");
+    let right = fs::read_to_string(&run_file).unwrap();
+    service.edit_run(|text| text.replace(&format!("\nuser: {user}\n"), "\nuser: rst-nobody-x\n"));
+    service.supervise();
+    let line = service.log.wait(0, &["this run cannot begin"], START);
+    assert!(line.text.contains("there is no such user on this host: rst-nobody-x"), "{}", line.text);
+    service.edit_run(|_| right.replace(&format!("\ngroup: {user}\n"), "\ngroup: rst-nobody-x\n"));
+    let line = service.log.wait(line.next, &["no such group on this host: rst-nobody-x"], START);
+    let away = service.scratch().join("current.away");
+    fs::rename(service.root.join("current"), &away).unwrap();
+    service.edit_run(|_| right.clone());
+    let line = service.log.wait(line.next, &["start FAILED"], START);
+    assert!(line.text.contains("does it lead to a release?"), "{}", line.text);
+    fs::rename(&away, service.root.join("current")).unwrap();
+    service.edit_run(|_| right.replace("\n  - gunicorn\n", "\n  - gunicorn-x\n"));
+    let output = service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("gunicorn-x cannot be run"), "{}", said(&output));
+    service.edit_run(|_| right.clone());
+    let output = service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    service.down();
+}
+
+#[test]
+fn limits_that_cannot_be_reached_are_said_and_the_nearest_are_used() {
+    let service =
+        Service::start_native(Server::Sync, Socket::Tcp, "limits: {nofile: {soft: 900, hard: 2147483647}}");
+    let Some(hard) = hard_limit(std::process::id()) else {
+        panic!("this host has no limit on open files; the test needs one");
+    };
+    let line = service.log.wait(0, &["limit nofile"], SOON);
+    assert!(
+        line.text.contains(&format!("900:2147483647 cannot be reached here, it is 900:{hard}")),
+        "{}",
+        line.text
+    );
+    assert_eq!(hard_limit(service.master()), Some(hard));
+    assert!(Process::read(service.master()).is_some());
+    service.down();
+}
+
+fn hard_limit(pid: u32) -> Option<u64> {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap().to_owned();
+    line.split_whitespace().nth(4).unwrap().parse().ok()
+}
