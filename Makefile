@@ -33,7 +33,7 @@ faults:
 
 # Rewrites what the tests compare with; `git diff` is the review.
 golden:
-	RUNSMITH_BLESS=1 $(CARGO) test --locked --test golden --test schema --test readme --test dialects --test formats --test rules --test diff --test machine
+	RUNSMITH_BLESS=1 $(CARGO) test --locked --test golden --test schema --test readme --test dialects --test formats --test rules --test diff --test diff_formats --test machine
 
 build:
 	$(CARGO) build --release --locked

@@ -4,6 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// The least that `--limit` may be: the summary and the notes on what is left out have to fit.
+const LEAST_LIMIT: usize = 1000;
+
+fn limit(text: &str) -> Result<usize, String> {
+    let limit: usize = text.parse().map_err(|_| "it is no number of characters".to_owned())?;
+    if limit < LEAST_LIMIT { Err(format!("the least is {LEAST_LIMIT}")) } else { Ok(limit) }
+}
+
 /// Turns a pillar into complete runit services for gunicorn and unicorn.
 #[derive(Debug, Parser)]
 #[command(name = "runsmith", version, max_term_width = 100, disable_help_subcommand = true)]
@@ -134,8 +142,8 @@ pub struct Render {
     /// With --diff: how much changes in each path, and nothing of what
     #[arg(long, requires = "diff")]
     pub stat: bool,
-    /// With --diff --format markdown: the longest text, in characters; by default what a comment on GitHub may have
-    #[arg(long, value_name = "CHARACTERS", requires = "diff")]
+    /// With --diff --format markdown: the longest text, in characters, at least 1000; by default what a comment on GitHub may have
+    #[arg(long, value_name = "CHARACTERS", requires = "diff", value_parser = limit)]
     pub limit: Option<usize>,
     /// Prints one rendered file, and beside each line the keys of the pillar that it comes from
     #[arg(long, value_name = "PATH", conflicts_with_all = ["out", "diff"])]

@@ -10,11 +10,9 @@ use crate::failure::Failure;
 use crate::model::Service;
 use crate::model::input::{LimitValue, LogKind, RunScript};
 use crate::model::service::Directory;
+use crate::record::MARKER;
 use crate::template::Templates;
 use crate::tree::{Entry, Kind};
-
-/// What every rendered file begins with, so that a later run knows its own.
-pub const MARKER: &str = "Managed by runsmith";
 
 /// Every file, directory and link of one service. `key` says where in the pillar it comes from:
 /// a colon path, or nothing for a flat document.

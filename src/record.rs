@@ -23,6 +23,18 @@ pub fn is_bookkeeping(path: &str, tree: &Tree) -> bool {
         && !tree.leads_to(path)
 }
 
+/// What every rendered file begins with, so that a later run knows its own.
+pub const MARKER: &str = "Managed by runsmith";
+
+/// Whether a file says of itself that runsmith made it: its first lines do.
+pub fn is_marked(content: &[u8]) -> bool {
+    let head = content.get(..HEAD).unwrap_or(content);
+    head.windows(MARKER.len()).any(|piece| piece == MARKER.as_bytes())
+}
+
+/// So many bytes of a file are its first lines.
+pub const HEAD: usize = 1024;
+
 /// The set of a run that names none.
 pub const DEFAULT_SET: &str = "default";
 
@@ -169,6 +181,61 @@ impl Record {
             _ => None,
         })
     }
+}
+
+/// Where a service lies, as runit sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Its name.
+    pub service: String,
+    /// The service directory.
+    pub directory: String,
+    /// The link by which runsvdir finds that; nothing if no link leads there.
+    pub link: Option<String>,
+    /// Seconds that `sv` may take to stop it.
+    pub wait: u64,
+    /// Every path that was made for it.
+    pub paths: Vec<String>,
+}
+
+/// Where the services of the `old` records lie. `leads` says whether what is at a path is a link to a
+/// directory. If there are several, that of the `new` record counts, because it stays.
+pub fn sites(old: &[Record], new: &[Record], mut leads: impl FnMut(&str, &str) -> bool) -> Vec<Site> {
+    let stays: BTreeMap<&str, &str> =
+        new.iter().filter_map(|record| Some((record.service.as_str(), record.link()?.0))).collect();
+    let mut sites = vec![];
+    for record in old {
+        let is_link =
+            |made: &&Made| matches!(&made.kind, MadeKind::Link { target } if *target == record.directory);
+        let mut links: Vec<&str> =
+            record.made.iter().filter(is_link).map(|made| made.path.as_str()).collect();
+        let stays = stays.get(record.service.as_str());
+        links.sort_by_key(|link| Some(link) != stays);
+        let link = links.into_iter().find(|link| leads(link, &record.directory));
+        sites.push(Site {
+            service: record.service.clone(),
+            directory: record.directory.clone(),
+            link: link.map(str::to_owned),
+            wait: record.wait,
+            paths: record.made.iter().map(|made| made.path.clone()).collect(),
+        });
+    }
+    sites
+}
+
+/// The path that a link leads to, from the path of the link and its target.
+pub fn led_to(link: &str, target: &str) -> String {
+    let from =
+        if target.starts_with('/') { "" } else { link.rsplit_once('/').map_or("", |(above, _)| above) };
+    let mut steps: Vec<&str> = vec![];
+    for step in from.split('/').chain(target.split('/')) {
+        match step {
+            "" | "." => {}
+            ".." => drop(steps.pop()),
+            step => steps.push(step),
+        }
+    }
+    format!("/{}", steps.join("/"))
 }
 
 /// What is made of strings and numbers always can be written.
@@ -341,6 +408,41 @@ mod tests {
         {
             assert!(Record::read(record.text().replacen(from, to, 1).as_bytes()).is_err(), "{from}");
         }
+    }
+
+    #[test]
+    fn a_service_lies_where_a_link_of_its_record_leads() {
+        let mut moved = service("web");
+        moved.push(link("/etc/runit/web", "/etc/sv/web"));
+        moved.sort_by(|a, b| a.path.cmp(&b.path));
+        let old = [record("web", "default", &moved)];
+        let new = [record("web", "default", &[link("/etc/service/web", "/etc/sv/web")])];
+        let there = |link: &str, directory: &str| directory == "/etc/sv/web" && link != "/etc/none";
+        assert_eq!(sites(&old, &[], there)[0].link.as_deref(), Some("/etc/runit/web"));
+        assert_eq!(sites(&old, &new, there)[0].link.as_deref(), Some("/etc/service/web"), "it stays");
+        let site = &sites(&old, &new, |_, _| false)[0];
+        assert_eq!((site.link.as_deref(), &*site.directory, site.wait), (None, "/etc/sv/web", 70));
+        assert!(site.paths.contains(&"/srv/shared".to_owned()));
+    }
+
+    #[test]
+    fn a_link_leads_to_a_normal_path() {
+        for (target, path) in [
+            ("/etc/sv/web", "/etc/sv/web"),
+            ("../sv/web", "/etc/sv/web"),
+            ("/etc//sv/./web/", "/etc/sv/web"),
+            ("../../../x", "/x"),
+            ("", "/etc/service"),
+        ] {
+            assert_eq!(led_to("/etc/service/web", target), path, "{target}");
+        }
+    }
+
+    #[test]
+    fn the_first_lines_say_who_made_it() {
+        assert!(is_marked(b"#!/bin/sh\n# Managed by runsmith from x.\n") && !is_marked(b"#!/bin/sh\n"));
+        let late = [&[b'x'; HEAD][..], MARKER.as_bytes()].concat();
+        assert!(!is_marked(&late) && !is_marked(b""));
     }
 
     #[test]

@@ -225,7 +225,8 @@ fn a_root_shows_all_that_differs() {
     fs::create_dir(at("etc/sv/web/finish")).unwrap();
     fs::write(at("etc/sv/web/log/run"), b"\xff\0not text").unwrap();
     let (code, out, errors) = run(&["render", "new.yaml", "--diff", "--root", "root"]);
-    assert_eq!((code, errors.as_str()), (1, ""), "{out}");
+    assert_eq!(code, 2, "a directory in a file's place cannot be replaced: {out}");
+    assert!(errors.contains("root/etc/sv/web/finish: a directory is in its place"), "{errors}");
     for line in [
         "mode 0644 -> 0755",
         "owner nobody -> root",
@@ -551,6 +552,30 @@ fn markdown_is_cut_with_a_note() {
     assert!(out.contains("````diff\n") && out.ends_with("</details>\n"), "{out}");
     let (_, out, _) = against(scratch.path(), &["--format", "markdown", "--limit", "3000"]);
     assert!(out.len() <= 3000 && out.contains("not shown in full"), "{}: {out}", out.len());
+    let (code, _, errors) = against(scratch.path(), &["--format", "markdown", "--limit", "999"]);
+    assert!(code == 2 && errors.contains("the least is 1000"), "{errors}");
+    // Down to the least, and with more services than the table has room for.
+    let many = |timeout: u32| {
+        let one = |at: usize| {
+            format!(
+                "    application-number-{at:03}: {{bind: \"127.0.0.1:{}\", gunicorn: {{timeout: {timeout}}}}}\n",
+                9000 + at
+            )
+        };
+        let all: String = (0..120).map(one).collect();
+        format!(
+            "unicorn:\n  defaults: {{user: nobody, group: nogroup, virtualenv_home: /srv}}\n  applications:\n{all}"
+        )
+    };
+    let scratch = pair(&many(60), &many(61));
+    for limit in (1000..12_000).step_by(997) {
+        let (_, out, _) = against(scratch.path(), &["--format", "markdown", "--limit", &limit.to_string()]);
+        assert!(out.len() <= limit, "{limit}: {}", out.len());
+        assert!(
+            out.contains("the table is cut") && out.contains(&format!("at most {limit} characters")),
+            "{out}"
+        );
+    }
 }
 
 /// The page that tells about reviews has the table that is in the program.

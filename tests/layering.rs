@@ -21,7 +21,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("schema", &["diagnostic", "rule", "failure", "pillar", "model"]),
     ("facts", &["model"]),
     ("template", &["failure", "visible"]),
-    ("plan", &["failure", "model", "template", "tree"]),
+    ("plan", &["failure", "model", "record", "template", "tree"]),
     ("rules", &["source", "diagnostic", "rule", "pillar", "model", "facts", "visible", "steps"]),
     (
         "services",
@@ -41,7 +41,10 @@ const MAY: &[(&str, &[&str])] = &[
             "visible",
         ],
     ),
-    ("diff", &["source", "failure", "pillar", "model", "template", "plan", "services", "tree", "steps"]),
+    (
+        "diff",
+        &["source", "failure", "pillar", "model", "template", "plan", "record", "services", "tree", "steps"],
+    ),
     ("report", &["source", "diagnostic", "rule", "tree", "visible", "diff", "runtime"]),
     // Effects.
     ("host", &["facts", "model", "visible"]),

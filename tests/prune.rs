@@ -168,6 +168,45 @@ fn other_sets_are_left_alone() {
     assert!(!place.at("/etc/sv/web").exists(), "{said}");
 }
 
+/// The last one of a set goes too, if the pillar says in so many words that there is none.
+#[test]
+fn the_last_service_of_a_set_can_be_pruned() {
+    let place = Place::new();
+    place.says("    last: {}\n", &[]);
+    for (nothing, arguments, exit) in [
+        ("    {}\n", vec![], 1),
+        ("", vec!["--prune"], 1),
+        ("    {}\n", vec!["--prune", "--key", "elsewhere"], 2),
+        ("    {}\n  oops: {}\n", vec!["--prune"], 1),
+    ] {
+        let output = place.render(nothing, &arguments);
+        assert_eq!(output.status.code(), Some(exit), "{nothing:?} {arguments:?}: {}", place.text(&output));
+        assert!(place.at("/etc/sv/last/run").exists());
+    }
+    let said = place.says("    {}\n", &["--prune", "--set", "another"]);
+    assert_eq!(said, "nothing to change\n", "the set counts");
+    let diff = |pillar: &str, more: &[&str]| {
+        fs::write(place.scratch.path().join("pillar.yaml"), pillar).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_runsmith"));
+        let arguments = ["render", "pillar.yaml", "--diff"];
+        let output = command.current_dir(&place.scratch).args(arguments).args(more).output().unwrap();
+        (output.status.code().unwrap(), place.text(&output))
+    };
+    let nothing = "unicorn: {applications: {}}\n";
+    let (code, said) = diff(nothing, &["--root", "root", "--prune"]);
+    assert!(code == 1 && said.contains("==> last\nimpact: removed\n"), "{said}");
+    assert_eq!(diff(nothing, &["--root", "root"]).0, 2);
+    let said = place.says("    {}\n", &["--prune"]);
+    assert!(said.contains("/etc/service/last: removed link"), "{said}");
+    assert!(!place.at("/etc/sv/last").exists() && place.record("last").is_empty());
+    assert_eq!(place.says("    {}\n", &["--prune"]), "nothing to change\n");
+    assert_eq!(diff(nothing, &["--root", "root", "--prune"]).0, 0);
+    // Where everything is new, nothing was there before.
+    fs::write(place.scratch.path().join("old.yaml"), nothing).unwrap();
+    let (code, said) = diff("application: a\nuser: b\nvirtualenv: /v\n", &["--against", "old.yaml"]);
+    assert!(code == 1 && said.contains("impact: new service"), "{said}");
+}
+
 #[test]
 fn a_service_that_moves_leaves_nothing_where_it_was() {
     let place = Place::new();
@@ -455,9 +494,10 @@ fn a_service_that_does_not_stop_keeps_everything() {
     assert!(applied.status.success(), "{}", text(&applied));
     // Somebody's own run script, which TERM does not end.
     let run = live.at("sv").join(&names[0]).join("run");
-    fs::write(&run, "#!/usr/bin/python3\nimport signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: signal.pause()\n").unwrap();
-    for script in ["check", "finish"] {
-        fs::write(live.at("sv").join(&names[0]).join(script), "#!/bin/sh\nexit 0\n").unwrap();
+    fs::write(&run, "#!/usr/bin/python3\nimport signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nopen('ready', 'w')\nwhile True: signal.pause()\n").unwrap();
+    // It is up once it ignores TERM.
+    for (script, body) in [("check", "test -e ready"), ("finish", "exit 0")] {
+        fs::write(live.at("sv").join(&names[0]).join(script), format!("#!/bin/sh\n{body}\n")).unwrap();
     }
     let _ = Command::new("sv").args(["-w", "20", "force-stop"]).arg(live.at("sv").join(&names[0])).output();
     live.wait_for(&names[0]);

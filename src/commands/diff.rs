@@ -12,7 +12,6 @@ use crate::diff::{self, Options, Side, provenance};
 use crate::disk;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::plan::MARKER;
 use crate::record;
 use crate::report;
 use crate::rules::Texts as RuleTexts;
@@ -41,17 +40,18 @@ pub(super) fn diff(arguments: &cli::Render, terminal: &mut Terminal) -> Outcome 
     let templates = templates(arguments.templates.as_deref())?;
     let mut texts = Texts { sources: Sources::new(), secrets: vec![] };
     let pillars = inputs::read_all(&arguments.inputs)?;
-    let Some(new) = host(pillars, &templates, Which::New, arguments, &mut texts, terminal)? else {
+    let Some(mut new) = host(pillars, &templates, Which::New, arguments, &mut texts, terminal)? else {
         return Ok(Exit::Trouble);
     };
-    if new.known.is_empty() {
-        return Err(Failure::Usage(nothing(arguments.key.as_deref())).into());
-    }
     if let Some(path) = &arguments.explain {
         return explain(path, &new, &templates, &texts.sources, arguments, terminal);
     }
     let old = match &arguments.against {
-        None => disk(on_root(arguments, &new, terminal)?),
+        None => {
+            let found = on_root(arguments, &new, terminal)?;
+            on_the_way(&mut new, &found.missing);
+            disk(found)
+        }
         Some(against) => match against.strip_prefix("git:") {
             Some(revision) => {
                 let found = git::read(revision, arguments)?;
@@ -98,6 +98,11 @@ fn host(
     texts.sources = sources;
     texts.secrets.extend(secrets);
     let key = arguments.key.as_deref();
+    // What is over need not have had any.
+    let (documents, emptied) = match arguments.prune || which == Which::Old {
+        true => services::without_empty(documents, key),
+        false => (documents, false),
+    };
     let applications = match services::applications(documents, key) {
         Ok(applications) if !any_error(&findings) => applications,
         result => {
@@ -106,6 +111,9 @@ fn host(
             return Ok(None);
         }
     };
+    if applications.is_empty() && !emptied && which == Which::New {
+        return Err(Failure::Usage(nothing(key)).into());
+    }
     texts.secrets.extend(services::secret_spans(&applications));
     let levels = levels(&arguments.severities)?;
     let judged = |found| {
@@ -163,6 +171,32 @@ fn on_root(arguments: &cli::Render, new: &Services, terminal: &mut Terminal) -> 
     Ok(found)
 }
 
+/// Adds the directories that are made on the way to what is wanted: nobody's, as [`disk::apply`] makes them.
+fn on_the_way(new: &mut Services, missing: &[String]) {
+    if missing.is_empty() {
+        return;
+    }
+    let directory = |path: &String| Entry {
+        path: path.clone(),
+        kind: Kind::Directory,
+        mode: 0o755,
+        owner: "root".into(),
+        group: "root".into(),
+        secret: false,
+    };
+    // No application's number.
+    let nobody = usize::MAX;
+    let own = new.tree.entries().iter().cloned().zip(new.owners.iter().copied());
+    let mut all: Vec<(Entry, usize)> =
+        own.chain(missing.iter().map(|path| (directory(path), nobody))).collect();
+    all.sort_by(|a, b| a.0.path.cmp(&b.0.path));
+    let (entries, owners): (Vec<Entry>, Vec<usize>) = all.into_iter().unzip();
+    if let Ok(tree) = Tree::new(entries) {
+        new.tree = tree;
+        new.owners = owners;
+    }
+}
+
 /// What was rendered into a directory, without what is there for its sake: runsmith's own records, and
 /// the directories on the way to what is wanted.
 fn wanted_only(mut found: disk::Found, want: &Tree) -> disk::Found {
@@ -170,6 +204,17 @@ fn wanted_only(mut found: disk::Found, want: &Tree) -> disk::Found {
         let on_the_way = entry.kind == Kind::Directory && want.leads_to(&entry.path);
         want.get(&entry.path).is_some() || !(on_the_way || record::is_bookkeeping(&entry.path, want))
     };
+    let is_record =
+        |entry: &&Entry| entry.path.strip_prefix(record::DIRECTORY).is_some_and(|name| name.starts_with('/'));
+    let records = found.tree.entries().iter().filter(is_record).filter_map(|entry| match &entry.kind {
+        Kind::File(content) => record::Record::read(content).ok(),
+        Kind::Directory | Kind::Link(_) => None,
+    });
+    let leads = |path: &str, directory: &str| match found.tree.get(path).map(|entry| &entry.kind) {
+        Some(Kind::Link(target)) => record::led_to(path, target) == directory,
+        _ => false,
+    };
+    found.sites = record::sites(&records.collect::<Vec<_>>(), &[], leads);
     let entries = found.tree.entries().iter().filter(|entry| kept(entry)).cloned().collect();
     found.tree = Tree::new(entries).unwrap_or_default();
     found
@@ -187,7 +232,7 @@ fn other(
 ) -> Result<Option<Old>, Stop> {
     if path.is_dir() {
         let found = disk::read_all(path)?;
-        let ours = |kind: &Kind| matches!(kind, Kind::File(bytes) if contains(bytes, MARKER.as_bytes()));
+        let ours = |kind: &Kind| matches!(kind, Kind::File(bytes) if record::is_marked(bytes));
         let entries = found.tree.entries();
         let rendered = entries.iter().any(|entry| entry.path.ends_with("/run") && ours(&entry.kind));
         if rendered || entries.is_empty() {
@@ -201,10 +246,6 @@ fn other(
     }
     let host = host(reading.pillars, templates, Which::Old, arguments, texts, terminal)?;
     Ok(host.map(|host| Old::Host(Box::new(host), None)))
-}
-
-fn contains(bytes: &[u8], text: &[u8]) -> bool {
-    bytes.windows(text.len()).any(|piece| piece == text)
 }
 
 fn compare(
@@ -228,16 +269,19 @@ fn compare(
         owners: root || found.is_none(),
         show_secrets: arguments.show_secrets,
         causes: !arguments.stat,
+        threads: threads(),
         unknown,
     };
-    let old = Side { tree, host, templates: used };
-    let new = Side { tree: &new.tree, host: Some(new), templates };
+    let old = Side { tree, host, sites: found.map_or(&[], |found| &found.sites), templates: used };
+    let new = Side { tree: &new.tree, host: Some(new), sites: &[], templates };
     let diff = diff::diff(old, new, sources, options)?;
-    let unreadable: Vec<String> =
-        found.into_iter().flat_map(|found| &found.unreadable).map(ToString::to_string).collect();
+    let sentences = |failures: fn(&disk::Found) -> &Vec<Failure>| -> Vec<String> {
+        found.map(failures).into_iter().flatten().map(ToString::to_string).collect()
+    };
+    let (unreadable, refused) = (sentences(|found| &found.unreadable), sentences(|found| &found.refused));
     let (colour, columns) = (terminal.result_coloured(), width(std::io::stdout()));
     match arguments.format {
-        TreeFormat::Json => report::diff::json(&diff, &unreadable, &mut terminal.out)?,
+        TreeFormat::Json => report::diff::json(&diff, &unreadable, &refused, &mut terminal.out)?,
         _ if arguments.stat => report::diff::stat(&diff, colour, columns, &mut terminal.out)?,
         TreeFormat::Text => report::diff::text(&diff, colour, &mut terminal.out)?,
         TreeFormat::Markdown => {
@@ -256,7 +300,10 @@ fn compare(
     for failure in &unreadable {
         terminal.say("error", failure);
     }
-    Ok(match (unreadable.is_empty(), diff.services.is_empty() || arguments.exit_zero) {
+    for failure in &refused {
+        terminal.say("error", &format!("--out would be refused: {failure}"));
+    }
+    Ok(match (unreadable.is_empty() && refused.is_empty(), diff.services.is_empty() || arguments.exit_zero) {
         (false, _) => Exit::Trouble,
         (true, true) => Exit::Clean,
         (true, false) => Exit::Findings,

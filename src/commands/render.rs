@@ -34,14 +34,18 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
     let levels = levels(&arguments.severities)?;
     let pillars = inputs::read(&arguments.inputs)?;
     let key = arguments.key.as_deref();
-    let applications = match services::applications(pillars.documents, key) {
+    let (documents, emptied) = match arguments.prune {
+        true => services::without_empty(pillars.documents, key),
+        false => (pillars.documents, false),
+    };
+    let applications = match services::applications(documents, key) {
         Ok(applications) => applications,
         Err(found) => {
             let found = [pillars.findings, found].concat();
             return Err(Stop::Findings(found, pillars.sources, pillars.secrets));
         }
     };
-    if applications.is_empty() {
+    if applications.is_empty() && !emptied {
         return Err(Failure::Usage(nothing(key)).into());
     }
     let mut secrets = pillars.secrets;

@@ -157,6 +157,15 @@ pub(super) fn removed(old: &[u8], new: &[u8]) -> Vec<usize> {
     operations.iter().filter(|op| op.tag() != DiffTag::Equal).flat_map(DiffOp::old_range).collect()
 }
 
+/// The lines of `new` that are not in `old`, without their newlines; those without a word in them are anybody's.
+pub(super) fn gained(old: &[u8], new: &[u8]) -> Vec<Vec<u8>> {
+    let all = lines(new);
+    let own = |at: usize| all.get(at).map(|line| line.strip_suffix(b"\n").unwrap_or(line).to_vec());
+    let mut found: Vec<Vec<u8>> = removed(new, old).into_iter().filter_map(own).collect();
+    found.retain(|line| line.iter().any(u8::is_ascii_alphanumeric));
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

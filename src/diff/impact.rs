@@ -154,7 +154,12 @@ pub const TABLE: &[Row] = &[
     always(Role::Run, &["run_script"], Restart, "another program holds the server"),
     always(Role::Run, &["handoff.strategy"], Restart, "who holds the listening sockets changes"),
     always(Role::Run, &["layout.run"], Restart, "what the run script remembers is elsewhere"),
-    always(Role::Run, &["service.directory"], Supervise, "the service directory moved"),
+    always(
+        Role::Run,
+        &["service.directory"],
+        Supervise,
+        "an outage: what runs in the old directory is stopped, and then started in the new one",
+    ),
     kept(Role::Run, &["bind"], "USR2 keeps the addresses of the first start"),
     kept(Role::Run, &["user", "group", "groups"], "USR2 keeps the user and the groups of the first start"),
     kept(
@@ -210,7 +215,12 @@ pub const TABLE: &[Row] = &[
     always(Role::Finish, &[], Nothing, "runsv reads it when `run` has ended"),
     always(Role::Check, &[], Nothing, "sv reads it when it asks"),
     always(Role::Down, &[], Nothing, "runsv looks for it only when it starts"),
-    always(Role::Link, &["target"], Restart, "the link leads to another service directory"),
+    always(
+        Role::Link,
+        &["path"],
+        Supervise,
+        "an outage: what runs by the old link is stopped, and then started by the new one",
+    ),
     always(Role::Other, &[], Nothing, "nothing that runs reads it"),
 ];
 

@@ -9,19 +9,21 @@ pub mod words;
 
 mod mask;
 mod owner;
+mod service;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use crate::services::{Known, Services};
+use crate::failure::Failure;
+use crate::record::Site;
+use crate::services::{Known, Services, in_parallel};
 use crate::source::Sources;
 use crate::steps::is_within;
 use crate::template::Templates;
 use crate::tree::{Entry, How, Kind, Seen, Tree};
 use hunks::{CONTEXT, Hunk, Line, Sign, hunks};
-use impact::{Effect, Effects, Impact, Role, effect};
+use impact::{Effects, Impact};
 use owner::Owners;
-use provenance::{Cause, Tracer};
-use script::{Script, Way, without_comments};
+use provenance::{Cause, Memo, Tracer};
 
 /// One side of a comparison.
 #[derive(Clone, Copy)]
@@ -30,6 +32,8 @@ pub struct Side<'a> {
     pub tree: &'a Tree,
     /// What made it; `None` for what was read from a disk.
     pub host: Option<&'a Services>,
+    /// Of what was read from a disk, where services lie by what is written down about them.
+    pub sites: &'a [Site],
     /// What it was rendered with.
     pub templates: &'a Templates,
 }
@@ -93,6 +97,8 @@ pub struct Options<'a> {
     pub show_secrets: bool,
     /// Work out what in the pillars caused each hunk.
     pub causes: bool,
+    /// So many services are worked out at once; the result is the same with any number.
+    pub threads: usize,
     /// Paths of which nobody knows what is there and below: they are left out.
     pub unknown: &'a [String],
 }
@@ -112,38 +118,73 @@ pub fn diff<'a>(
     new: Side<'a>,
     sources: &Sources,
     options: Options<'_>,
-) -> Result<Diff<'a>, crate::failure::Failure> {
-    let owners = Owners::of(old, new);
-    let mut found: BTreeMap<Option<String>, Vec<EntryDiff<'a>>> = BTreeMap::new();
-    for (was, is) in differing(old.tree, new.tree, options.owners) {
+) -> Result<Diff<'a>, Failure> {
+    let pairs = differing(old.tree, new.tree, options.owners);
+    let goes = pairs.iter().any(|(_, is)| is.is_none());
+    let owners = Owners::of(old, new, goes);
+    let mut found: BTreeMap<Option<String>, Vec<(&'a str, Indexed<'a>, Indexed<'a>)>> = BTreeMap::new();
+    for (was, is) in pairs {
         let path = was.or(is).map(|(_, entry)| entry.path.as_str()).unwrap_or_default();
-        if options.is_unknown(path) {
-            continue;
+        if !options.is_unknown(path) {
+            let name = owners.of_entry(was.map(|(at, _)| at), is.map(|(at, _)| at), path);
+            found.entry(name).or_default().push((path, was, is));
         }
-        let name = owners.of_entry(was.map(|(at, _)| at), is.map(|(at, _)| at), path);
-        let (was, is) = (was.map(|(_, entry)| entry), is.map(|(_, entry)| entry));
-        found.entry(name).or_default().push(entry_diff(path, was, is, options));
     }
     // What belongs to no service comes last.
     let unowned = found.remove(&None);
-    let mut services = vec![];
-    for (name, entries) in found.into_iter().chain(unowned.map(|entries| (None, entries))) {
+    let named: Vec<_> = found.into_iter().chain(unowned.map(|entries| (None, entries))).collect();
+    let sites: HashMap<&str, &Site> = old.sites.iter().map(|site| (site.service.as_str(), site)).collect();
+    let memo = Memo::default();
+    let one = |(name, pairs): (Option<String>, Vec<(&'a str, Indexed<'a>, Indexed<'a>)>)| {
+        let pairs = pairs.into_iter().map(|(path, was, is)| {
+            entry_diff(path, was.map(|(_, entry)| entry), is.map(|(_, entry)| entry), options)
+        });
+        let mut entries: Vec<EntryDiff<'a>> = pairs.collect();
         let (was, is) = (known(old, name.as_deref()), known(new, name.as_deref()));
         let place = is.or(was).map(|known| (known.key.clone(), sources.place(known.span)));
+        let to = is.map(service::site);
+        let from = match old.host {
+            Some(_) => was.map(service::site),
+            None => from(old, &sites, is, name.as_deref(), || owners.directory_of(name.as_deref())),
+        };
         let impact = match &name {
-            Some(_) => impact_of(&entries, old.tree, is.or(was), &owners.directories(name.as_deref())),
+            Some(_) => service::impact(&entries, old.tree, from.as_ref(), to.as_ref()),
             None => Effects::default().impact("", 0),
         };
-        let mut service = ServiceDiff { name, place, impact, entries };
         if options.causes {
-            Tracer { old, new, was, is, sources }.trace(&mut service.entries)?;
+            let tracer =
+                Tracer { old, new, was, is, from: from.as_ref(), to: to.as_ref(), sources, memo: &memo };
+            tracer.trace(&mut entries)?;
         }
         if !options.show_secrets {
-            mask::mask(&mut service.entries, was, is);
+            mask::mask(&mut entries, was, is);
         }
-        services.push(service);
-    }
-    Ok(Diff { services })
+        Ok(ServiceDiff { name, place, impact, entries })
+    };
+    let services = in_parallel(named, options.threads, one);
+    Ok(Diff { services: services.into_iter().collect::<Result<_, Failure>>()? })
+}
+
+/// Where a service lies on a disk: by its record, if what that says is still so, or by what is there.
+fn from(
+    old: Side<'_>,
+    sites: &HashMap<&str, &Site>,
+    is: Option<&Known>,
+    name: Option<&str>,
+    directory: impl FnOnce() -> Option<String>,
+) -> Option<Site> {
+    let name = name?;
+    let site = sites.get(name).copied();
+    let elsewhere = |site: &&Site| is.is_none_or(|is| is.service.service.directory != site.directory);
+    let holds = |site: &&Site| elsewhere(site) || service::is_there(old.tree, &site.directory);
+    let found = is.and_then(|is| service::found(old.tree, is));
+    let linked = |site: &&Site| site.link.is_some();
+    site.filter(linked)
+        .or(found.as_ref().filter(linked))
+        .or(site.filter(holds))
+        .or(found.as_ref())
+        .cloned()
+        .or_else(|| Some(service::gone(old.tree, name, directory().filter(|_| is.is_none())?)))
 }
 
 fn known<'a>(side: Side<'a>, name: Option<&str>) -> Option<&'a Known> {
@@ -225,153 +266,4 @@ fn masked(old: &[u8], new: &[u8]) -> Vec<Hunk> {
     let count = |bytes: &[u8]| usize::from(!bytes.is_empty());
     let (old_lines, new_lines) = (count(old), count(new));
     vec![Hunk { old_start: 0, old_lines, new_start: 0, new_lines, lines, causes: vec![] }]
-}
-
-/// What the differences of one service do to it.
-fn impact_of(entries: &[EntryDiff<'_>], old: &Tree, known: Option<&Known>, directories: &[String]) -> Impact {
-    let mut effects = Effects::default();
-    let find = |name: &str| {
-        let is = |entry: &&EntryDiff<'_>| {
-            directories.iter().any(|directory| entry.path.strip_prefix(directory.as_str()) == Some(name))
-        };
-        entries.iter().find(is)
-    };
-    let text = |entry: Option<&Entry>| match entry.map(|entry| &entry.kind) {
-        Some(Kind::File(bytes)) => Some(String::from_utf8_lossy(bytes).into_owned()),
-        _ => None,
-    };
-    let run = find("/run");
-    let was = run.map(|run| text(run.old).map(|text| Script::read(&text)));
-    let is = run.map(|run| text(run.new).map(|text| Script::read(&text)));
-    // The script that hands over: the one on disk; without a change to it, the one that stays.
-    let stays = || {
-        let path = directories.iter().find_map(|directory| old.get(&format!("{directory}/run")));
-        text(path).map(|text| Script::read(&text).way())
-    };
-    let way = match (&was, &is) {
-        (Some(Some(script)), _) | (_, Some(Some(script))) => script.way(),
-        _ => stays().unwrap_or(Way::Sockets),
-    };
-    let link = entries.iter().find(|entry| {
-        let links = |entry: Option<&Entry>| {
-            matches!(entry.map(|entry| &entry.kind), Some(Kind::Link(target)) if directories.contains(target))
-        };
-        links(entry.old) || links(entry.new)
-    });
-    let enabled = |entry: Option<&Entry>| entry.is_some_and(|entry| matches!(entry.kind, Kind::Link(_)));
-    match (&was, &is) {
-        (Some(None), Some(Some(_))) if !moved(entries) => {
-            let linked = link.is_some_and(|link| enabled(link.new));
-            effects.push(Effect::Add, if linked { "runsvdir starts it" } else { "it is not enabled" });
-        }
-        (Some(Some(_)), Some(None)) if !moved(entries) => effects.push(Effect::Remove, ""),
-        (Some(was), Some(is)) => {
-            if moved(entries) {
-                let (effect, why) = effect(Role::Run, "service.directory", way);
-                effects.push(effect, why);
-            }
-            if let (Some(was), Some(is)) = (was, is) {
-                effects.run(was, is);
-            }
-        }
-        _ => {}
-    }
-    if let Some(link) = link {
-        match (enabled(link.old), enabled(link.new)) {
-            (false, true) => effects.push(Effect::Enable, "runsvdir starts it"),
-            (true, false) => effects.push(Effect::Disable, "runsvdir stops it"),
-            _ => {
-                let (effect, why) = effect(Role::Link, "target", way);
-                effects.push(effect, why);
-            }
-        }
-    }
-    for entry in entries.iter().filter(|entry| entry.touches_content()) {
-        // What moved with its directory did not come or go.
-        if !moved(entries) || !entry.path.ends_with("/log/run") {
-            one(entry, way, directories, &mut effects);
-        }
-    }
-    let place = known.map(|known| &known.service.service);
-    let directory = place.map(|place| place.directory.as_str()).or(directories.first().map(String::as_str));
-    // runsv runs where the service was.
-    let was = entries.iter().find(|entry| entry.new.is_none() && entry.path.ends_with("/run"));
-    let was = was
-        .filter(|_| moved(entries))
-        .and_then(|entry| entry.path.strip_suffix("/log/run").or(entry.path.strip_suffix("/run")));
-    let directory = was.or(directory);
-    let seconds = place.map_or(DEFAULT_WAIT, |place| place.timeout.whole_seconds());
-    effects.impact(directory.unwrap_or_default(), seconds)
-}
-
-/// Seconds that `sv` waits where no pillar says it: the default of `service.timeout`.
-const DEFAULT_WAIT: u64 = 100;
-
-/// Does a run script go at one path and come at another?
-fn moved(entries: &[EntryDiff<'_>]) -> bool {
-    let runs = |with: fn(&EntryDiff<'_>) -> bool| {
-        entries
-            .iter()
-            .any(|entry| entry.path.ends_with("/run") && !entry.path.ends_with("/log/run") && with(entry))
-    };
-    runs(|entry| entry.old.is_none()) && runs(|entry| entry.new.is_none())
-}
-
-/// The effect of one file, the run script excepted.
-fn one(entry: &EntryDiff<'_>, way: Way, directories: &[String], effects: &mut Effects) {
-    let inside = directories.iter().find_map(|directory| entry.path.strip_prefix(directory.as_str()));
-    let base = entry.path.rsplit('/').next().unwrap_or_default();
-    let whole = entry.old.is_none() || entry.new.is_none();
-    let text = |entry: Option<&Entry>| match entry.map(|entry| &entry.kind) {
-        Some(Kind::File(bytes)) => without_comments(&String::from_utf8_lossy(bytes)),
-        _ => String::new(),
-    };
-    let role = match inside {
-        Some("/run") => return,
-        Some("/finish") => Role::Finish,
-        Some("/check") => Role::Check,
-        Some("/down") => Role::Down,
-        Some("/log/run") => Role::LogRun,
-        Some(path) if path.starts_with("/env/") => Role::Variable,
-        _ if base == "config" => Role::LogConfig,
-        _ if matches!(base, "gunicorn.py" | "unicorn.rb") => Role::ServerConfig,
-        _ => Role::Other,
-    };
-    if role == Role::ServerConfig {
-        let (was, is) = (text(entry.old), text(entry.new));
-        for field in settings(&was, &is) {
-            let (effect, why) = effect(role, &field, way);
-            effects.push(effect, format!("`{base}` changes: {why}"));
-        }
-        return;
-    }
-    // svlogd reads its first lines as comments, too.
-    if !whole && role != Role::Variable && text(entry.old) == text(entry.new) {
-        return;
-    }
-    let (effect, why) = effect(role, if whole && role == Role::LogRun { "exists" } else { "" }, way);
-    let name = inside.map_or(base, |path| path.trim_start_matches('/'));
-    let verb = match (entry.old, entry.new) {
-        (None, _) => "is added",
-        (_, None) => "is removed",
-        _ => "changes",
-    };
-    // A log service's new directory says nothing to the one that runs.
-    if role != Role::LogConfig || !whole {
-        effects.push(effect, format!("`{name}` {verb}: {why}"));
-    }
-}
-
-/// Names that begin the lines which only one of two configurations has.
-fn settings(old: &str, new: &str) -> Vec<String> {
-    let name = |line: &str| line.split([' ', '=']).next().unwrap_or_default().to_owned();
-    let only = |one: &str, other: &str| -> Vec<String> {
-        let other: std::collections::HashSet<&str> = other.lines().collect();
-        one.lines().filter(|line| !other.contains(line)).map(name).collect()
-    };
-    let mut names = only(old, new);
-    names.extend(only(new, old));
-    names.sort();
-    names.dedup();
-    names
 }

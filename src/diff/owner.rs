@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::Side;
 use super::script::Script;
+use crate::record::is_marked;
 use crate::services::{Known, Services};
 use crate::tree::{Kind, Tree};
 
@@ -13,14 +14,25 @@ pub(super) struct Owners<'a> {
     new: Option<&'a Services>,
     /// Directories and links, and the name of the service that each belongs to: for what only lies on a disk.
     places: HashMap<String, String>,
-    /// The service directories of each service.
-    directories: HashMap<String, Vec<String>>,
+    /// The service directories of services that only lie on a disk.
+    directories: HashMap<String, String>,
+    /// Every path that was made for a service, by what is written down.
+    recorded: HashMap<&'a str, &'a str>,
 }
 
 impl<'a> Owners<'a> {
-    pub(super) fn of(old: Side<'a>, new: Side<'a>) -> Self {
-        let mut owners =
-            Self { old: old.host, new: new.host, places: HashMap::new(), directories: HashMap::new() };
+    /// `goes`: something is to be removed, and it has to be found out of which service.
+    pub(super) fn of(old: Side<'a>, new: Side<'a>, goes: bool) -> Self {
+        let mut owners = Self {
+            old: old.host,
+            new: new.host,
+            places: HashMap::new(),
+            directories: HashMap::new(),
+            recorded: HashMap::new(),
+        };
+        for site in old.sites.iter().filter(|_| goes) {
+            owners.recorded.extend(site.paths.iter().map(|path| (path.as_str(), site.service.as_str())));
+        }
         for known in [new.host, old.host].into_iter().flatten().flat_map(|host| &host.known) {
             owners.learn(known);
         }
@@ -40,7 +52,7 @@ impl<'a> Owners<'a> {
         for path in paths.chain(own) {
             self.place(path, name);
         }
-        self.directory(&service.service.directory, name);
+        self.place(&service.service.directory, name);
     }
 
     fn place(&mut self, path: &str, name: &str) {
@@ -49,25 +61,20 @@ impl<'a> Owners<'a> {
         }
     }
 
-    fn directory(&mut self, path: &str, name: &str) {
-        self.place(path, name);
-        let known = self.directories.entry(name.to_owned()).or_default();
-        if !known.iter().any(|directory| directory == path) {
-            known.push(path.to_owned());
-        }
-    }
-
     /// The services of a tree that was read from a disk: each run script of ours says where its files are.
     fn find(&mut self, tree: &Tree) {
         for entry in tree.entries() {
             let Some(directory) = entry.path.strip_suffix("/run") else { continue };
             let Kind::File(bytes) = &entry.kind else { continue };
-            if directory.ends_with("/log") || self.places.contains_key(directory) || !is_ours(bytes) {
+            if directory.ends_with("/log") || self.places.contains_key(directory) || !is_marked(bytes) {
                 continue;
             }
-            let name = directory.rsplit('/').next().unwrap_or_default().to_owned();
+            let recorded = self.recorded.get(entry.path.as_str()).map(|name| (*name).to_owned());
+            let name =
+                recorded.unwrap_or_else(|| directory.rsplit('/').next().unwrap_or_default().to_owned());
             let script = Script::read(&String::from_utf8_lossy(bytes));
-            self.directory(directory, &name);
+            self.place(directory, &name);
+            self.directories.entry(name.clone()).or_insert_with(|| directory.to_owned());
             for field in ["root", "layout.pids", "layout.sockets", "log.directory", "config", "service.link"]
             {
                 if let Some(path) = script.path(field) {
@@ -91,7 +98,8 @@ impl<'a> Owners<'a> {
             let owner = *host.owners.get(at?)?;
             Some(host.known.get(owner)?.service.application.clone())
         };
-        name(self.new, new).or_else(|| name(self.old, old)).or_else(|| {
+        let recorded = || self.recorded.get(path).map(|name| (*name).to_owned());
+        name(self.new, new).or_else(|| name(self.old, old)).or_else(recorded).or_else(|| {
             let mut path = path;
             loop {
                 if let Some(name) = self.places.get(path) {
@@ -102,14 +110,8 @@ impl<'a> Owners<'a> {
         })
     }
 
-    /// The service directories that a service has or had.
-    pub(super) fn directories(&self, name: Option<&str>) -> Vec<String> {
-        name.and_then(|name| self.directories.get(name)).cloned().unwrap_or_default()
+    /// The service directory of a service that only lies on a disk.
+    pub(super) fn directory_of(&self, name: Option<&str>) -> Option<String> {
+        self.directories.get(name?).cloned()
     }
-}
-
-/// Was it rendered by runsmith? Its first lines say so.
-fn is_ours(bytes: &[u8]) -> bool {
-    let head = &bytes[..bytes.len().min(1024)];
-    String::from_utf8_lossy(head).contains(crate::plan::MARKER)
 }

@@ -2,25 +2,28 @@
 //!
 //! A line comes from a key if another value of the key makes another line. That is tried: each value
 //! of the model is varied on its own, the service is planned again, and what is different then comes
-//! from it. It holds for every template, filter and loop, for `--templates` too, and costs nothing
-//! where nobody asks.
+//! from it ([`trace`]). It holds for every template, filter and loop, for `--templates` too, and costs
+//! nothing where nobody asks. What was found for a file holds for others that are alike ([`memo`]). Of
+//! what lies on a host there is no pillar: its own lines say which keys it had ([`host`]).
 
-use std::sync::Arc;
-
-use super::hunks::{Hunk, Sign, removed};
-use super::{EntryDiff, Side};
+use super::hunks::removed;
 use crate::failure::Failure;
-use crate::model::Service;
 use crate::pillar::{Node, Value};
 use crate::plan::plan;
 use crate::services::Known;
 use crate::source::Sources;
 use crate::template::Templates;
-use crate::tree::{Entry, How, Kind};
+use crate::tree::{Entry, Kind};
 
+mod host;
 mod leaf;
+mod memo;
+mod trace;
 
 use leaf::{Leaf, leaves};
+
+pub(super) use memo::Memo;
+pub(super) use trace::Tracer;
 
 /// A value of the model that had a part in a difference, and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +60,8 @@ pub enum OriginKind {
     Derived,
     /// It is runsmith's own default.
     Runsmith,
+    /// It lies on the host, and which pillar it came from is not known.
+    Host,
 }
 
 impl OriginKind {
@@ -67,150 +72,9 @@ impl OriginKind {
             Self::Defaults => "defaults",
             Self::Derived => "derived",
             Self::Runsmith => "runsmith",
+            Self::Host => "host",
         }
     }
-}
-
-/// Finds out what caused the differences of one service.
-pub(super) struct Tracer<'a> {
-    pub(super) old: Side<'a>,
-    pub(super) new: Side<'a>,
-    pub(super) was: Option<&'a Known>,
-    pub(super) is: Option<&'a Known>,
-    pub(super) sources: &'a Sources,
-}
-
-impl Tracer<'_> {
-    /// Fills in the causes of entries and hunks.
-    pub(super) fn trace(&self, entries: &mut [EntryDiff<'_>]) -> Result<(), Failure> {
-        // What comes or goes with its service has no other cause.
-        let Some(is) = self.is else { return Ok(()) };
-        if self.old.host.is_some() && self.was.is_none() || is_new(entries) {
-            return Ok(());
-        }
-        let mut differing = None;
-        if let Some(was) = self.was {
-            differing = Some(differing_keys(was, is));
-        }
-        for (known, side, sign) in [(self.was, self.old, Sign::Removed), (self.is, self.new, Sign::Added)] {
-            let Some(known) = known else { continue };
-            let base = plan(&known.service, &known.key, side.templates)?;
-            for leaf in leaves(known) {
-                // With another kind of run script every line is another one; it counts if it did change.
-                let counts = match &differing {
-                    Some(keys) => keys.contains(&leaf.key),
-                    None => leaf.key != "run_script",
-                };
-                if !counts {
-                    continue;
-                }
-                for varied in leaf.variations(known, side.templates)? {
-                    note(&leaf, &base, &varied, sign, differing.is_some(), entries);
-                }
-            }
-        }
-        for entry in entries {
-            let (was, is) = (self.was, self.is);
-            let all = entry.hunks.iter_mut().map(|hunk| &mut hunk.causes).chain([&mut entry.causes]);
-            for causes in all {
-                for cause in causes.iter_mut() {
-                    cause.old = was.and_then(|known| origin(known, &cause.key, self.sources));
-                    cause.new = is.and_then(|known| origin(known, &cause.key, self.sources));
-                }
-                // What somebody wrote says more than what nobody did.
-                causes.sort_by_key(|cause| {
-                    let kinds =
-                        [&cause.old, &cause.new].into_iter().flatten().map(|origin| origin.kind as u8);
-                    kinds.min().unwrap_or(u8::MAX)
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Notes the leaf wherever its variation makes a difference that is one between the sides, too.
-/// `changed` says that the leaf is known to differ: then it is also what moved an entry.
-fn note(
-    leaf: &Leaf,
-    base: &[Entry],
-    varied: &[Entry],
-    sign: Sign,
-    changed: bool,
-    entries: &mut [EntryDiff<'_>],
-) {
-    for found in entries {
-        let Some(at) = base.iter().position(|entry| entry.path == found.path) else { continue };
-        let own = &base[at];
-        let there = varied.iter().find(|entry| entry.path == found.path);
-        // It may only have moved.
-        let moved = varied.get(at).filter(|_| varied.len() == base.len());
-        let comes_or_goes = found.old.is_none() || found.new.is_none();
-        if comes_or_goes && there.is_none() && (changed || moved.is_none()) {
-            push(&mut found.causes, &leaf.key);
-        }
-        let Some(other) = there.or(moved) else { continue };
-        if !comes_or_goes && found.ways.iter().any(|how| is_way(how, own, other)) {
-            push(&mut found.causes, &leaf.key);
-        }
-        let (Kind::File(own), Kind::File(other)) = (&own.kind, &other.kind) else { continue };
-        if own == other {
-            continue;
-        }
-        if found.secret {
-            found.hunks.iter_mut().for_each(|hunk| push(&mut hunk.causes, &leaf.key));
-            continue;
-        }
-        let touched = removed(own, other);
-        for hunk in &mut found.hunks {
-            if touches(hunk, sign, &touched) {
-                push(&mut hunk.causes, &leaf.key);
-            }
-        }
-    }
-}
-
-/// Does the service itself come, on a side that has no pillar?
-fn is_new(entries: &[EntryDiff<'_>]) -> bool {
-    let run = entries.iter().find(|entry| entry.path.ends_with("/run") && !entry.path.ends_with("/log/run"));
-    run.is_some_and(|run| run.old.is_none() || run.new.is_none())
-        && entries.iter().all(|entry| entry.old.is_none() || entry.new.is_none())
-}
-
-/// Do two entries differ in that way?
-fn is_way(how: &How, a: &Entry, b: &Entry) -> bool {
-    match how {
-        How::Mode { .. } => a.mode != b.mode,
-        How::Owner { .. } => a.owner != b.owner,
-        How::Group { .. } => a.group != b.group,
-        How::Target { .. } => a.kind != b.kind,
-        How::Created(_) | How::Removed(_) | How::Kind { .. } | How::Content => false,
-    }
-}
-
-fn touches(hunk: &Hunk, sign: Sign, touched: &[usize]) -> bool {
-    hunk.changed(sign).iter().any(|line| touched.binary_search(line).is_ok())
-}
-
-fn push(causes: &mut Vec<Cause>, key: &str) {
-    if !causes.iter().any(|cause| cause.key == key) {
-        causes.push(Cause { key: key.to_owned(), old: None, new: None });
-    }
-}
-
-/// Values of the model that are not the same in two services.
-fn differing_keys(old: &Known, new: &Known) -> Vec<String> {
-    let (was, is) = (leaves(old), leaves(new));
-    let mut keys: Vec<String> = vec![];
-    for (one, other) in [(&was, &is), (&is, &was)] {
-        for leaf in one {
-            let same = other.iter().any(|known| known.key == leaf.key && known.value == leaf.value);
-            if !same && !keys.contains(&leaf.key) {
-                keys.push(leaf.key.clone());
-            }
-        }
-    }
-    keys
 }
 
 /// A line of a rendered file and what it comes from.
@@ -238,10 +102,11 @@ pub fn explain(
     let text = String::from_utf8_lossy(own);
     let mut lines: Vec<Explained> =
         text.lines().map(|line| Explained { text: line.to_owned(), origins: vec![] }).collect();
-    for leaf in leaves(known) {
+    let leaves = leaves(known);
+    for leaf in &leaves {
         let mut touched: Vec<usize> = vec![];
         // With another kind of run script every line is another one.
-        for varied in leaf.variations(known, templates)?.iter().filter(|_| leaf.key != "run_script") {
+        for varied in trace::variations(leaf, known, templates)?.iter().filter(|_| leaf.key != "run_script") {
             let there = varied.iter().find(|entry| entry.path == path);
             let moved = varied.get(at).filter(|_| varied.len() == base.len());
             if let Some(Entry { kind: Kind::File(other), .. }) = there.or(moved) {
@@ -250,7 +115,7 @@ pub fn explain(
         }
         touched.sort_unstable();
         touched.dedup();
-        let Some(origin) = origin(known, &leaf.key, sources) else { continue };
+        let Some(origin) = origin(known, &leaves, &leaf.key, sources) else { continue };
         for line in touched {
             if let Some(line) = lines.get_mut(line) {
                 line.origins.push((leaf.key.clone(), origin.clone()));
@@ -261,23 +126,23 @@ pub fn explain(
 }
 
 /// Where a value of the model comes from; `None` if the service has no such value.
-fn origin(known: &Known, key: &str, sources: &Sources) -> Option<Origin> {
-    let leaf = leaves(known).into_iter().find(|leaf| leaf.key == key)?;
+fn origin(known: &Known, leaves: &[Leaf], key: &str, sources: &Sources) -> Option<Origin> {
+    let leaf = leaves.iter().find(|leaf| leaf.key == key)?;
     let make = |kind, key: &str, node: &Node| Origin {
         kind,
         key: key.to_owned(),
         place: Some(sources.place(node.span)),
         via: node.via.map(|via| sources.place(via)),
     };
-    for (at, steps) in leaf.written.iter().enumerate() {
-        if let Some(node) = written(&known.node, steps) {
+    for (at, path) in leaf.written.iter().enumerate() {
+        if let Some(node) = written(&known.node, path) {
             let derived = at >= leaf.own;
             let kind = match (derived, is_default(known, node)) {
                 (true, _) => OriginKind::Derived,
                 (false, true) => OriginKind::Defaults,
                 (false, false) => OriginKind::Written,
             };
-            return Some(make(kind, steps.join(".").trim_end_matches(".="), node));
+            return Some(make(kind, path.trim_end_matches(".="), node));
         }
     }
     let (kind, place) = match key {
@@ -288,15 +153,13 @@ fn origin(known: &Known, key: &str, sources: &Sources) -> Option<Origin> {
     Some(Origin { kind, key: key.to_owned(), place, via: None })
 }
 
-/// The value at these steps. Nothing (`null`) is as good as no key. A step `=` asks for a value that
-/// is not a map: the short form of a key that also takes a map.
-fn written<'a>(node: &'a Node, steps: &[String]) -> Option<&'a Node> {
-    let short = steps.last().is_some_and(|last| last == "=");
-    let steps = if short { &steps[..steps.len() - 1] } else { steps };
-    let node = node.find(steps.iter().map(String::as_str))?;
+/// The value at this path, as [`Leaf::written`] has it. Nothing (`null`) is as good as no key.
+fn written<'a>(node: &'a Node, path: &str) -> Option<&'a Node> {
+    let short = path.strip_suffix(".=");
+    let node = node.find(short.unwrap_or(path).split('.'))?;
     match node.value {
         Value::Null => None,
-        Value::Map(_) if short => None,
+        Value::Map(_) if short.is_some() => None,
         _ => Some(node),
     }
 }
@@ -306,17 +169,4 @@ fn is_default(known: &Known, node: &Node) -> bool {
     let (own, at) = (known.node.span, node.span);
     let inside = at.source == own.source && at.start >= own.start && at.end <= own.end;
     !inside && node.via.is_none()
-}
-
-impl Leaf {
-    /// The service's entries with other values of this leaf.
-    fn variations(&self, known: &Known, templates: &Templates) -> Result<Vec<Vec<Entry>>, Failure> {
-        let mut all = vec![];
-        for vary in &self.vary {
-            let mut service = Service::clone(&known.service);
-            vary(&mut service);
-            all.push(plan(&Arc::new(service), &known.key, templates)?);
-        }
-        Ok(all)
-    }
 }

@@ -153,6 +153,51 @@ fn shell(text: &str) -> Script {
     Script { native: false, fields, program: without_comments(program) }
 }
 
+/// The pillar's key of each line of a run script, as far as the line is one key's: `nice`, `environment.NAME`.
+pub(super) fn keys_of_lines(text: &str) -> Vec<Option<String>> {
+    let first = text.lines().next().unwrap_or_default();
+    let native = first.starts_with("#!") && first.trim_end().ends_with(" run");
+    let mut top = String::new();
+    let mut keys = vec![];
+    for line in text.lines() {
+        if line == PROGRAM {
+            break;
+        }
+        let inside = line.starts_with(' ');
+        if native && !inside {
+            top = line.split_once(':').map(|(key, _)| key.to_owned()).unwrap_or_default();
+        } else if !inside
+            && let Some((variable, _)) = line.strip_prefix("readonly ").and_then(|rest| rest.split_once('='))
+        {
+            top = SHELL
+                .iter()
+                .find(|(shell, _)| *shell == variable)
+                .map(|(_, name)| (*name).to_owned())
+                .unwrap_or_default();
+        } else if !inside {
+            top.clear();
+        }
+        keys.push(key_of_line(line, &top, native).filter(|key| !key.is_empty() && !key.starts_with('#')));
+    }
+    keys
+}
+
+fn key_of_line(line: &str, top: &str, native: bool) -> Option<String> {
+    let own = line.trim_start();
+    let indent = line.len() - own.len();
+    let quoted = own.trim_start_matches(['-', ' ', '"', '\'']);
+    let name = || quoted.split([':', '=', '"', '\'']).next().unwrap_or_default();
+    match top {
+        // A list or a map of which each line is another one's.
+        "environment" | "secrets" if indent == 2 => Some(format!("{top}.{}", name())),
+        "limits" if indent == 2 && native => Some(format!("limits.{}", name())),
+        "environment" | "secrets" | "limits" | "command" | "bind" => None,
+        _ if indent == 2 && MAPS.contains(&top) => Some(format!("{top}.{}", name())),
+        _ if indent == 0 && !MAPS.contains(&top) => Some(top.to_owned()),
+        _ => None,
+    }
+}
+
 /// A program's text without the lines that are only comments.
 pub(super) fn without_comments(text: &str) -> String {
     let lines = text.lines().filter(|line| !line.trim_start().starts_with('#') && !line.trim().is_empty());
@@ -173,6 +218,20 @@ mod tests {
         assert_eq!(script.path("root"), Some("/srv"));
         assert_eq!(script.fields["handoff.health_check"], "\n    path: /\n");
         assert!(!script.fields.contains_key("handoff"));
+    }
+
+    #[test]
+    fn lines_have_the_keys_that_made_them() {
+        let native = "#!/usr/bin/runsmith run\n# x\nnice: 3\nenvironment:\n  A: x\n  \"B\": |\n    C: y\nsecrets:\n  - D\nlimits:\n  nofile:\n    soft: 1\nhandoff:\n  ready: workers\n";
+        let keys = |text: &str| {
+            keys_of_lines(text).into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            keys(native),
+            "  nice  environment.A environment.B   secrets.D  limits.nofile   handoff.ready"
+        );
+        let shell = "#!/bin/bash\nreadonly NICE=3\nreadonly ENVIRONMENT=( # secrets\n  'A=x y'\n)\n# From here on the text is the same for every service.\nNICE=1\n";
+        assert_eq!(keys(shell), " nice  environment.A ");
     }
 
     #[test]

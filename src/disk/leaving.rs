@@ -7,11 +7,13 @@ use std::path::Path;
 use rustix::fs::Dir;
 
 use super::directory::{Directory, Step};
-use super::read::{Found, read};
-use super::{Note, Recording, recorded, supervise};
+use super::read::{Found, read, read_for};
+use super::run::Run;
+use super::stage::foreign;
+use super::{Note, Recording, names, ordered, recorded, supervise};
 use crate::failure::Failure;
-use crate::record::{self, Leaving, Leftover, MadeKind, sha256};
-use crate::tree::{Entry, Kind, Tree};
+use crate::record::{self, Leaving, Leftover, MadeKind, Record, Site, led_to, sha256};
+use crate::tree::{Entry, Kind, SeenKind, Tree};
 use crate::visible::visible;
 
 /// What is below `root` that [`apply`](super::apply) with this recording would look at: as [`read`],
@@ -25,13 +27,23 @@ pub fn read_recorded(
     want: &Tree,
     recording: Recording<'_>,
 ) -> Result<(Found, Vec<Note>), Failure> {
-    let mut found = read(root, want)?;
     let mut notes = vec![];
-    if found.tree.entries().is_empty() && !root.is_dir() {
+    let (ids, refused) = match names::Ids::resolve(&ordered(want)?, root) {
+        Ok(ids) => (ids, None),
+        Err(failure) => (names::Ids::host(), Some(failure)),
+    };
+    let run = Run::new(ids, None);
+    let old = if root.is_dir() { recorded::read(&Directory::root(root)?, recording)? } else { vec![] };
+    run.learn(&old);
+    // Without a number for each name nobody can tell which owners differ.
+    let mut found = read_for(root, want, Some(&run).filter(|_| refused.is_none()))?;
+    found.refused.extend(refused);
+    if !root.is_dir() {
         return Ok((found, notes));
     }
+    notes.extend(found.tree.entries().iter().filter_map(|have| replaced(&run, have, want.get(&have.path)?)));
     let top = Directory::root(root)?;
-    let old = recorded::read(&top, recording)?;
+    found.sites = sites(root, &old, recording.records, &found.tree)?;
     let leaving = record::leaving(old, recording.records.to_vec(), want, recording.set, recording.disabled);
     let mut more = vec![];
     let links = recording.disabled.iter().map(|retired| (retired.link.as_str(), retired.directory.as_str()));
@@ -57,6 +69,31 @@ pub fn read_recorded(
     more.extend(found.tree.entries().iter().cloned());
     found.tree = Tree::new(more).unwrap_or(found.tree);
     Ok((found, notes))
+}
+
+/// Where the services of these records lie; of the links that nobody wants any more, root is asked.
+fn sites(root: &Path, old: &[Record], new: &[Record], known: &Tree) -> Result<Vec<Site>, Failure> {
+    let links = old
+        .iter()
+        .flat_map(|record| &record.made)
+        .filter(|made| matches!(made.kind, MadeKind::Link { .. }) && known.get(&made.path).is_none());
+    let mut others = Found::default();
+    let others = at(root, links.map(|made| (made.path.as_str(), false)), &mut others)?;
+    let leads = |path: &str, directory: &str| {
+        let entry = known.get(path).or_else(|| others.iter().find(|entry| entry.path == path));
+        matches!(entry.map(|entry| &entry.kind), Some(Kind::Link(to)) if led_to(path, to) == directory)
+    };
+    Ok(record::sites(old, new, leads))
+}
+
+/// Would a run say that it replaces what it did not make?
+fn replaced(run: &Run, have: &Entry, want: &Entry) -> Option<Note> {
+    let have = match (&have.kind, &want.kind) {
+        (Kind::File(have), Kind::File(wanted)) if have != wanted => SeenKind::File(Some(have)),
+        (Kind::Link(have), Kind::Link(wanted)) if have != wanted => SeenKind::Link(have),
+        _ => return None,
+    };
+    foreign(run, &want.path, have)
 }
 
 /// What is at these paths, each a directory or not; what cannot be read is added to `found`.

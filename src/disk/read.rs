@@ -8,14 +8,17 @@ use rustix::io::Errno;
 use super::directory::{Directory, Step, failure, word};
 use super::names::Ids;
 use super::ordered;
-use super::run::groups;
+use super::run::{Run, groups};
+use super::shared::refuse_shared;
+use super::stage::in_the_way;
 use crate::failure::Failure;
-use crate::tree::{Entry, Kind, Tree};
+use crate::record::Site;
+use crate::tree::{Entry, Kind, SeenKind, Tree};
 
 use std::path::Path;
 
 /// What was found, and what could not be looked at.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Found {
     /// Everything that was read.
     pub tree: Tree,
@@ -23,6 +26,12 @@ pub struct Found {
     pub unreadable: Vec<Failure>,
     /// The same paths as the tree has them: nobody knows what is there and below.
     pub unknown: Vec<String>,
+    /// Directories that are not there, on the way to what is wanted.
+    pub missing: Vec<String>,
+    /// What [`apply`](super::apply) would end with, one failure for each path.
+    pub refused: Vec<Failure>,
+    /// Where the services lie that records tell of.
+    pub sites: Vec<Site>,
 }
 
 /// Files larger than this are not read: none of ours is, and an application may have made it.
@@ -31,14 +40,17 @@ const MAX_BYTES: i64 = 32 << 20;
 /// Reads what is below `root` at the paths of `want`; paths where nothing is are left out. The
 /// same links are followed as by [`apply`](super::apply). What is secret in `want` is secret here.
 pub fn read(root: &Path, want: &Tree) -> Result<Found, Failure> {
+    read_for(root, want, None)
+}
+
+/// As [`read`]; what a `run` would refuse to change is found too.
+pub(super) fn read_for(root: &Path, want: &Tree, run: Option<&Run>) -> Result<Found, Failure> {
     let entries = ordered(want)?;
-    if let Err(error) = std::fs::metadata(root)
-        && error.kind() == std::io::ErrorKind::NotFound
-    {
-        return Ok(Found { tree: Tree::default(), unreadable: vec![], unknown: vec![] });
+    let mut reader = Reader { run, ..Reader::new() };
+    match std::fs::metadata(root) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => reader.missing(1, &entries),
+        _ => reader.wanted(&Directory::root(root)?, 1, &entries),
     }
-    let mut reader = Reader::new();
-    reader.wanted(&Directory::root(root)?, 1, &entries);
     reader.found()
 }
 
@@ -50,16 +62,28 @@ pub fn read_all(root: &Path) -> Result<Found, Failure> {
     reader.found()
 }
 
-struct Reader {
+struct Reader<'r> {
     ids: Ids,
+    /// The run whose refusals are looked for.
+    run: Option<&'r Run>,
     entries: Vec<Entry>,
     unreadable: Vec<Failure>,
     unknown: Vec<String>,
+    missing: Vec<String>,
+    refused: Vec<Failure>,
 }
 
-impl Reader {
+impl Reader<'_> {
     fn new() -> Self {
-        Self { ids: Ids::host(), entries: vec![], unreadable: vec![], unknown: vec![] }
+        Self {
+            ids: Ids::host(),
+            run: None,
+            entries: vec![],
+            unreadable: vec![],
+            unknown: vec![],
+            missing: vec![],
+            refused: vec![],
+        }
     }
 
     fn fail(&mut self, path: &str, failure: Failure) {
@@ -70,7 +94,40 @@ impl Reader {
     fn found(self) -> Result<Found, Failure> {
         // Every path was visited once, so that none can clash with another.
         let tree = Tree::new(self.entries).unwrap_or_default();
-        Ok(Found { tree, unreadable: self.unreadable, unknown: self.unknown })
+        Ok(Found {
+            tree,
+            unreadable: self.unreadable,
+            unknown: self.unknown,
+            missing: self.missing,
+            refused: self.refused,
+            sites: vec![],
+        })
+    }
+
+    /// Nothing is there: the directories on the way to entries, all of them.
+    fn missing(&mut self, at: usize, entries: &[&Entry]) {
+        for group in groups(entries, at) {
+            if group.entry.is_none() {
+                self.missing.push(group.path.to_owned());
+            }
+            self.missing(group.below, group.rest);
+        }
+    }
+
+    /// Would a run give this directory another mode or owner, and refuse to?
+    fn refuse_shared(&mut self, found: &Directory, entry: &Entry) {
+        let Some(run) = self.run.filter(|run| run.ids.set) else { return };
+        if !run.compare(entry, SeenKind::Directory, found.stat()).is_empty() {
+            self.refused.extend(refuse_shared(run, found, entry).err());
+        }
+    }
+
+    /// Would a run find something else in an entry's place? It is the last one that was read.
+    fn refuse_other(&mut self, dir: &Directory, name: &str, path: &str, wanted: &Entry) {
+        let Some(have) = self.entries.last().filter(|have| have.path == path) else { return };
+        if self.run.is_some() && have.kind.word() != wanted.kind.word() {
+            self.refused.push(in_the_way(dir, name, wanted.kind.word(), have.kind.word()));
+        }
     }
 
     fn wanted(&mut self, dir: &Directory, at: usize, entries: &[&Entry]) {
@@ -80,10 +137,16 @@ impl Reader {
             let step = if wants_directory { dir.step(group.name) } else { Ok(Step::Other("file")) };
             match step {
                 Err(failure) => self.fail(group.path, failure),
-                Ok(Step::Missing) => {}
+                Ok(Step::Missing) => {
+                    if group.entry.is_none() {
+                        self.missing.push(group.path.to_owned());
+                    }
+                    self.missing(group.below, group.rest);
+                }
                 Ok(Step::Directory(found)) => {
-                    if group.entry.is_some() {
+                    if let Some(entry) = group.entry {
                         self.push(group.path, Kind::Directory, found.stat(), secret);
+                        self.refuse_shared(&found, entry);
                     }
                     self.wanted(&found, group.below, group.rest);
                 }
@@ -91,11 +154,11 @@ impl Reader {
                     let reason = "something that is not a directory is in its place";
                     self.fail(group.path, Failure::path("read", dir.path_of(group.name), reason));
                 }
-                Ok(Step::Other(_)) => {
-                    if let Err(failure) = self.one(dir, group.name, group.path, secret) {
-                        self.fail(group.path, failure);
-                    }
-                }
+                Ok(Step::Other(_)) => match (self.one(dir, group.name, group.path, secret), group.entry) {
+                    (Err(failure), _) => self.fail(group.path, failure),
+                    (Ok(()), Some(entry)) => self.refuse_other(dir, group.name, group.path, entry),
+                    (Ok(()), None) => {}
+                },
             }
         }
     }

@@ -2,7 +2,6 @@
 //! runs left is removed.
 
 use std::collections::BTreeSet;
-use std::sync::PoisonError;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, unlinkat};
 use rustix::io::Errno;
@@ -11,7 +10,7 @@ use super::directory::{Directory, Step, failure, ours};
 use super::run::Run;
 use super::{Applied, Note, Recording, Stopped, by_steps, commit, in_order, prune, stage, supervise};
 use crate::failure::Failure;
-use crate::record::{self, Leaving, MadeKind, Record};
+use crate::record::{self, Leaving, Record};
 use crate::tree::{Change, Entry, How, Kind, Tree};
 use crate::visible::visible;
 
@@ -44,14 +43,7 @@ impl<'a> Recorded<'a> {
                 notes.push(Note::TakenOver(record.service.clone(), visible(&record.set).into_owned()));
             }
         }
-        for made in old.iter().flat_map(|record| &record.made) {
-            if let MadeKind::Directory { owner } = &made.kind {
-                run.given
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(made.path.clone(), owner.clone());
-            }
-        }
+        run.learn(&old);
         let leaving =
             record::leaving(old, recording.records.to_vec(), tree, recording.set, recording.disabled);
         Ok(Self { run, root, tree, recording, leaving, notes })

@@ -1,13 +1,16 @@
 //! What the parts of a run share: owners, temporary names, threads, and how entries are divided.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::fs::Stat;
 
 use super::backup::Backup;
 use super::leftover::TempNames;
 use super::names::Ids;
-use crate::tree::Entry;
+use crate::record::{MadeKind, Record};
+use crate::tree::{Entry, How, Seen, SeenKind};
 
 /// What is the same for a whole run.
 pub(super) struct Run {
@@ -15,8 +18,9 @@ pub(super) struct Run {
     pub(super) temps: TempNames,
     /// Keeps the old version of what is replaced or removed.
     pub(super) backup: Backup,
-    /// Directories that earlier runs made, by their paths, and the users they gave them to.
-    pub(super) given: Mutex<HashMap<String, String>>,
+    /// What earlier runs made, by its path, and of directories the users they gave them to; nothing
+    /// where no records are kept.
+    made: OnceLock<HashMap<String, Option<String>>>,
     /// How many more threads may be started.
     threads: AtomicUsize,
 }
@@ -32,9 +36,46 @@ impl Run {
             ids,
             temps: TempNames::new(),
             backup: Backup::new(backup),
-            given: Mutex::new(HashMap::new()),
+            made: OnceLock::new(),
             threads: AtomicUsize::new(spare.min(3)),
         }
+    }
+
+    /// Learns from the records what earlier runs made.
+    pub(super) fn learn(&self, records: &[Record]) {
+        let mut made = HashMap::with_capacity(records.iter().map(|record| record.made.len()).sum());
+        for one in records.iter().flat_map(|record| &record.made) {
+            let owner = match &one.kind {
+                MadeKind::Directory { owner } => Some(owner.clone()),
+                MadeKind::File { .. } | MadeKind::Link { .. } => None,
+            };
+            made.insert(one.path.clone(), owner);
+        }
+        // A run learns once.
+        let _ = self.made.set(made);
+    }
+
+    /// Whether an earlier run made something at this path; whether it did is not known without records.
+    pub(super) fn made(&self, path: &str) -> Option<bool> {
+        self.made.get().map(|made| made.contains_key(path))
+    }
+
+    /// Whether an earlier run gave the directory at this path to the user `owner`.
+    pub(super) fn gave(&self, path: &str, owner: &str) -> bool {
+        self.made.get().and_then(|made| made.get(path)?.as_deref()).is_some_and(|before| before == owner)
+    }
+
+    /// Every way in which what is there is not what is wanted.
+    pub(super) fn compare(&self, entry: &Entry, kind: SeenKind<'_>, stat: &Stat) -> Vec<How> {
+        let mode = stat.st_mode & 0o7777;
+        if !self.ids.set {
+            return Seen { kind, mode, owner: None }.differs_from(entry);
+        }
+        let (uid, gid) = self.ids.of(entry);
+        // A number may have several names; it is the wanted one if the number is right.
+        let owner = if stat.st_uid == uid { entry.owner.to_string() } else { self.ids.user(stat.st_uid) };
+        let group = if stat.st_gid == gid { entry.group.to_string() } else { self.ids.group(stat.st_gid) };
+        Seen { kind, mode, owner: Some((&owner, &group)) }.differs_from(entry)
     }
 
     /// Cuts entries in two between children of one directory, if that is worth a thread and one

@@ -1,7 +1,5 @@
 //! Which directories that are there may get another mode and owner.
 
-use std::sync::PoisonError;
-
 use rustix::fs::Stat;
 
 use super::directory::Directory;
@@ -35,12 +33,8 @@ pub(super) fn refuse_shared(run: &Run, found: &Directory, entry: &Entry) -> Resu
     if stat.st_uid == wanted && wanted != 0 {
         return Ok(());
     }
-    let given = |owner: &str| {
-        let given = run.given.lock().unwrap_or_else(PoisonError::into_inner);
-        given.get(&entry.path).is_some_and(|before| before == owner)
-    };
     let mut signs = Signs::of(stat, wanted, || found.is_mount_point());
-    signs.third = signs.third && !given(&run.ids.user(stat.st_uid));
+    signs.third = signs.third && !run.gave(&entry.path, &run.ids.user(stat.st_uid));
     let Some(sign) = signs.words(wanted == 0, || run.ids.user(stat.st_uid)) else { return Ok(()) };
     let (owner, mode) = (&entry.owner, entry.mode);
     let reason = format!(

@@ -12,7 +12,7 @@ use super::write::{self, Attributes};
 use super::{Note, Stopped, commit, shared};
 use crate::failure::Failure;
 use crate::record;
-use crate::tree::{Change, Entry, How, Kind, Seen, SeenKind};
+use crate::tree::{Change, Entry, How, Kind, SeenKind};
 use crate::visible::visible;
 
 /// Something that waits for phase three.
@@ -158,7 +158,7 @@ impl<'r> Stage<'r> {
             Step::Directory(found) => found,
         };
         if let Some(entry) = group.entry {
-            let ways = self.compare(entry, SeenKind::Directory, found.stat());
+            let ways = self.run.compare(entry, SeenKind::Directory, found.stat());
             if !ways.is_empty() {
                 shared::refuse_shared(self.run, &found, entry)?;
             }
@@ -223,10 +223,16 @@ impl<'r> Stage<'r> {
         } else {
             None
         };
-        let ways = self.compare(entry, SeenKind::File(have), &stat);
+        let ways = self.run.compare(entry, SeenKind::File(have), &stat);
         self.bytes = buffer;
         // With a second name (a hard link) the file may be somebody else's too.
         if ways.contains(&How::Content) || (!ways.is_empty() && stat.st_nlink != 1) {
+            if ways.contains(&How::Content) {
+                let mut head = vec![0; record::HEAD];
+                let length = rustix::io::pread(&fd, head.as_mut_slice(), 0).map_err(fail)?;
+                head.truncate(length);
+                self.staged.notes.extend(foreign(self.run, group.path, SeenKind::File(Some(&head))));
+            }
             if !group.path.starts_with(record::DIRECTORY) {
                 self.run.backup.file(self.root, group.path, &fd, &stat)?;
             }
@@ -260,11 +266,14 @@ impl<'r> Stage<'r> {
             Ok(have) => {
                 let stat = dir.stat_of(group.name)?;
                 let have = have.to_string_lossy();
-                let ways = self.compare(entry, SeenKind::Link(&have), &stat);
+                let ways = self.run.compare(entry, SeenKind::Link(&have), &stat);
                 let only_owner = !ways.iter().any(|way| matches!(way, How::Target { .. } | How::Kind { .. }));
                 if only_owner && stat.st_nlink == 1 {
                     self.settle(dir, group, entry, &stat, ways);
                     return Ok(());
+                }
+                if !only_owner {
+                    self.staged.notes.extend(foreign(self.run, group.path, SeenKind::Link(&have)));
                 }
                 self.run.backup.link(self.root, group.path, &have)?;
                 Some(ways)
@@ -287,19 +296,6 @@ impl<'r> Stage<'r> {
         let changes = changes(entry, ways.unwrap_or_else(|| vec![How::Created(entry.kind.word())]));
         self.push(dir, group, Act::Place { temp, fresh }, Turn::Link, changes);
         Ok(())
-    }
-
-    fn compare(&self, entry: &Entry, kind: SeenKind<'_>, stat: &Stat) -> Vec<How> {
-        let mode = stat.st_mode & 0o7777;
-        if !self.run.ids.set {
-            return Seen { kind, mode, owner: None }.differs_from(entry);
-        }
-        let (uid, gid) = self.run.ids.of(entry);
-        // A number may have several names; it is the wanted one if the number is right.
-        let owner = if stat.st_uid == uid { entry.owner.to_string() } else { self.run.ids.user(stat.st_uid) };
-        let group =
-            if stat.st_gid == gid { entry.group.to_string() } else { self.run.ids.group(stat.st_gid) };
-        Seen { kind, mode, owner: Some((&owner, &group)) }.differs_from(entry)
     }
 
     fn settle(&mut self, dir: &Directory, group: &Group<'_, '_>, entry: &Entry, stat: &Stat, ways: Vec<How>) {
@@ -362,7 +358,20 @@ fn read_up_to(fd: &OwnedFd, length: usize, buffer: &mut Vec<u8>) -> Result<(), E
     Ok(())
 }
 
-fn in_the_way(dir: &Directory, name: &str, wanted: &'static str, word: &'static str) -> Failure {
+/// Says that what is replaced is not what an earlier run made, as far as records or its first lines tell.
+pub(super) fn foreign(run: &Run, path: &str, have: SeenKind<'_>) -> Option<Note> {
+    if run.made(path)? || path.starts_with(record::DIRECTORY) {
+        return None;
+    }
+    let what = match have {
+        SeenKind::File(Some(head)) if !record::is_marked(head) => "a file".to_owned(),
+        SeenKind::Link(target) => format!("a link to {}", visible(target)),
+        SeenKind::File(_) | SeenKind::Directory | SeenKind::Other(_) => return None,
+    };
+    Some(Note::Foreign(visible(path).into_owned(), what))
+}
+
+pub(super) fn in_the_way(dir: &Directory, name: &str, wanted: &'static str, word: &'static str) -> Failure {
     let verb = match wanted {
         "directory" => "make the directory",
         "link" => "make the link",

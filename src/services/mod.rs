@@ -1,5 +1,6 @@
 //! From documents to services: selected, checked against the schema, defaults filled in.
 
+mod empty;
 mod json;
 mod read_back;
 mod secrets;
@@ -21,6 +22,7 @@ use crate::tree::{Entry, Kind, Tree};
 use crate::visible::visible;
 use json::{Nulls, json};
 
+pub use empty::without_empty;
 pub use read_back::{rendered, specimens};
 pub use secrets::{masked, secret_spans, secrets_in_document, secrets_in_text};
 
@@ -335,7 +337,11 @@ fn plan_one(
 }
 
 /// Maps in order; each thread takes a run of neighbours.
-fn in_parallel<T: Send, R: Send>(items: Vec<T>, threads: usize, map: impl Fn(T) -> R + Sync) -> Vec<R> {
+pub(crate) fn in_parallel<T: Send, R: Send>(
+    items: Vec<T>,
+    threads: usize,
+    map: impl Fn(T) -> R + Sync,
+) -> Vec<R> {
     /// Fewer than this are done before a thread has started.
     const WORTH_A_THREAD: usize = 32;
     let threads = threads.min(items.len() / WORTH_A_THREAD).max(1);

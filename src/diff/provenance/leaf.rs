@@ -19,8 +19,9 @@ pub(super) struct Leaf {
     pub(super) value: Json,
     /// Other values.
     pub(super) vary: Vec<Vary>,
-    /// Where a pillar may say it, the first one there counts; then what its default is made of.
-    pub(super) written: Vec<Vec<String>>,
+    /// Where a pillar may say it, as `a.b` (a last `=` asks for a value that is not a map: the short form of a
+    /// key that also takes one); the first one there counts. Then what its default is made of.
+    pub(super) written: Vec<String>,
     /// How many of those say the value itself.
     pub(super) own: usize,
 }
@@ -51,10 +52,6 @@ pub(super) fn leaves(known: &Known) -> Vec<Leaf> {
     leaves.found
 }
 
-fn steps(path: &str) -> Vec<String> {
-    path.split('.').map(str::to_owned).collect()
-}
-
 fn longer(text: &mut String) {
     text.push('x');
 }
@@ -80,7 +77,7 @@ impl Leaves<'_> {
     }
 
     fn add_as(&mut self, key: &str, value: Json, own: &[&str], from: &[&str], vary: Vec<Vary>) {
-        let written = own.iter().chain(from).map(|path| steps(path)).collect();
+        let written = own.iter().chain(from).map(|path| (*path).to_owned()).collect();
         self.found.push(Leaf { key: key.to_owned(), value, vary, written, own: own.len() });
     }
 
@@ -136,7 +133,7 @@ impl Leaves<'_> {
                 Box::new(move |s| drop(s.environment.remove(&two))),
             ];
             self.add_as(&format!("environment.{name}"), json!(value), &[], &[], vary);
-            self.at(vec![vec!["environment".into(), name.clone()]]);
+            self.at(vec![format!("environment.{name}")]);
         }
         self.add("secrets", json!(s.secrets), &[], |s| s.secrets.push("x".into()));
         for (name, value) in &s.secret_values {
@@ -149,7 +146,7 @@ impl Leaves<'_> {
                 }),
             ];
             self.add_as(&format!("secrets.{name}"), json!(value), &[], &[], vary);
-            self.at(["secrets", "environment"].map(|map| vec![map.into(), name.clone()]).to_vec());
+            self.at(["secrets", "environment"].map(|map| format!("{map}.{name}")).to_vec());
         }
         self.add("limits", json!(s.limits.len()), &[], |s| {
             let free =
@@ -181,7 +178,7 @@ impl Leaves<'_> {
     }
 
     /// Other places for the leaf that was added last.
-    fn at(&mut self, written: Vec<Vec<String>>) {
+    fn at(&mut self, written: Vec<String>) {
         if let Some(leaf) = self.found.last_mut() {
             leaf.own = written.len();
             leaf.written = written;

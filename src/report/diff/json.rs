@@ -10,8 +10,13 @@ use crate::diff::provenance::{Cause, Origin};
 use crate::diff::{Diff, EntryDiff, ServiceDiff};
 use crate::tree::{Entry, Kind};
 
-/// Everything, and what could not be read.
-pub fn json(diff: &Diff<'_>, unreadable: &[String], out: &mut dyn Write) -> io::Result<()> {
+/// Everything, what could not be read, and what could not be done.
+pub fn json(
+    diff: &Diff<'_>,
+    unreadable: &[String],
+    refused: &[String],
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let services: Vec<Value> = diff.services.iter().map(service).collect();
     let summary = Summary::of(diff);
     let value = json!({
@@ -19,6 +24,7 @@ pub fn json(diff: &Diff<'_>, unreadable: &[String], out: &mut dyn Write) -> io::
         "tool": {"name": "runsmith", "version": env!("CARGO_PKG_VERSION")},
         "services": services,
         "unreadable": unreadable,
+        "refused": refused,
         "summary": {
             "services": summary.services,
             "added": summary.added,

@@ -126,7 +126,7 @@ fn describe(entry: &crate::tree::Entry, out: &mut String) {
 
 /// A service's name as a heading has it, and where it stands.
 fn heading(service: &ServiceDiff<'_>) -> String {
-    let Some(name) = &service.name else { return "belongs to no service that is known".to_owned() };
+    let Some(name) = &service.name else { return "belongs to no single service".to_owned() };
     match &service.place {
         Some((key, place)) if key.is_empty() => format!("{} ({})", visible(name), visible(place)),
         Some((key, place)) => format!("{} ({} at {})", visible(name), visible(key), visible(place)),
@@ -164,6 +164,7 @@ fn origin(origin: &Origin) -> String {
         OriginKind::Defaults => format!("{place}{via} (defaults)"),
         OriginKind::Derived => format!("default made of {} {place}{via}", visible(&origin.key)),
         OriginKind::Runsmith => "runsmith's default".to_owned(),
+        OriginKind::Host => "on the host".to_owned(),
     }
 }
 

@@ -1,0 +1,136 @@
+//! What was found out of one file, for all that are alike.
+//!
+//! Ten thousand services are mostly the same text with other values in it. Where another value of a key
+//! makes another line is then the same line in all of them, and need be tried once only.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::leaf::Leaf;
+use crate::model::Service;
+use crate::tree::{Entry, Kind};
+
+/// What other values of one leaf do to one entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Touched {
+    /// Lines of the file that are others then, by their indexes.
+    pub(super) lines: Vec<usize>,
+    /// Lines that are there then, and are not now.
+    pub(super) gained: Vec<Vec<u8>>,
+    /// The content is another one.
+    pub(super) content: bool,
+    /// The mode is another one.
+    pub(super) mode: bool,
+    /// The owner is another one.
+    pub(super) owner: bool,
+    /// The group is another one.
+    pub(super) group: bool,
+    /// It is a link and leads elsewhere.
+    pub(super) target: bool,
+    /// Nothing is at the entry's path then.
+    pub(super) gone: bool,
+    /// Nothing is there because it is somewhere else.
+    pub(super) moved: bool,
+}
+
+/// What an entry has in common with those that are alike: which leaves its service has, what the entry is
+/// to the service, the outline of its content, and the leaf that is asked about.
+pub(super) type Key = (u64, (usize, String), u64, String);
+
+/// What is known of entries, by what they have in common.
+#[derive(Default)]
+pub(in crate::diff) struct Memo(Mutex<HashMap<Key, Arc<Vec<Touched>>>>);
+
+impl Memo {
+    /// What is known.
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<Vec<Touched>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// Keeps what was found.
+    pub(super) fn put(&self, key: Key, touched: Arc<Vec<Touched>>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, touched);
+    }
+}
+
+/// What is the same for services that have the same leaves.
+pub(super) fn shape(leaves: &[Leaf], service: &Service) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for leaf in leaves {
+        leaf.key.hash(&mut hasher);
+    }
+    // These decide which files there are.
+    format!(
+        "{:?}{:?}{:?}{:?}",
+        service.run_script, service.server, service.log.kind, service.handoff.strategy
+    )
+    .hash(&mut hasher);
+    service.service.down.hash(&mut hasher);
+    service.service.enabled.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What an entry is to its service: in which of its directories, and the rest of the path.
+pub(super) fn relative(service: &Service, path: &str) -> (usize, String) {
+    let layout = &service.layout;
+    let directories = [
+        &service.service.directory,
+        &service.service.link,
+        &service.log.directory,
+        &layout.releases.path,
+        &layout.pids.path,
+        &layout.logs.path,
+        &layout.sockets.path,
+        &layout.config.path,
+        &layout.run,
+        &service.root,
+    ];
+    let within =
+        directories.iter().enumerate().filter(|(_, directory)| crate::steps::is_within(path, directory));
+    match within.max_by_key(|(at, directory)| (directory.len(), usize::MAX - at)) {
+        Some((at, directory)) => (at, path.get(directory.len()..).unwrap_or_default().to_owned()),
+        None => (directories.len(), path.to_owned()),
+    }
+}
+
+/// What the lines of a file begin with, the values left out: files with the same outline have the same
+/// keys at the same lines. A secret's content is one line and says nothing.
+pub(super) fn outline(entry: &Entry) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    entry.kind.word().hash(&mut hasher);
+    if let Kind::File(content) = &entry.kind
+        && !entry.secret
+    {
+        for line in content.split(|byte| *byte == b'\n') {
+            let text = line.trim_ascii_start();
+            let indent = line.len() - text.len();
+            let end = match text.first() {
+                Some(b'-' | b'\'' | b'"' | b'#') => 1,
+                _ => text.iter().position(|byte| b" =:([{'\"".contains(byte)).unwrap_or(text.len()),
+            };
+            (indent, &text[..end]).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> Entry {
+        let kind = Kind::File(text.into());
+        Entry { path: "/x".into(), kind, mode: 0o644, owner: "a".into(), group: "a".into(), secret: false }
+    }
+
+    #[test]
+    fn an_outline_is_of_keys_and_not_of_values() {
+        let one = "#!/x run\na: 1\nb:\n  - x\n";
+        assert_eq!(outline(&file(one)), outline(&file("#!/y run\na: 22\nb:\n  - y\n")));
+        for other in ["#!/x run\na: 1\nb:\n  - x\n  - y\n", "#!/x run\nc: 1\nb:\n  - x\n", "a: 1\n"] {
+            assert_ne!(outline(&file(one)), outline(&file(other)), "{other}");
+        }
+        assert_ne!(outline(&file("")), outline(&Entry { kind: Kind::Directory, ..file("") }));
+    }
+}
