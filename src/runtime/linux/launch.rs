@@ -165,7 +165,9 @@ fn hear_signals() {
 pub(super) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), String> {
     let failed =
         |error: rustix::io::Errno| format!("the process cannot become the application's user: {error}");
-    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    // Its own group is among them, as initgroups(3) and chpst have it.
+    let own = Some(gid).filter(|gid| !groups.contains(gid));
+    let groups: Vec<Gid> = own.into_iter().chain(groups.iter().copied()).map(Gid::from_raw).collect();
     set_thread_groups(&groups).map_err(failed)?;
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     set_thread_res_gid(gid, gid, gid).map_err(failed)?;
