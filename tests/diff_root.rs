@@ -299,6 +299,34 @@ fn what_is_not_ours_is_replaced_with_a_note() {
     }
 }
 
+/// Who is not root may compare what he can read, without records and owners.
+#[test]
+fn anybody_may_compare() {
+    use std::os::unix::process::CommandExt as _;
+    let place = Place::with("");
+    fs::set_permissions(&place.0, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(place.0.path().join("new.yaml"), format!("{BASE}gunicorn: {{timeout: 7}}\n")).unwrap();
+    // Where the program was built, others may not enter.
+    let program = place.0.path().join("runsmith");
+    fs::copy(env!("CARGO_BIN_EXE_runsmith"), &program).unwrap();
+    let mut command = Command::new(&program);
+    let command = command
+        .current_dir(&place.0)
+        .uid(65534)
+        .gid(65534)
+        .args(["render", "new.yaml", "--diff", "--root", "root"]);
+    let output = command.output().unwrap();
+    let (out, talk) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(output.status.code(), Some(1), "{out}{talk}");
+    assert!(
+        out.contains("+timeout = 7") && out.contains("1 service changes; 0 paths added, 1 changed"),
+        "{out}"
+    );
+    assert!(talk.contains("note: what earlier runs made is not known: cannot "), "{talk}");
+    let output = command.arg("--prune").output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "what would go cannot be told");
+}
+
 /// The paths that `--diff` counts are those that `--out` changes.
 #[test]
 fn diff_and_out_count_alike() {

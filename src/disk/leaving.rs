@@ -33,8 +33,21 @@ pub fn read_recorded(
         Err(failure) => (names::Ids::host(), Some(failure)),
     };
     let run = Run::new(ids, None);
-    let old = if root.is_dir() { recorded::read(&Directory::root(root)?, recording)? } else { vec![] };
-    run.learn(&old);
+    let old = match root.is_dir() {
+        true => recorded::read(&Directory::root(root)?, recording),
+        false => Ok(vec![]),
+    };
+    let old = match old {
+        // Records are root's alone, and anybody may compare what he can read.
+        Err(failure) if !run.ids.set && !recording.prune => {
+            notes.push(Note::Unrecorded(failure.to_string()));
+            vec![]
+        }
+        old => old?,
+    };
+    if notes.is_empty() {
+        run.learn(&old);
+    }
     // Without a number for each name nobody can tell which owners differ.
     let mut found = read_for(root, want, Some(&run).filter(|_| refused.is_none()))?;
     found.refused.extend(refused);

@@ -143,6 +143,8 @@ pub enum Note {
     NotPruned(usize, String),
     /// A service was taken over from another set of runs: service, and the set it was in.
     TakenOver(String, String),
+    /// Records cannot be read; why.
+    Unrecorded(String),
     /// What is at this path is replaced, though no earlier run made it; what it is.
     Foreign(String, String),
     /// A service that ran was stopped.
@@ -169,6 +171,7 @@ impl fmt::Display for Note {
             Self::TakenOver(service, set) => {
                 write!(f, "{service} belonged to the set {set}; it is taken over by the set of this run")
             }
+            Self::Unrecorded(reason) => write!(f, "what earlier runs made is not known: {reason}"),
             Self::Foreign(path, what) => {
                 write!(f, "{path} is replaced: it is {what} that runsmith did not make")
             }
