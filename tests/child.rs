@@ -205,7 +205,7 @@ fn everything_that_the_master_is_given_is_on_the_list() {
     assert_eq!(stat(pid, 19), 5, "nice");
     assert_eq!((stat(pid, 5), stat(pid, 6)), (i64::from(pid), i64::from(pid)), "process group and session");
     assert_eq!(stat(pid, 7), 0, "no terminal");
-    assert_eq!(text(pid, "cmdline"), "/usr/bin/sleep\0100000\0");
+    assert_eq!(text(pid, "cmdline"), "/usr/bin/sleep\u{0}100000\u{0}");
     service.sv("down");
 }
 

@@ -144,7 +144,10 @@ fn replace(path: &Path, with: impl FnOnce(&Path, &str)) {
 }
 
 /// What can be in the state's place, and what the log says of it.
-fn states() -> Vec<(&'static str, fn(&Path, &str))> {
+/// What is done to a state file, which had this text.
+type Spoil = fn(&Path, &str);
+
+fn states() -> Vec<(&'static str, Spoil)> {
     vec![
         ("cannot be read", |path, _| fs::write(path, "{\"format\": 1, ]").unwrap()),
         ("cannot be read", |path, text| fs::write(path, &text[..text.len() / 2]).unwrap()),
@@ -253,7 +256,7 @@ fn a_state_that_names_foreign_processes_has_them_signalled_by_nobody() {
     ];
     for (foreign, right_start, says) in cases {
         let master = row.service.master();
-        row.kill_both(|service| {
+        let mark = row.kill_both(|service| {
             replace(&state(service), |path, text| {
                 let mut state: serde_json::Value = serde_json::from_str(text).unwrap();
                 let life = &mut state["generations"][0];
@@ -265,6 +268,7 @@ fn a_state_that_names_foreign_processes_has_them_signalled_by_nobody() {
                 fs::write(path, state.to_string()).unwrap();
             });
         });
+        row.service.log.wait(mark, &["done:"], SOON);
         wait_until_gone(master, &row.service);
         root.assert_untouched();
         others.assert_untouched();
@@ -427,7 +431,8 @@ fn forty_workers_that_get_ready_at_once_are_all_heard() {
 
 #[test]
 fn a_run_directory_that_somebody_else_can_change_is_refused() {
-    let planted: [(&str, fn(&Path, &User)); 4] = [
+    type Plant = fn(&Path, &User);
+    let planted: [(&str, Plant); 4] = [
         ("belongs to somebody other than root", |path, user| {
             fs::create_dir(path).unwrap();
             chown(path, Some(user.uid), None).unwrap();

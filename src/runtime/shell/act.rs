@@ -120,12 +120,14 @@ impl Shell {
         // Only what is written down may run: if this runtime is killed now, the launcher goes by itself.
         self.keep();
         let told = self.generations.get(&generation).and_then(|live| live.launcher.as_ref());
-        if let Some(socket) = told {
-            crate::runtime::linux::passing::send(socket, b"go", &[])
-                .map_err(|error| format!("the launcher has gone: {error}"))
-                .or_else(
-                    |reason| if matches!(launch::hear(socket), Said::Nothing) { Err(reason) } else { Ok(()) },
-                )?;
+        if let Some(socket) = told
+            && let Err(error) = crate::runtime::linux::passing::send(socket, b"go", &[])
+        {
+            // It has ended before it was told anything, and has said why unless it was killed.
+            return Err(match launch::hear(socket) {
+                Said::Failed(reason) => reason,
+                Said::Nothing | Said::Runs => format!("the launcher has gone: {error}"),
+            });
         }
         Ok(())
     }
