@@ -278,7 +278,7 @@ fn a_new_runsmith_is_picked_up_and_a_deleted_one_goes_on() {
 /// The state as the first release has written it: every later one reads it, for ever.
 #[test]
 fn the_first_releases_state_is_read() {
-    let text = include_str!("../fixtures/state/1.json");
+    let text = include_str!("state/1.json");
     let boot = "6f2c1c2e-0f5a-4b0e-9a43-0f6c8a1d7b11";
     let state = state::read(text, "leaderboards", boot).unwrap();
     assert_eq!(state.sequence, 17);

@@ -143,10 +143,10 @@ fn replace(path: &Path, with: impl FnOnce(&Path, &str)) {
     with(path, &text);
 }
 
-/// What can be in the state's place, and what the log says of it.
 /// What is done to a state file, which had this text.
 type Spoil = fn(&Path, &str);
 
+/// What can be in the state's place, and what the log says of it.
 fn states() -> Vec<(&'static str, Spoil)> {
     vec![
         ("cannot be read", |path, _| fs::write(path, "{\"format\": 1, ]").unwrap()),
@@ -189,6 +189,10 @@ fn a_state_that_cannot_be_used_is_said_and_the_keeper_has_another_copy() {
         let mark = row.kill_runtime_and(|service| replace(&state(service), make));
         row.service.log.wait(mark, &[reason], SOON);
         assert_eq!(row.service.master(), master, "{reason}");
+        row.service.until("the state is kept again", |service| {
+            let path = state(service);
+            path.is_dir() || fs::read_to_string(path).is_ok_and(|text| text.starts_with("{\"format\":1,"))
+        });
     }
     row.end();
 }

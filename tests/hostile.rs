@@ -12,6 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use support::HANDOVER;
 use support::host::User;
 use support::load::Address;
 use support::row::{Python, Row, names, said};
@@ -109,8 +110,10 @@ fn planted_links_and_pid_files_are_neither_followed_nor_believed() {
     fs::copy(row.service.pid_file(), row.service.extra_pid_file()).unwrap();
     let mut row = row;
     row.upgrade();
+    let mark = row.service.log.mark();
     let restart = row.service.sv("restart");
     assert!(restart.status.success(), "{}", said(&restart));
+    row.service.log.wait(mark, &["goes on under this run"], HANDOVER);
     row.upgrade();
     foreign.assert_untouched();
 

@@ -20,6 +20,7 @@ use super::action::{Action, End, Step};
 use super::event::{Ask, Event, Generation, Health, Moment, Terms, Ticket};
 use super::linux::clock;
 use super::linux::control::Control;
+use super::linux::descriptors;
 use super::linux::health::Request;
 use super::linux::inbox::Inbox;
 use super::linux::keeping::Keeping;
@@ -135,6 +136,7 @@ fn is_left_over(service: &Service) -> bool {
 pub fn run(read: Reader, mode: Mode) -> Result<End, String> {
     // First of all, so that what `sv` asks of a run that has just begun is not its end.
     let signals = Signals::watch().map_err(|error| format!("signals cannot be watched: {error}"))?;
+    descriptors::close_in_programs();
     let service = Rc::new(read()?);
     if mode == Mode::Finish && !is_left_over(&service) {
         return Ok(End::Left);

@@ -1,13 +1,15 @@
 //! What the runtime asks of the kernel, and the two small processes beside it: keeper and launcher.
 //!
 //! Everything is done with descriptors: a process is a pidfd whose start time was compared, a directory is one that
-//! only root can have changed, a socket is handed over and never opened again by its name. rustix has a safe call for each; only `memory` needs one that is not.
+//! only root can have changed, a socket is handed over and never opened again by its name. rustix has a safe call for each; only `memory` and `descriptors` need
+//! more than that.
 
 #![allow(clippy::disallowed_methods, reason = "this is where the runtime meets the kernel")]
 
 pub mod asking;
 pub mod clock;
 pub mod control;
+pub mod descriptors;
 pub mod health;
 pub mod inbox;
 pub mod keeper;
