@@ -1,7 +1,7 @@
 # The two commands a newcomer needs: make demo, make test.
 CARGO ?= cargo
 
-.PHONY: demo test lint bench golden build faults
+.PHONY: demo test lint bench golden build faults install packages deb wheel
 
 demo:
 	@scripts/setup demo
@@ -15,7 +15,7 @@ lint:
 	scripts/setup lint
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	shellcheck -x scripts/setup .ci/run
+	shellcheck -x scripts/setup .ci/run packaging/deb packaging/wheel
 
 bench:
 	scripts/setup bench
@@ -37,3 +37,24 @@ golden:
 
 build:
 	$(CARGO) build --release --locked
+
+# What can be installed: docs/install.md. ROOT is where `make install` puts bin/runsmith; PACKAGES is where packages go.
+ROOT ?= /usr/local
+PACKAGES ?= target/packages
+PROFILE ?= release
+binary = target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/runsmith
+
+install:
+	$(CARGO) install --locked --profile $(PROFILE) --path . --root $(ROOT)
+
+packages: deb wheel
+
+deb:
+	$(CARGO) build --locked --profile $(PROFILE)
+	mkdir -p $(PACKAGES)
+	packaging/deb $(binary) $(PACKAGES)
+
+wheel:
+	scripts/setup package
+	mkdir -p $(PACKAGES)
+	packaging/wheel $(PROFILE) $(PACKAGES)

@@ -55,8 +55,14 @@ pub enum Command {
     Run(Run),
     /// Tells what runs: all services of this host, or those named, in detail
     Status(Status),
+    /// Stops services and removes what earlier runs of render --out made for them, and nothing else
+    Remove(Remove),
     /// Replaces the running generation by one from what is on disk now, and no request is lost; ends when that is settled
     Upgrade(Upgrade),
+    /// Prints what makes a shell complete commands and options
+    Completions(Completions),
+    /// Prints a manual page, as man and troff read it: of runsmith, or of one command
+    Man(Man),
 }
 
 /// Which pillars, and how they are read.
@@ -304,4 +310,40 @@ pub struct Upgrade {
     /// How the outcome is printed
     #[arg(long, default_value = "text")]
     pub format: TableFormat,
+}
+
+/// `remove`.
+#[derive(Debug, Args)]
+pub struct Remove {
+    /// Services, by the name of their application; one that no earlier run made is no difference
+    #[arg(required = true, value_name = "SERVICE")]
+    pub services: Vec<String>,
+    /// The directory that they were rendered to
+    #[arg(long, value_name = "ROOT", default_value = "/")]
+    pub root: PathBuf,
+    /// Shows what would be removed, and changes nothing; exit code 1 if there is something
+    #[arg(long)]
+    pub diff: bool,
+    /// Keeps the old version of what is removed in DIR, a path below ROOT that is not there yet [default: the next number in /var/lib/runsmith/backup]
+    #[arg(long, value_name = "DIR", conflicts_with = "diff", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub backup: Option<String>,
+    /// How it is printed
+    #[arg(long, default_value = "text")]
+    pub format: TableFormat,
+}
+
+/// `completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// For which shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// `man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// A command; without one the page of runsmith itself
+    #[arg(value_name = "COMMAND")]
+    pub command: Option<String>,
 }

@@ -280,9 +280,15 @@ pub struct Leaving {
 }
 
 /// Holds `old` records against the `new` ones of this run, which wants `tree`. Services that are in
-/// `old`, in the same `set`, and not in `new` are left over as a whole; those of other sets are not.
+/// `old` and not in `new` are left over as a whole if the run takes them away (`goes`).
 /// The links of services that are not enabled are no matter of leftovers: they go in any case.
-pub fn leaving(old: Vec<Record>, new: Vec<Record>, tree: &Tree, set: &str, disabled: &[Retired]) -> Leaving {
+pub fn leaving(
+    old: Vec<Record>,
+    new: Vec<Record>,
+    tree: &Tree,
+    goes: &dyn Fn(&Record) -> bool,
+    disabled: &[Retired],
+) -> Leaving {
     let mut left = Leaving::default();
     let mut old: BTreeMap<String, Record> =
         old.into_iter().map(|record| (record.service.clone(), record)).collect();
@@ -291,8 +297,8 @@ pub fn leaving(old: Vec<Record>, new: Vec<Record>, tree: &Tree, set: &str, disab
         let before = old.remove(&record.service);
         pairs.push((Some(record), before));
     }
-    let (gone, others): (Vec<Record>, Vec<Record>) = old.into_values().partition(|record| record.set == set);
-    // What a service of another set was made with is not left over, whoever else made it too.
+    let (gone, others): (Vec<Record>, Vec<Record>) = old.into_values().partition(|record| goes(record));
+    // What a service that stays was made with is not left over, whoever else made it too.
     let elsewhere: BTreeSet<&str> =
         others.iter().flat_map(|record| &record.made).map(|made| made.path.as_str()).collect();
     pairs.extend(gone.into_iter().map(|record| (None, Some(record))));
@@ -452,7 +458,8 @@ mod tests {
         entries.retain(|entry| !entry.path.contains("env-"));
         let new = record("web", "default", &entries);
         let tree = Tree::new(entries).unwrap();
-        let left = leaving(vec![old.clone()], vec![new.clone()], &tree, "default", &[]);
+        let left =
+            leaving(vec![old.clone()], vec![new.clone()], &tree, &|record| record.set == "default", &[]);
         assert_eq!(paths(&left), ["/etc/sv/web/env-\n\"A"]);
         assert_eq!((&left.retired, &left.directories), (&vec![], &vec![]));
         assert_eq!(left.records, [old]);
@@ -470,7 +477,7 @@ mod tests {
         };
         let new = record("web", "default", &service("web"));
         let tree = Tree::new(service("web")).unwrap();
-        let left = leaving(old(), vec![new.clone()], &tree, "default", &[]);
+        let left = leaving(old(), vec![new.clone()], &tree, &|record| record.set == "default", &[]);
         let expected = ["/etc/service/gone", "/etc/sv/gone", "/etc/sv/gone/env-\n\"A", "/etc/sv/gone/run"];
         assert_eq!(paths(&left), expected);
         assert_eq!(left.directories, [("/etc/sv/gone".to_owned(), 70)]);
@@ -491,7 +498,7 @@ mod tests {
         let entries = vec![link("/etc/service/web", "/srv/sv/web"), directory("/srv/sv/web")];
         let new = Record::new("web", "default", "/srv/sv/web", 70, &entries);
         let tree = Tree::new(entries).unwrap();
-        let left = leaving(vec![old], vec![new], &tree, "default", &[]);
+        let left = leaving(vec![old], vec![new], &tree, &|record| record.set == "default", &[]);
         // The link stays, and leads elsewhere: that is a change, which the run itself makes.
         assert_eq!(left.retired, []);
         assert_eq!(left.directories, [("/etc/sv/web".to_owned(), 70)]);

@@ -45,7 +45,7 @@ const MAY: &[(&str, &[&str])] = &[
         "diff",
         &["source", "failure", "pillar", "model", "template", "plan", "record", "services", "tree", "steps"],
     ),
-    ("report", &["source", "diagnostic", "rule", "tree", "visible", "diff", "runtime"]),
+    ("report", &["source", "diagnostic", "rule", "model", "services", "tree", "visible", "diff", "runtime"]),
     // Effects.
     ("host", &["facts", "model", "visible"]),
     ("runtime", &["host", "model", "visible"]),

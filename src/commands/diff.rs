@@ -148,12 +148,17 @@ fn host(
 
 /// What was read from a disk: a file is a secret if its owner alone may read it, or if it is a
 /// variable of a service.
-fn disk(mut found: disk::Found) -> Old {
+fn disk(found: disk::Found) -> Old {
+    Old::Disk(hidden(found))
+}
+
+/// Marks what may be secret of what was read from a disk.
+pub(super) fn hidden(mut found: disk::Found) -> disk::Found {
     found.tree.hide(|entry| {
         let variable = entry.path.rsplit('/').nth(1) == Some("env");
         matches!(entry.kind, Kind::File(_)) && (entry.mode & 0o077 == 0 || variable)
     });
-    Old::Disk(found)
+    found
 }
 
 /// What lies on ROOT of all that a run with these arguments would touch.
@@ -163,6 +168,7 @@ fn on_root(arguments: &cli::Render, new: &Services, terminal: &mut Terminal) -> 
         records: &new.records,
         disabled: &new.disabled,
         prune: arguments.prune,
+        only: None,
     };
     let (found, notes) = disk::read_recorded(&arguments.root, &new.tree, recording)?;
     for note in notes {
@@ -272,6 +278,7 @@ fn compare(
         threads: threads(),
         unknown,
     };
+    let known = &new.known;
     let old = Side { tree, host, sites: found.map_or(&[], |found| &found.sites), templates: used };
     let new = Side { tree: &new.tree, host: Some(new), sites: &[], templates };
     let diff = diff::diff(old, new, sources, options)?;
@@ -281,7 +288,7 @@ fn compare(
     let (unreadable, refused) = (sentences(|found| &found.unreadable), sentences(|found| &found.refused));
     let (colour, columns) = (terminal.result_coloured(), width(std::io::stdout()));
     match arguments.format {
-        TreeFormat::Json => report::diff::json(&diff, &unreadable, &refused, &mut terminal.out)?,
+        TreeFormat::Json => report::diff::json(&diff, known, &unreadable, &refused, &mut terminal.out)?,
         _ if arguments.stat => report::diff::stat(&diff, colour, columns, &mut terminal.out)?,
         TreeFormat::Text => report::diff::text(&diff, colour, &mut terminal.out)?,
         TreeFormat::Markdown => {

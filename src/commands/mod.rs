@@ -8,8 +8,11 @@ mod fix;
 mod git;
 mod inputs;
 mod judge;
+mod newer;
+mod pages;
 mod progress;
 mod read;
+mod remove;
 mod render;
 mod rule;
 mod run;
@@ -121,7 +124,10 @@ fn run(command: Command, terminal: &mut Terminal) -> Outcome {
         Command::Rule(arguments) => rule::rule(&arguments, terminal),
         Command::Run(arguments) => run::run(&arguments, terminal),
         Command::Status(arguments) => status::status(&arguments, terminal),
+        Command::Remove(arguments) => remove::remove(&arguments, terminal),
         Command::Upgrade(arguments) => upgrade::upgrade(&arguments, terminal),
+        Command::Completions(arguments) => pages::completions(&arguments, terminal),
+        Command::Man(arguments) => pages::man(&arguments, terminal),
     }
 }
 

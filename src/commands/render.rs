@@ -80,16 +80,12 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
 }
 
 fn put(services: &Services, root: &Path, arguments: &cli::Render, terminal: &mut Terminal) -> Outcome {
-    let waiting = |held: &str| {
-        // In one piece: standard error is not buffered, and others may write to it too.
-        let note = format!("note: {held}; waiting for it to end\n");
-        let _ = std::io::stderr().write_all(note.as_bytes());
-    };
     let recording = disk::Recording {
         set: &arguments.set,
         records: &services.records,
         disabled: &services.disabled,
         prune: arguments.prune,
+        only: None,
     };
     let options = disk::Options {
         durable: !arguments.no_sync,
@@ -98,14 +94,32 @@ fn put(services: &Services, root: &Path, arguments: &cli::Render, terminal: &mut
         backup: arguments.backup.as_deref(),
         ..Default::default()
     };
-    match disk::apply(&services.tree, root, &options) {
+    let is_json = arguments.format != TreeFormat::Text;
+    end(disk::apply(&services.tree, root, &options), is_json, terminal)
+}
+
+/// Says that another run is at work.
+pub(super) fn waiting(held: &str) {
+    // In one piece: standard error is not buffered, and others may write to it too.
+    let note = format!("note: {held}; waiting for it to end\n");
+    let _ = std::io::stderr().write_all(note.as_bytes());
+}
+
+/// Prints what a run changed.
+pub(super) fn end(
+    result: Result<disk::Applied, disk::Stopped>,
+    is_json: bool,
+    terminal: &mut Terminal,
+) -> Outcome {
+    match result {
         Ok(applied) => {
             for note in &applied.notes {
                 terminal.say("note", &note.to_string());
             }
-            match arguments.format {
-                TreeFormat::Text => report::tree::changes_text(&applied.changes, &mut terminal.out)?,
-                _ => report::tree::changes_json(&applied.changes, &mut terminal.out)?,
+            if is_json {
+                report::tree::changes_json(&applied.changes, &mut terminal.out)?;
+            } else {
+                report::tree::changes_text(&applied.changes, &mut terminal.out)?;
             }
             Ok(Exit::Clean)
         }

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use super::newer;
 use super::target::{self, Target};
 use super::{Outcome, Stop, Terminal};
 use crate::cli::{self, TableFormat};
@@ -79,10 +80,12 @@ fn ask(target: &Target) -> Result<Entry, Stop> {
         addresses: target.service.bind.iter().map(|socket| socket.address.clone()).collect(),
         ..Status::default()
     };
+    let status = status.unwrap_or_else(down);
     Ok(Entry {
         is_supervised: wish != Wanted::Unknown,
         is_wanted: wish == Wanted::Up,
-        status: status.unwrap_or_else(down),
+        newer: newer::than(&status, target),
+        status,
         root: target.service.root.clone(),
     })
 }

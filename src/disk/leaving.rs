@@ -57,7 +57,13 @@ pub fn read_recorded(
     notes.extend(found.tree.entries().iter().filter_map(|have| replaced(&run, have, want.get(&have.path)?)));
     let top = Directory::root(root)?;
     found.sites = sites(root, &old, recording.records, &found.tree)?;
-    let leaving = record::leaving(old, recording.records.to_vec(), want, recording.set, recording.disabled);
+    let leaving = record::leaving(
+        old,
+        recording.records.to_vec(),
+        want,
+        &|record| recording.goes(record),
+        recording.disabled,
+    );
     let mut more = vec![];
     let links = recording.disabled.iter().map(|retired| (retired.link.as_str(), retired.directory.as_str()));
     for entry in at(root, links.clone().map(|(path, _)| (path, false)), &mut found)? {

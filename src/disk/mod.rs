@@ -101,6 +101,15 @@ pub struct Recording<'a> {
     pub disabled: &'a [Retired],
     /// Remove what earlier runs made and nobody wants any more.
     pub prune: bool,
+    /// Take away these services, whatever their set is, and no others; `records` is empty then.
+    pub only: Option<&'a [String]>,
+}
+
+impl Recording<'_> {
+    /// Whether a service that the run does not make is to go.
+    fn goes(&self, record: &Record) -> bool {
+        self.only.map_or(record.set == self.set, |names| names.contains(&record.service))
+    }
 }
 
 /// Where backups that are given no place go, below ROOT; root alone can look into them.

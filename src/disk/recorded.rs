@@ -44,8 +44,13 @@ impl<'a> Recorded<'a> {
             }
         }
         run.learn(&old);
-        let leaving =
-            record::leaving(old, recording.records.to_vec(), tree, recording.set, recording.disabled);
+        let leaving = record::leaving(
+            old,
+            recording.records.to_vec(),
+            tree,
+            &|record| recording.goes(record),
+            recording.disabled,
+        );
         Ok(Self { run, root, tree, recording, leaving, notes })
     }
 

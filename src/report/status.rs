@@ -17,6 +17,8 @@ pub struct Entry {
     pub is_wanted: bool,
     /// Where its releases are.
     pub root: String,
+    /// What was changed on disk since the generation that serves was started, and it may not have read.
+    pub newer: Vec<String>,
 }
 
 impl Entry {
@@ -31,6 +33,7 @@ impl Entry {
         if let Some(map) = json.as_object_mut() {
             map.insert("supervised".to_owned(), json!(self.is_supervised));
             map.insert("wanted_up".to_owned(), json!(self.is_wanted));
+            map.insert("newer".to_owned(), json!(self.newer));
         }
         json
     }
@@ -147,6 +150,10 @@ pub fn details(entry: &Entry, now: u64, colour: bool) -> String {
         "restarts",
         format!("{} that nobody asked for; {} failures in a row", status.restarts, status.failures),
     );
+    if !entry.newer.is_empty() {
+        let newer: Vec<_> = entry.newer.iter().map(|path| visible(path)).collect();
+        say("not yet used", format!("{} (`runsmith upgrade` takes it)", newer.join(", ")));
+    }
     say("listens on", status.addresses.iter().map(|one| visible(one)).collect::<Vec<_>>().join(", "));
     if status.runtime_pid != 0 {
         let (pid, version, keeper) = (status.runtime_pid, &status.runtime_version, status.keeper_pid);

@@ -10,10 +10,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "that is how a test fails")]
 #![allow(clippy::print_stderr, reason = "what happened, if a test fails")]
 
+pub mod ansible;
 pub mod faults;
 pub mod host;
 pub mod load;
 pub mod log;
+pub mod page;
 pub mod row;
 pub mod service;
 

@@ -137,6 +137,12 @@ impl Service {
         Self::native(server, socket, more).started()
     }
 
+    /// Writes a changed pillar that somebody else is to render; `more` are further lines of it.
+    pub fn change_pillar(&self, more: &str) {
+        let pillar = self.pillar_with(&format!("log: {{kind: none}}\n{more}"));
+        fs::write(self.scratch.path().join("pillar.yaml"), pillar).expect("the pillar");
+    }
+
     /// The runtime, as runsv knows it.
     pub fn runtime(&self) -> u32 {
         let pid = fs::read_to_string(self.directory.join("supervise/pid")).unwrap_or_default();
@@ -201,6 +207,10 @@ impl Service {
 
     /// Writes the pillar and renders it; gives what was printed.
     fn write_pillar(&self, more: &str) -> String {
+        self.render_text(&self.pillar_with(more))
+    }
+
+    fn pillar_with(&self, more: &str) -> String {
         let scratch = self.scratch.path().display();
         let bind = match &self.address {
             Address::Tcp(port) => format!("127.0.0.1:{port}"),
@@ -240,7 +250,7 @@ impl Service {
             ),
         };
         pillar.push_str(more);
-        self.render_text(&pillar)
+        pillar
     }
 
     fn render_text(&self, pillar: &str) -> String {

@@ -8,11 +8,14 @@ use super::Summary;
 use crate::diff::hunks::Hunk;
 use crate::diff::provenance::{Cause, Origin};
 use crate::diff::{Diff, EntryDiff, ServiceDiff};
+use crate::model::input::RunScript;
+use crate::services::Known;
 use crate::tree::{Entry, Kind};
 
-/// Everything, what could not be read, and what could not be done.
+/// Everything, the services that are wanted, what could not be read, and what could not be done.
 pub fn json(
     diff: &Diff<'_>,
+    wanted: &[Known],
     unreadable: &[String],
     refused: &[String],
     out: &mut dyn Write,
@@ -23,6 +26,7 @@ pub fn json(
         "version": 1,
         "tool": {"name": "runsmith", "version": env!("CARGO_PKG_VERSION")},
         "services": services,
+        "wanted": wanted.iter().map(place).collect::<Vec<_>>(),
         "unreadable": unreadable,
         "refused": refused,
         "summary": {
@@ -35,6 +39,27 @@ pub fn json(
         },
     });
     out.write_all(super::super::json_text(&value).as_bytes())
+}
+
+/// Where a service is on the host, and how it is started: for programs that act on it.
+fn place(known: &Known) -> Value {
+    let service = &known.service;
+    let run_script = match service.run_script {
+        RunScript::Native => "native",
+        RunScript::Shell => "shell",
+    };
+    json!({
+        "name": service.application,
+        "key": known.key,
+        "directory": service.service.directory,
+        "link": service.service.link,
+        "root": service.root,
+        "enabled": service.service.enabled,
+        "down": service.service.down,
+        "timeout": service.service.timeout.whole_seconds(),
+        "run_script": run_script,
+        "runtime": service.service.runtime,
+    })
 }
 
 fn service(service: &ServiceDiff<'_>) -> Value {

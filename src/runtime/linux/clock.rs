@@ -17,6 +17,15 @@ pub fn wall() -> u64 {
     u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap_or(0)
 }
 
+/// When a process was started, in nanoseconds since 1970: `ticks` as proc(5) counts them, a hundredth of a second each.
+pub fn wall_of(ticks: u64) -> i128 {
+    let nanoseconds = |id| {
+        let time = clock_gettime(id);
+        i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
+    };
+    nanoseconds(ClockId::Realtime) - nanoseconds(ClockId::Boottime) + i128::from(ticks) * 10_000_000
+}
+
 /// Which start of the machine this is (proc(5), boot_id); what a record says of processes holds for that one only.
 pub fn boot_id() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();

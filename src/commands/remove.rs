@@ -1,0 +1,75 @@
+//! `runsmith remove`: services stopped, unlinked, and what was made for them taken away.
+
+use super::{Outcome, Terminal, render, threads};
+use crate::cli::{self, TableFormat};
+use crate::diff::{self, Side};
+use crate::disk;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::record;
+use crate::report;
+use crate::source::Sources;
+use crate::template::Templates;
+use crate::tree::Tree;
+use crate::visible::visible;
+
+pub(super) fn remove(arguments: &cli::Remove, terminal: &mut Terminal) -> Outcome {
+    // A name is that of a record, below one directory.
+    for name in &arguments.services {
+        if name.is_empty() || name.starts_with('.') || name.contains('/') {
+            let sentence = format!("{} is no name of an application", visible(name));
+            return Err(Failure::Usage(sentence).into());
+        }
+    }
+    let recording = disk::Recording {
+        set: record::DEFAULT_SET,
+        records: &[],
+        disabled: &[],
+        prune: true,
+        only: Some(&arguments.services),
+    };
+    if arguments.diff {
+        return would_remove(recording, arguments, terminal);
+    }
+    let backup = arguments.backup.as_deref();
+    let options =
+        disk::Options { waiting: &render::waiting, recording: Some(recording), backup, ..Default::default() };
+    let is_json = arguments.format == TableFormat::Json;
+    render::end(disk::apply(&Tree::default(), &arguments.root, &options), is_json, terminal)
+}
+
+fn would_remove(recording: disk::Recording<'_>, arguments: &cli::Remove, terminal: &mut Terminal) -> Outcome {
+    let nothing = Tree::default();
+    let (found, notes) = disk::read_recorded(&arguments.root, &nothing, recording)?;
+    for note in notes {
+        terminal.say("note", &note.to_string());
+    }
+    let found = super::diff::hidden(found);
+    let templates = Templates::built_in()?;
+    let side = |tree, sites| Side { tree, host: None, sites, templates: &templates };
+    let options = diff::Options {
+        owners: true,
+        show_secrets: false,
+        causes: false,
+        threads: threads(),
+        unknown: &found.unknown,
+    };
+    let diff = diff::diff(side(&found.tree, &found.sites), side(&nothing, &[]), &Sources::new(), options)?;
+    let sentences = |failures: &[Failure]| failures.iter().map(ToString::to_string).collect::<Vec<String>>();
+    let (unreadable, refused) = (sentences(&found.unreadable), sentences(&found.refused));
+    match arguments.format {
+        TableFormat::Json => report::diff::json(&diff, &[], &unreadable, &refused, &mut terminal.out)?,
+        TableFormat::Text => {
+            let colour = terminal.result_coloured();
+            report::diff::text(&diff, colour, &mut terminal.out)?;
+        }
+    }
+    for failure in unreadable.iter().chain(&refused) {
+        terminal.say("error", failure);
+    }
+    Ok(match (unreadable.is_empty() && refused.is_empty(), diff.services.is_empty()) {
+        (false, _) => Exit::Trouble,
+        (true, true) => Exit::Clean,
+        (true, false) => Exit::Findings,
+    })
+}
