@@ -54,6 +54,22 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("a comment that names one", "yaml", "user: [deploy # password: hunter2\n"),
     ("lost indentation", "yaml", "application: web\nsecrets:\nDB: hunter2\nuser: [\n"),
     ("bytes that are no UTF-8", "yaml", "secrets: {A: hunter2\u{fffd}}\n"),
+    (
+        "a password in a URL beside a mistake",
+        "yaml",
+        "environment: {URL: \"postgres://u:hunter2@h/db\", Y: yes}\n",
+    ),
+    (
+        "a password in a URL that cannot be read",
+        "yaml",
+        "environment: {URL: postgres://u:hunter2@h/db, X: [\n",
+    ),
+    (
+        "a comment behind the last secret",
+        "yaml",
+        "application: web\nsecrets: {A: x, B: 1.5} # hunter2\nuser: [\n",
+    ),
+    ("a comment behind secrets that can be read", "yaml", "secrets: {A: x, B: 1.5} # hunter2\n"),
     ("JSON without a comma", "json", "{\"secrets\": {\"A\": \"hunter2\" \"B\": \"hunter2x\"}}"),
     ("JSON with a quote in quotes", "json", "{\"secrets\": {\"A\": \"x\"hunter2\"}}"),
     ("JSON with a bad escape", "json", "{\"secrets\": {\"A\": \"hunter2\\q\"}}"),

@@ -38,13 +38,30 @@ pub fn named(key: &str) -> Named {
     }
 }
 
-/// Whether a text gives a value to a name that says secret: `DB_PASSWORD=…`, `DB_PASSWORD: …`.
+/// Whether a text gives a value to a name that says secret: `DB_PASSWORD=…`, `DB_PASSWORD: …`; or is a URL with a password.
 pub fn assigns(text: &str) -> bool {
     value_in(text).is_some()
 }
 
-/// Where in a line the value begins that follows the first key or name that says secret and `:` or `=`.
+/// Where in a line the value begins that follows the first key or name that says secret and `:` or `=`; or the password of a URL.
 pub fn value_in(line: &str) -> Option<usize> {
+    named_value_in(line).into_iter().chain(password_in_url(line)).min()
+}
+
+/// Where the password begins in `scheme://user:password@host`.
+pub fn password_in_url(text: &str) -> Option<usize> {
+    text.match_indices("://").find_map(|(at, sign)| {
+        let is_scheme = text[..at].chars().next_back().is_some_and(|c| c.is_ascii_alphanumeric());
+        let begin = at + sign.len();
+        let rest = &text[begin..];
+        let authority = &rest[..rest.find(['/', '?', '#', ' ', '\n']).unwrap_or(rest.len())];
+        let (user, _) = authority.rsplit_once('@')?;
+        let (name, password) = user.split_once(':')?;
+        (is_scheme && !password.is_empty()).then_some(begin + name.len() + 1)
+    })
+}
+
+fn named_value_in(line: &str) -> Option<usize> {
     line.match_indices([':', '=']).find_map(|(separator, _)| {
         let before = line.get(..separator)?.trim_end().trim_end_matches(['"', '\'']);
         let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
@@ -132,6 +149,15 @@ mod tests {
             ("a: b, \"API_KEY\" : x", Some(" x")),
             ("{% set token = 'x' %}", Some(" 'x' %}")),
             ("user: x", None),
+            ("postgres://app:pw@db/app", Some("pw@db/app")),
+            ("see amqp://a:b@c", Some("b@c")),
+            ("http://:x@h", Some("x@h")),
+            ("postgres://db/app", None),
+            ("http://user@host/", None),
+            ("http://host/a:b@c", None),
+            ("a:b@c", None),
+            ("http://u:@h", None),
+            ("://a:b@c", None),
             ("unix:/run/web.sock", None),
         ] {
             assert_eq!(value_in(text).map(|at| &text[at..]), value, "{text}");

@@ -3,6 +3,7 @@
 use super::{Subject, finding};
 use crate::diagnostic::Diagnostic;
 use crate::model::Service;
+use crate::model::secret::password_in_url;
 use crate::pillar::{Pair, Value};
 use crate::rule;
 
@@ -16,7 +17,7 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
                 continue;
             }
             "is named like a secret"
-        } else if has_credentials(text) {
+        } else if password_in_url(text).is_some() {
             "is a URL with a password in it"
         } else if text.contains("-----BEGIN ") && text.contains("PRIVATE KEY-----") {
             "is a private key"
@@ -35,38 +36,5 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
                 .at_hidden(value.span, "write it below `secrets`")
                 .help(help),
         );
-    }
-}
-
-/// `scheme://user:password@host`.
-fn has_credentials(text: &str) -> bool {
-    text.match_indices("://").any(|(at, sign)| {
-        let is_scheme = text[..at].chars().next_back().is_some_and(|c| c.is_ascii_alphanumeric());
-        let rest = &text[at + sign.len()..];
-        let authority = &rest[..rest.find(['/', '?', '#', ' ', '\n']).unwrap_or(rest.len())];
-        let Some((user, _)) = authority.rsplit_once('@') else { return false };
-        is_scheme && user.split_once(':').is_some_and(|(_, password)| !password.is_empty())
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::has_credentials;
-
-    #[test]
-    fn passwords_in_urls() {
-        for text in ["postgres://app:pw@db/app", "see amqp://a:b@c", "http://:x@h"] {
-            assert!(has_credentials(text), "{text}");
-        }
-        for text in [
-            "postgres://db/app",
-            "http://user@host/",
-            "http://host/a:b@c",
-            "a:b@c",
-            "http://u:@h",
-            "://a:b@c",
-        ] {
-            assert!(!has_credentials(text), "{text}");
-        }
     }
 }

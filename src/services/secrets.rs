@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::model::Service;
-use crate::model::secret::{Named, assigns, is_shouted, is_variable, named, value_in};
+use crate::model::secret::{Named, assigns, is_shouted, is_variable, named, password_in_url, value_in};
 use crate::pillar::{Application, Node, Pair, Value};
 use crate::source::{SourceId, Span};
 
@@ -20,7 +20,10 @@ pub fn secret_spans(applications: &[Application]) -> Vec<Span> {
             spans.extend(
                 variables
                     .iter()
-                    .filter(|variable| all || Service::is_secret_name(&variable.key.key_text()))
+                    .filter(|variable| {
+                        all || Service::is_secret_name(&variable.key.key_text())
+                            || matches!(&variable.value.value, Value::Str(text) if password_in_url(text).is_some())
+                    })
                     .map(|variable| variable.value.span),
             );
         }
