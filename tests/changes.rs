@@ -62,6 +62,26 @@ fn addresses_are_added_and_removed_and_a_taken_one_is_backed_out() {
     row.end();
 }
 
+/// "done" means that a removed address refuses, not that it soon will: whoever got through would wait for nobody.
+#[test]
+fn a_removed_address_refuses_from_the_moment_on_that_the_upgrade_is_done() {
+    let mut service = Service::start_native(Server::Sync, Socket::Tcp, "");
+    let Address::Tcp(first) = service.address else { panic!("TCP") };
+    let second = free_port();
+    for _ in 0..6 {
+        for (addresses, is_there) in [
+            (format!("[\"127.0.0.1:{first}\", \"127.0.0.1:{second}\"]"), true),
+            (format!("\"127.0.0.1:{first}\""), false),
+        ] {
+            bind(&mut service, &addresses);
+            let output = service.runsmith(&["upgrade"]);
+            assert!(output.status.success(), "{}", said(&output));
+            assert_eq!(TcpStream::connect(("127.0.0.1", second)).is_ok(), is_there);
+        }
+    }
+    service.down();
+}
+
 /// A name of this host's: the runtime that adopts the socket, from the keeper or out of the application, knows it again.
 #[test]
 fn a_hosts_name_is_known_again() {

@@ -21,7 +21,7 @@ for number in signal.valid_signals() - own:
     signal.signal(number, signal.SIG_IGN)
 os.umask(0o077)
 os.setgroups([0, 4, 27])
-for number in range(5, 30):
+for number in range(3, 30):
     os.dup2(os.open("/etc/shadow", os.O_RDONLY), number, inheritable=True)
 os.environ.update({"ROOTS_SECRET": "swordfish-of-root", "PYTHONPATH": "/root", "LD_LIBRARY_PATH": "/root"})
 os.execvp("runsv", ["runsv"] + sys.argv[1:])

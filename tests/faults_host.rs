@@ -778,6 +778,9 @@ fn what_is_missing_at_an_upgrade_is_said_and_the_old_generation_goes_on() {
 
     // A runtime has its run directory until it ends.
     row.service.edit_run(|text| text.replace("/run\n", "/run2\n"));
+    let output = row.service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains("if `layout.run` was changed while it ran"), "{}", said(&output));
     let mark = row.service.log.mark();
     row.service.sv("2");
     let line = row.service.log.wait(mark, &["hand-over FAILED"], SOON);

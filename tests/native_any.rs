@@ -75,7 +75,9 @@ fn start(socket: Socket, command: &str, more: &str, make: &dyn Fn(&Service, u32)
 }
 
 /// Four deploys, four short and two kept-alive clients, and a request of three seconds in flight at each.
-fn deploys(service: &Service, make: &dyn Fn(&Service, u32)) {
+///
+/// `excused`: connections that the server itself may close before it has read a request from them.
+fn deploys(service: &Service, make: &dyn Fn(&Service, u32), excused: usize) {
     let inode = service.inode();
     let mut load = Load::start(&service.address, 4, 2);
     for number in 2..=5 {
@@ -90,7 +92,16 @@ fn deploys(service: &Service, make: &dyn Fn(&Service, u32)) {
         assert!(since.iter().all(|version| *version == number.to_string()), "{since:?}");
     }
     let seen = load.finish();
-    assert!(seen.failures.is_empty(), "{:#?}\n{}", seen.failures, service.log.text(0));
+    let closed = |failure: &&String| {
+        failure.starts_with("short: Connection reset") || failure.starts_with("short: unexpected end of file")
+    };
+    let closed = seen.failures.iter().filter(closed).count();
+    assert!(
+        closed == seen.failures.len() && closed <= excused,
+        "{:#?}\n{}",
+        seen.failures,
+        service.log.text(0)
+    );
     assert!(seen.answers.len() > 500, "only {} requests", seen.answers.len());
     assert_eq!(service.inode(), inode);
     assert_eq!(service.user.masters().len(), 1);
@@ -107,7 +118,9 @@ fn uvicorn(socket: Socket) {
     };
     let command = format!("[{}, \"asgi:app\", --fd, \"3\"]", program.display());
     let service = start(socket, &command, "", &make);
-    deploys(&service, &make);
+    // When it is told to finish, uvicorn closes the connections that it has accepted and not read from yet
+    // (h11_impl.py, shutdown): a client that comes in that millisecond has to ask again. At most one at each hand-over.
+    deploys(&service, &make, 4);
 }
 
 #[test]
@@ -134,7 +147,7 @@ fn puma(socket: Socket) {
         pillar.replace(&line, &format!("server: any\nunicorn_command: {command}"))
     });
     let service = service.started();
-    deploys(&service, &make);
+    deploys(&service, &make, 0);
 }
 
 #[test]
@@ -171,5 +184,5 @@ fn a_program_that_says_ready_hands_over_and_one_that_never_does_is_backed_out() 
     let seen = load.finish();
     assert!(seen.failures.is_empty(), "{:#?}", seen.failures);
     service.wait_for_version("1", START);
-    deploys(&service, &make);
+    deploys(&service, &make, 0);
 }

@@ -8,6 +8,7 @@ use crate::cli::{self, TableFormat};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::runtime::linux::asking::{Asking, Silence};
+use crate::runtime::linux::runsv::{Wanted, wanted};
 use crate::runtime::protocol::{Reply, Wish};
 use crate::visible::visible;
 
@@ -82,6 +83,12 @@ fn end(reply: &Reply, arguments: &cli::Upgrade, name: &str, terminal: &mut Termi
 fn trouble(target: &Target, silence: Silence) -> Stop {
     let name = &target.name;
     let sentence = match silence {
+        Silence::Down if wanted(&target.directory.display().to_string()) == Wanted::Up => format!(
+            "no runtime of {name} answers in {}, although the service is to be up: see its log; if `layout.run` was changed \
+             while it ran, that takes `sv down {dir}` and `sv up {dir}`",
+            target.service.layout.run,
+            dir = target.directory.display()
+        ),
         Silence::Down => {
             format!(
                 "no runtime of {name} is at work: start the service with `sv up {}`",

@@ -260,10 +260,32 @@ pub enum Said {
 
 /// Hears what the launcher has said.
 pub fn hear(launcher: impl AsFd) -> Said {
-    match passing::receive(launcher, passing::LONGEST) {
+    let hear = || passing::receive(&launcher, passing::LONGEST);
+    // If it ended before it had read "go", that is told first and once, and what it had said comes after it.
+    let message = hear().or_else(|error| match error.kind() {
+        io::ErrorKind::ConnectionReset => hear(),
+        _ => Err(error),
+    });
+    match message {
         Ok(message) if message.bytes.is_empty() => Said::Runs,
         Ok(message) => Said::Failed(String::from_utf8_lossy(&message.bytes).into_owned()),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Said::Nothing,
         Err(error) => Said::Failed(format!("the launcher cannot be heard: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_launcher_that_ended_before_it_was_told_to_go_is_heard() {
+        let (ours, theirs) = passing::pair().unwrap();
+        assert_eq!(hear(&ours), Said::Nothing);
+        passing::send(&theirs, b"why", &[]).unwrap();
+        passing::send(&ours, b"go", &[]).unwrap();
+        drop(theirs);
+        assert_eq!(hear(&ours), Said::Failed("why".to_owned()));
+        assert_eq!(hear(&ours), Said::Runs);
     }
 }

@@ -12,7 +12,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, 
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_reuseaddr, socket_acceptconn};
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, shutdown,
+    socket_with,
 };
 use rustix::process::{PidfdGetfdFlags, geteuid, pidfd_getfd, umask};
 use serde::{Deserialize, Serialize};
@@ -227,6 +228,12 @@ impl Listener {
     pub fn is_true(&self) -> bool {
         let is_name = matches!(Address::parse(&self.kept.address), Ok(Address::Host(host, _)) if host.parse::<IpAddr>().is_err());
         listens(&self.fd) && (is_name || is_at(&self.fd, &self.kept.address))
+    }
+
+    /// Nobody can connect from now on, whoever else has the socket: the keeper lets it go a moment later.
+    pub fn refuse(&self) {
+        // One that does not listen any more refuses already.
+        let _ = shutdown(&self.fd, Shutdown::Both);
     }
 
     /// Takes a Unix socket's file away, if it is still this one's.

@@ -384,6 +384,8 @@ impl Shell {
                 kept.push(listener);
             } else if !wanted.contains(&address.as_str()) {
                 self.log.say(&format!("no longer listening on {address}"));
+                // Only generations that are gone had it.
+                listener.refuse();
                 listener.unlink(&self.identity);
             }
         }
