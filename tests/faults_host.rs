@@ -273,6 +273,11 @@ fn a_state_that_names_foreign_processes_has_them_signalled_by_nobody() {
             });
         });
         row.service.log.wait(mark, &["done:"], SOON);
+        row.service.until("the state names one generation", |service| {
+            let text = fs::read_to_string(state(service)).unwrap_or_default();
+            let state: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            state["generations"].as_array().is_some_and(|all| all.len() == 1)
+        });
         wait_until_gone(master, &row.service);
         root.assert_untouched();
         others.assert_untouched();

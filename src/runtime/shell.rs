@@ -227,6 +227,8 @@ impl Shell {
     fn settle_events(&mut self) {
         while let Some(event) = self.events.pop_front() {
             let actions = self.machine.step(clock::now(), event);
+            // What was decided is written down before it is done: if this run is killed in between, the next one does it.
+            self.keep();
             self.obey(actions);
         }
         self.keep();

@@ -9,7 +9,7 @@ use crate::runtime::state::{FORMAT, State};
 impl Shell {
     /// Keeps the state if it has changed.
     pub(super) fn keep(&mut self) {
-        if self.end.is_some() {
+        if self.end.is_some() || matches!(self.machine.state(), crate::runtime::machine::State::Over(_)) {
             // What was kept last is what the next run goes on from.
             return;
         }
