@@ -110,6 +110,7 @@ fn planted_links_and_pid_files_are_neither_followed_nor_believed() {
     fs::copy(row.service.pid_file(), row.service.extra_pid_file()).unwrap();
     let mut row = row;
     row.upgrade();
+    row.service.until_a_second_old();
     let mark = row.service.log.mark();
     let restart = row.service.sv("restart");
     assert!(restart.status.success(), "{}", said(&restart));

@@ -18,6 +18,9 @@ use support::service::{Release, Server, Service, Socket, WORKERS};
 use support::{HANDOVER, SOON, STOP};
 
 fn sv(service: &Service, command: &str, seconds: u32) -> Output {
+    if command == "restart" {
+        service.until_a_second_old();
+    }
     Command::new("sv")
         .args(["-w", &seconds.to_string(), command])
         .arg(&service.directory)

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::host::{Process, lives};
@@ -94,6 +95,15 @@ impl Service {
             assert!(Instant::now() < until, "not within {SETTLES:?}: {what}\n{}", self.log.text(0));
             self.log.next(LOOK);
         }
+    }
+
+    /// sv tells the new run by its start in whole seconds (docs/operator.md), so `sv restart` asks a run of another second.
+    pub fn until_a_second_old(&self) {
+        self.until("the run is a second old", |service| {
+            let status = Command::new("sv").arg("status").arg(&service.directory).output().expect("sv");
+            let text = String::from_utf8_lossy(&status.stdout).into_owned();
+            text.starts_with("run:") && !text.contains(") 0s")
+        });
     }
 
     /// Waits until one generation is left, served by a runtime.

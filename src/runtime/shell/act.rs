@@ -1,5 +1,6 @@
 //! What the machine asks for, done.
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -50,6 +51,7 @@ impl Shell {
                 if let Some(live) = self.generations.get_mut(&generation) {
                     live.kill(&all, &others);
                 }
+                self.tell_if_gone(generation);
             }
             Action::Reopen(generation) => {
                 if let Some(live) = self.generations.get(&generation)
@@ -272,18 +274,31 @@ impl Shell {
     fn retire(&mut self, generation: Generation) {
         let all = process::all();
         let others = others(&self.generations, generation);
-        let Some(live) = self.generations.get_mut(&generation) else {
-            self.tell(Event::Gone(generation));
-            return;
-        };
+        if let Some(live) = self.generations.get_mut(&generation) {
+            Self::end(live, &all, &others);
+        }
+        self.tell_if_gone(generation);
+    }
+
+    fn end(live: &mut Live, all: &HashMap<u32, process::Stat>, others: &[u32]) {
         if live.launcher.is_some() {
             // It has not run anything yet.
-            live.kill(&all, &others);
+            live.kill(all, others);
         } else {
             if live.master.is_none() {
-                live.look(&all, &others);
+                live.look(all, others);
             }
             live.retire();
+        }
+    }
+
+    /// Who was to be told to go may have gone since it was looked up last; then nothing of it is left to wait for.
+    fn tell_if_gone(&mut self, generation: Generation) {
+        let is_left =
+            |live: &Live| live.master.is_some() || live.launcher.is_some() || !live.members.is_empty();
+        if !self.generations.get(&generation).is_some_and(is_left) {
+            self.forget(generation);
+            self.tell(Event::Gone(generation));
         }
     }
 
