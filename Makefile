@@ -1,7 +1,7 @@
 # The two commands a newcomer needs: make demo, make test.
 CARGO ?= cargo
 
-.PHONY: demo test lint bench golden build faults install packages deb wheel
+.PHONY: demo test lint bench golden build faults soak install packages deb wheel
 
 demo:
 	@scripts/setup demo
@@ -30,6 +30,14 @@ faults:
 	rm -rf target/faults
 	RUNSMITH_FAULTS=$(CURDIR)/target/faults $(CARGO) test --locked --test faults --test faults_host -- --test-threads 2 --skip the_page
 	RUNSMITH_FAULTS=$(CURDIR)/target/faults RUNSMITH_BLESS=1 $(CARGO) test --locked --test faults --test faults_host the_page
+
+# The long runs, about half an hour: many hand-overs and requests, written into docs/soak.md.
+soak:
+	scripts/setup test
+	rm -rf target/soak
+	RUNSMITH_SOAK=$(CURDIR)/target/soak $(CARGO) test --locked --test sv upgrades_in_a_row
+	RUNSMITH_SOAK=$(CURDIR)/target/soak $(CARGO) test --locked --test native_handover -- --test-threads 2 --skip the_page
+	RUNSMITH_SOAK=$(CURDIR)/target/soak RUNSMITH_BLESS=1 $(CARGO) test --locked --test native_handover the_page
 
 # Rewrites what the tests compare with; `git diff` is the review.
 golden:

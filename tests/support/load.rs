@@ -24,6 +24,8 @@ pub enum Address {
 pub struct Answer {
     pub begun: Instant,
     pub took: Duration,
+    /// It was asked to take three seconds.
+    pub slow: bool,
     pub version: String,
     pub body: String,
 }
@@ -163,7 +165,8 @@ impl Shared {
         match result {
             Ok(body) => {
                 let version = body.split(' ').next().unwrap_or_default().to_owned();
-                seen.answers.push(Answer { begun, took: begun.elapsed(), version, body });
+                let slow = what == "slow:";
+                seen.answers.push(Answer { begun, took: begun.elapsed(), slow, version, body });
             }
             Err(error) => seen.failures.push(format!("{what} {error}, begun {:?} ago", begun.elapsed())),
         }
@@ -212,6 +215,11 @@ impl Load {
             shared.note(begun, "slow:", result.map(|(body, _)| body).map_err(|error| error.to_string()));
         }));
         let _ = wait.recv();
+    }
+
+    /// How many answers there were so far.
+    pub fn count(&self) -> usize {
+        self.shared.seen.lock().unwrap().answers.len()
     }
 
     /// What was seen so far.

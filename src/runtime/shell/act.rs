@@ -248,8 +248,9 @@ impl Shell {
                 }
             }
             Said::Failed(reason) => {
-                self.forget(generation);
-                self.tell(Event::NotStarted(generation, reason));
+                // It ends in a moment, and is told as failed then: nothing of it is left when somebody is told.
+                live.launcher = None;
+                live.failed = Some(reason);
             }
         }
     }

@@ -25,6 +25,8 @@ pub(super) struct Live {
     pub(super) identity: Rc<Identity>,
     /// The socket to its launcher, until its program runs.
     pub(super) launcher: Option<OwnedFd>,
+    /// Why its launcher could not become the server, once that was heard.
+    pub(super) failed: Option<String>,
     /// Its master, until that has ended.
     pub(super) master: Option<Process>,
     /// Its other processes, looked up once the master has ended.
@@ -52,6 +54,7 @@ impl Live {
             service: Rc::clone(service),
             identity: Rc::clone(identity),
             launcher: None,
+            failed: None,
             master,
             members: vec![],
             workers: BTreeMap::new(),

@@ -83,9 +83,11 @@ impl Shell {
         let all = process::all();
         let others = others(&self.generations, generation);
         let Some(live) = self.generations.get_mut(&generation) else { return };
-        if let Some(socket) = &live.launcher
-            && let Said::Failed(reason) = launch::hear(socket)
-        {
+        let heard = live.launcher.as_ref().and_then(|socket| match launch::hear(socket) {
+            Said::Failed(reason) => Some(reason),
+            Said::Nothing | Said::Runs => None,
+        });
+        if let Some(reason) = heard.or_else(|| live.failed.take()) {
             // It has ended before it ran anything, and has said why.
             self.forget(generation);
             self.tell(Event::NotStarted(generation, reason));
