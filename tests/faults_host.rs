@@ -770,6 +770,7 @@ fn what_is_missing_at_an_upgrade_is_said_and_the_old_generation_goes_on() {
     ];
     for text in unreadable {
         let master = row.service.master();
+        let is_ours = text.starts_with("#!/") && text.lines().next().is_some_and(|line| line.ends_with(" run"));
         row.service.edit_run(|_| text);
         let output = row.service.runsmith(&["upgrade"]);
         assert_eq!(output.status.code(), Some(2), "{}", said(&output));
@@ -778,6 +779,15 @@ fn what_is_missing_at_an_upgrade_is_said_and_the_old_generation_goes_on() {
         let line = row.service.log.wait(mark, &["hand-over FAILED"], SOON);
         assert!(line.text.contains("has mistakes") && line.text.contains("goes on serving"), "{}", line.text);
         assert_eq!(row.service.master(), master);
+        if is_ours {
+            // What serves is told of all the same.
+            let output = row.service.runsmith(&["status"]);
+            assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+            let told = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(told.contains(&format!("master {master}")), "{}", said(&output));
+            assert!(said(&output).contains("until it is mended"), "{}", said(&output));
+            assert!(row.service.checks(), "it serves");
+        }
     }
     row.service.edit_run(|_| right.clone());
 

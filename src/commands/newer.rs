@@ -22,7 +22,7 @@ pub(super) fn than(status: &Status, target: &Target) -> Vec<String> {
             }
         }
     }
-    let current = Path::new(&target.service.root).join("current");
+    let current = Path::new(&target.root).join("current");
     let leads = std::fs::canonicalize(&current);
     if !serving.release.is_empty() && leads.is_ok_and(|leads| leads != Path::new(&serving.release)) {
         newer.push(current.display().to_string());
@@ -37,14 +37,7 @@ fn files(target: &Target) -> Vec<PathBuf> {
     // A variable that has gone shows in the directory only.
     files.push(environment.clone());
     files.extend(std::fs::read_dir(environment).into_iter().flatten().flatten().map(|entry| entry.path()));
-    files.extend(
-        target
-            .service
-            .command
-            .windows(2)
-            .filter(|words| words[0] == "-c")
-            .map(|words| PathBuf::from(&words[1])),
-    );
+    files.extend(target.configuration.iter().cloned());
     files.sort();
     files
 }

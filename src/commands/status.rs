@@ -1,6 +1,7 @@
 //! `runsmith status`: what runs.
 
 use std::io::Write;
+use std::path::Path;
 
 use super::newer;
 use super::target::{self, Target};
@@ -22,21 +23,38 @@ pub(super) fn status(arguments: &cli::Status, terminal: &mut Terminal) -> Outcom
         return list(arguments.format, terminal);
     }
     let mut entries = vec![];
+    let mut is_whole = true;
     for named in &arguments.services {
-        entries.push(ask(&target::one(named)?)?);
+        let target = target::one(named)?;
+        entries.push(ask(&target)?);
+        // Whoever is quiet asks whether it serves, and what serves does not read the run script.
+        is_whole &= arguments.quiet || !tell(&target, terminal);
     }
     let all_serve = entries.iter().all(Entry::serves);
     if !arguments.quiet {
         show(&entries, arguments.format, true, terminal)?;
     }
-    Ok(if all_serve { Exit::Clean } else { Exit::Findings })
+    Ok(match (is_whole, all_serve) {
+        (false, _) => Exit::Trouble,
+        (true, false) => Exit::Findings,
+        (true, true) => Exit::Clean,
+    })
+}
+
+/// Says what is wrong with a run script; whether something is.
+fn tell(target: &Target, terminal: &mut Terminal) -> bool {
+    if let Some(trouble) = &target.trouble {
+        terminal.say("error", &format!("{trouble}; until it is mended, nothing new is started from it"));
+    }
+    target.trouble.is_some()
 }
 
 fn list(format: TableFormat, terminal: &mut Terminal) -> Outcome {
     let mut entries = vec![];
     let mut is_whole = true;
     for target in target::all() {
-        match target.map_err(Failure::Usage).map_err(Stop::from).and_then(|target| ask(&target)) {
+        is_whole &= !tell(&target, terminal);
+        match ask(&target) {
             Ok(entry) => entries.push(entry),
             Err(Stop::Failure(failure)) => {
                 terminal.say("error", &failure.to_string());
@@ -65,9 +83,14 @@ fn ask(target: &Target) -> Result<Entry, Stop> {
         let what = format!("the runtime of {}", target.name);
         Stop::from(Failure::path("ask", what, format!("{error}; only root and the application's user may")))
     };
-    let status = match Asking::begin(&target.service.layout.run, Wish::Status) {
+    let status = match Asking::begin(&target.run, Wish::Status) {
         Ok(mut asking) => match asking.hear().map_err(refused)? {
-            Some(Reply::Status(status)) => Some(*status),
+            // A run directory that was guessed may be another service's.
+            Some(Reply::Status(status))
+                if target.trouble.is_none() || is_same(&status.directory, &target.directory) =>
+            {
+                Some(*status)
+            }
             _ => None,
         },
         Err(Silence::Down) => None,
@@ -77,7 +100,7 @@ fn ask(target: &Target) -> Result<Entry, Stop> {
         application: target.name.clone(),
         directory: directory.clone(),
         state: "down".to_owned(),
-        addresses: target.service.bind.iter().map(|socket| socket.address.clone()).collect(),
+        addresses: target.addresses.clone(),
         ..Status::default()
     };
     let status = status.unwrap_or_else(down);
@@ -86,8 +109,12 @@ fn ask(target: &Target) -> Result<Entry, Stop> {
         is_wanted: wish == Wanted::Up,
         newer: newer::than(&status, target),
         status,
-        root: target.service.root.clone(),
+        root: target.root.clone(),
     })
+}
+
+fn is_same(one: &str, other: &Path) -> bool {
+    matches!((std::fs::canonicalize(one), std::fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 fn show(entries: &[Entry], format: TableFormat, detailed: bool, terminal: &mut Terminal) -> Result<(), Stop> {

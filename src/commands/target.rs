@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::run;
 use crate::failure::Failure;
 use crate::model::Service;
+use crate::runtime::linux::asking;
 use crate::visible::visible;
 
 /// Where runsvdir looks, unless SVDIR says otherwise (sv(8)).
@@ -14,14 +15,25 @@ const SERVICES: &str = "/etc/service";
 /// Where Debian keeps services that runsvdir may or may not look at.
 const ALL: &str = "/etc/sv";
 
+/// Where run directories are, unless a pillar says otherwise (`layout.run`).
+const RUN: &str = "/run/runsmith";
+
 /// A service of this host.
 pub(super) struct Target {
     /// Its name.
     pub(super) name: String,
     /// Its directory.
     pub(super) directory: PathBuf,
-    /// What its run script says.
-    pub(super) service: Service,
+    /// `layout.run`: where its runtime can be asked.
+    pub(super) run: String,
+    /// `root`: where its releases are; empty if that is not known.
+    pub(super) root: String,
+    /// `bind`.
+    pub(super) addresses: Vec<String>,
+    /// The files that its command names as configuration.
+    pub(super) configuration: Vec<PathBuf>,
+    /// Why its run script cannot be read. What runs already is asked all the same.
+    pub(super) trouble: Option<String>,
 }
 
 /// Where links to services are.
@@ -52,16 +64,44 @@ pub(super) fn one(named: &str) -> Result<Target, Failure> {
             run.display()
         )));
     }
-    target(directory).map_err(Failure::Usage)
+    Ok(target(directory))
 }
 
-fn target(directory: &Path) -> Result<Target, String> {
-    let service = run::read(&directory.join("run"))?;
-    Ok(Target { name: service.application.clone(), directory: directory.to_owned(), service })
+fn target(directory: &Path) -> Target {
+    let directory = directory.to_owned();
+    match run::read(&directory.join("run")) {
+        Ok(Service { application, layout, root, bind, command, .. }) => Target {
+            name: application,
+            directory,
+            run: layout.run,
+            root,
+            addresses: bind.into_iter().map(|socket| socket.address).collect(),
+            configuration: command
+                .windows(2)
+                .filter(|words| words[0] == "-c")
+                .map(|words| PathBuf::from(&words[1]))
+                .collect(),
+            trouble: None,
+        },
+        Err(trouble) => {
+            let real = std::fs::canonicalize(&directory);
+            let name = real.ok().and_then(|real| Some(real.file_name()?.to_string_lossy().into_owned()));
+            let name = name.unwrap_or_default();
+            Target {
+                run: asking::run_directory(&directory).unwrap_or_else(|| format!("{RUN}/{name}")),
+                name,
+                directory,
+                root: String::new(),
+                addresses: vec![],
+                configuration: vec![],
+                trouble: Some(trouble),
+            }
+        }
+    }
 }
 
-/// Every service of this host that runsmith executes, by name; a run script that cannot be read is said.
-pub(super) fn all() -> Vec<Result<Target, String>> {
+/// Every service of this host that runsmith executes, by name.
+pub(super) fn all() -> Vec<Target> {
     let mut found: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
     for directory in [services(), ALL.into()] {
         for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -74,10 +114,7 @@ pub(super) fn all() -> Vec<Result<Target, String>> {
         }
     }
     let mut targets: Vec<_> = found.keys().map(|directory| target(directory)).collect();
-    let name = |target: &Result<Target, String>| {
-        target.as_ref().map_or_else(Clone::clone, |target| target.name.clone())
-    };
-    targets.sort_by_key(name);
+    targets.sort_by(|one, other| one.name.cmp(&other.name));
     targets
 }
 

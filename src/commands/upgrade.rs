@@ -15,9 +15,13 @@ use crate::visible::visible;
 pub(super) fn upgrade(arguments: &cli::Upgrade, terminal: &mut Terminal) -> Outcome {
     let target = target::one(&arguments.service)?;
     let name = &target.name;
+    // Nothing new can be begun with it; what has begun can be given up all the same.
+    if let (Some(trouble), false) = (&target.trouble, arguments.abort) {
+        return Err(Failure::Usage(trouble.clone()).into());
+    }
     let wish = if arguments.abort { Wish::Abort } else { Wish::Upgrade };
     let mut asking =
-        Asking::begin(&target.service.layout.run, wish).map_err(|silence| trouble(&target, silence))?;
+        Asking::begin(&target.run, wish).map_err(|silence| trouble(&target, silence))?;
     let mut steps = vec![];
     loop {
         let reply = asking.hear().map_err(|error| trouble(&target, Silence::Refused(error)))?;
@@ -86,7 +90,7 @@ fn trouble(target: &Target, silence: Silence) -> Stop {
         Silence::Down if wanted(&target.directory.display().to_string()) == Wanted::Up => format!(
             "no runtime of {name} answers in {}, although the service is to be up: see its log; if `layout.run` was changed \
              while it ran, that takes `sv down {dir}` and `sv up {dir}`",
-            target.service.layout.run,
+            target.run,
             dir = target.directory.display()
         ),
         Silence::Down => {

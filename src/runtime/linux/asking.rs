@@ -1,5 +1,6 @@
 //! The other end of the control socket: how commands ask a runtime.
 
+use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -18,6 +19,26 @@ pub enum Silence {
     Down,
     /// It cannot be asked.
     Refused(io::Error),
+}
+
+/// Where the runtime that runsv has started in this service directory listens, as the kernel knows it: for when the run
+/// script cannot tell. Only root may look.
+pub fn run_directory(service: &Path) -> Option<String> {
+    let pid: u32 = fs::read_to_string(service.join("supervise/pid")).ok()?.trim().parse().ok()?;
+    let sockets: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .ok()?
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    // Num RefCount Protocol Flags Type St Inode Path (proc_net_unix(5)).
+    let table = fs::read_to_string(format!("/proc/{pid}/net/unix")).ok()?;
+    table.lines().find_map(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(6);
+        let inode = fields.next()?;
+        let path = fields.next()?.strip_suffix("/control")?;
+        sockets.iter().any(|socket| socket == inode).then(|| path.to_owned())
+    })
 }
 
 /// Somebody to ask.
