@@ -267,6 +267,22 @@ fn what_out_would_refuse_is_said_before() {
     }
 }
 
+/// A link on the way that somebody else can have made is not followed, and nobody says that nothing changes behind it.
+#[test]
+fn what_was_not_compared_is_not_said_to_be_the_same() {
+    let place = Place::with("");
+    fs::remove_dir_all(place.at("/var/www/web/shared")).unwrap();
+    symlink("/tmp", place.at("/var/www/web/shared")).unwrap();
+    std::os::unix::fs::lchown(place.at("/var/www/web/shared"), Some(65534), Some(65534)).unwrap();
+    for arguments in [&["--diff", "--root", "root"][..], &["--diff", "--root", "root", "--stat"]] {
+        let (code, diff) = place.run(BASE, arguments);
+        assert_eq!(code, 2, "{diff}");
+        assert!(diff.contains("no change is seen; what cannot be read is not compared"), "{diff}");
+        assert!(diff.contains("cannot follow the link root/var/www/web/shared"), "{diff}");
+        assert!(!diff.contains("nothing changes"), "{diff}");
+    }
+}
+
 /// What runsmith did not make is replaced with a word, and what it made without one.
 #[test]
 fn what_is_not_ours_is_replaced_with_a_note() {

@@ -770,7 +770,8 @@ fn what_is_missing_at_an_upgrade_is_said_and_the_old_generation_goes_on() {
     ];
     for text in unreadable {
         let master = row.service.master();
-        let is_ours = text.starts_with("#!/") && text.lines().next().is_some_and(|line| line.ends_with(" run"));
+        let is_ours =
+            text.starts_with("#!/") && text.lines().next().is_some_and(|line| line.ends_with(" run"));
         row.service.edit_run(|_| text);
         let output = row.service.runsmith(&["upgrade"]);
         assert_eq!(output.status.code(), Some(2), "{}", said(&output));

@@ -20,8 +20,7 @@ pub(super) fn upgrade(arguments: &cli::Upgrade, terminal: &mut Terminal) -> Outc
         return Err(Failure::Usage(trouble.clone()).into());
     }
     let wish = if arguments.abort { Wish::Abort } else { Wish::Upgrade };
-    let mut asking =
-        Asking::begin(&target.run, wish).map_err(|silence| trouble(&target, silence))?;
+    let mut asking = Asking::begin(&target.run, wish).map_err(|silence| trouble(&target, silence))?;
     let mut steps = vec![];
     loop {
         let reply = asking.hear().map_err(|error| trouble(&target, Silence::Refused(error)))?;

@@ -43,6 +43,8 @@ pub struct Side<'a> {
 pub struct Diff<'a> {
     /// Services with a difference, by name; last, without a name, what belongs to none.
     pub services: Vec<ServiceDiff<'a>>,
+    /// All was compared: nothing on the old side could not be read.
+    pub is_whole: bool,
 }
 
 /// What differs in one service.
@@ -162,7 +164,10 @@ pub fn diff<'a>(
         Ok(ServiceDiff { name, place, impact, entries })
     };
     let services = in_parallel(named, options.threads, one);
-    Ok(Diff { services: services.into_iter().collect::<Result<_, Failure>>()? })
+    Ok(Diff {
+        services: services.into_iter().collect::<Result<_, Failure>>()?,
+        is_whole: options.unknown.is_empty(),
+    })
 }
 
 /// Where a service lies on a disk: by its record, if what that says is still so, or by what is there.

@@ -40,6 +40,8 @@ pub struct Summary {
     pub lines_added: usize,
     /// Lines that go.
     pub lines_removed: usize,
+    /// Something could not be read, so it was not compared.
+    pub is_partial: bool,
 }
 
 impl Summary {
@@ -47,6 +49,7 @@ impl Summary {
     pub fn of(diff: &Diff<'_>) -> Self {
         let mut summary = Self {
             services: diff.services.iter().filter(|one| one.name.is_some()).count(),
+            is_partial: !diff.is_whole,
             ..Self::default()
         };
         for entry in diff.services.iter().flat_map(|service| &service.entries) {
@@ -67,6 +70,10 @@ impl Summary {
         if self == Self::default() {
             return "nothing changes".to_owned();
         }
+        let partial = if self.is_partial { "; what cannot be read is not compared" } else { "" };
+        if self == (Self { is_partial: true, ..Self::default() }) {
+            return format!("no change is seen{partial}");
+        }
         let services = match self.services {
             1 => "1 service changes".to_owned(),
             count => format!("{count} services change"),
@@ -74,7 +81,7 @@ impl Summary {
         let paths = if self.added == 1 { "1 path" } else { &format!("{} paths", self.added) };
         let lines = if self.lines_added == 1 { "1 line" } else { &format!("{} lines", self.lines_added) };
         format!(
-            "{services}; {paths} added, {} changed, {} removed; {lines} added, {} removed",
+            "{services}; {paths} added, {} changed, {} removed; {lines} added, {} removed{partial}",
             self.changed, self.removed, self.lines_removed
         )
     }
