@@ -8,6 +8,7 @@ mod notice;
 mod status;
 mod succeed;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
@@ -31,7 +32,7 @@ use super::linux::memory;
 use super::linux::place::Place;
 use super::linux::runsv::{self, Parent};
 use super::linux::signals::Signals;
-use super::machine::Machine;
+use super::machine::{self, Machine};
 use super::protocol::LastHandOver;
 use super::words;
 use crate::host::{self, Identity};
@@ -77,8 +78,8 @@ pub struct Shell {
     boot: String,
     /// What keeping the state met last, so that it is said once.
     trouble: Option<String>,
-    /// Something is over that takes much code and comes seldom.
-    may_rest: bool,
+    /// Something was done that takes much code and comes seldom.
+    was_busy: Cell<bool>,
     /// What a failed generation said last.
     said: String,
     /// How children have ended whose pidfds were not looked at yet.
@@ -174,7 +175,7 @@ pub fn run(read: Reader, mode: Mode) -> Result<End, String> {
         sequence: 0,
         boot: clock::boot_id(),
         trouble: None,
-        may_rest: false,
+        was_busy: Cell::new(false),
         said: String::new(),
         ended: BTreeMap::new(),
         end: None,
@@ -195,7 +196,6 @@ impl Shell {
         loop {
             self.settle_events();
             self.control.tidy(clock::now());
-            self.rest();
             if let Some(end) = self.end {
                 self.finish(end);
                 return end;
@@ -203,6 +203,8 @@ impl Shell {
             match self.wait() {
                 Ok(sources) => {
                     for source in sources {
+                        // A health check comes so often that its code may stay.
+                        self.was_busy.set(self.was_busy.get() || !matches!(source, Source::Check));
                         self.notice(&source);
                     }
                 }
@@ -213,13 +215,6 @@ impl Shell {
                 }
             }
             self.look_at_the_time();
-        }
-    }
-
-    /// Gives back what only a hand-over needs, once it is through.
-    fn rest(&mut self) {
-        if std::mem::take(&mut self.may_rest) && self.end.is_none() {
-            memory::give_back_code();
         }
     }
 
@@ -311,6 +306,10 @@ impl Shell {
             self.generations.values().filter_map(|live| live.alive_at).min(),
         ];
         let timeout = deadline.into_iter().flatten().min().map(clock::until);
+        // While one generation serves alone there may be nothing to do for months: what was needed to get there is given back.
+        if matches!(self.machine.state(), machine::State::Serving(_)) && self.was_busy.take() {
+            memory::give_back_code();
+        }
         match poll(&mut fds, timeout.as_ref()) {
             Err(Errno::INTR) => return Ok(vec![]),
             Err(error) => return Err(error),

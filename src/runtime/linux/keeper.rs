@@ -5,6 +5,7 @@
 //! It remembers the last lines of each generation's output, and a copy of the state for the case of a full disk.
 //! Its standard input is the socket it listens on; only whoever it runs as can connect to it.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -93,7 +94,7 @@ struct Keeper {
     /// It has taken nothing for too long: so many lines were dropped since.
     dropped: Option<u64>,
     connections: Vec<OwnedFd>,
-    was_asked: bool,
+    was_asked: Cell<bool>,
     is_over: bool,
 }
 
@@ -110,12 +111,7 @@ pub fn main() -> u8 {
         let mut keeper = Keeper { log: log(io::stdout().as_fd()), ..Keeper::default() };
         let null = std::fs::File::open("/dev/null")?;
         rustix::stdio::dup2_stdin(&null)?;
-        while keeper.turn(&door)? {
-            // What a runtime asks for comes seldom, and takes more code than carrying lines does.
-            if std::mem::take(&mut keeper.was_asked) {
-                memory::give_back_code();
-            }
-        }
+        while keeper.turn(&door)? {}
         Ok(())
     };
     u8::from(work().is_err())
@@ -187,6 +183,10 @@ impl Keeper {
             let until = self.stuck.filter(|_| self.dropped.is_none()).map(|since| since.after(PATIENCE));
             limit = until.map(clock::until);
         }
+        // What a runtime asks for comes seldom, and takes more code than carrying lines does.
+        if self.was_asked.take() {
+            memory::give_back_code();
+        }
         loop {
             match poll(&mut fds, limit.as_ref()) {
                 Err(Errno::INTR) => {}
@@ -217,7 +217,7 @@ impl Keeper {
                 return;
             }
         };
-        self.was_asked = true;
+        self.was_asked.set(true);
         match serde_json::from_slice(&message.bytes) {
             Ok(Request::Keep { log, listeners, outputs }) => self.keep(log, listeners, &outputs, message.fds),
             Ok(Request::Remember(state)) => self.state = Some(state),

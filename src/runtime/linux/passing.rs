@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, UCred, recvmsg, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, UCred, recv, recvmsg, sendmsg, socketpair,
 };
 
 /// So many descriptors go with one message; the kernel's limit is 253 (unix(7), SCM_RIGHTS).
@@ -57,7 +57,10 @@ pub fn receive_to_keep(socket: impl AsFd, longest: usize) -> io::Result<Message>
 }
 
 fn take(socket: impl AsFd, longest: usize, flags: RecvFlags) -> io::Result<Message> {
-    let mut bytes = vec![0; longest];
+    // A message comes whole, so that its length is known before; room for the longest would be kept by whoever waits for months.
+    let peek = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::DONTWAIT;
+    let (_, length) = recv(&socket, &mut [0; 0][..], peek)?;
+    let mut bytes = vec![0; length.min(longest)];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST), ScmCredentials(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received =

@@ -376,7 +376,6 @@ impl Shell {
     /// One generation is left: what only others had is closed.
     fn settled(&mut self, generation: Generation) {
         self.settled_at = clock::now();
-        self.may_rest = true;
         if let Some(live) = self.generations.get(&generation) {
             self.service = Rc::clone(&live.service);
             self.identity = Rc::clone(&live.identity);
