@@ -23,6 +23,7 @@ bench:
 	benches/render
 	benches/validate
 	benches/diff
+	benches/handover
 
 # Runs the fault matrix and writes what was measured into docs/faults.md.
 faults:
