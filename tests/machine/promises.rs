@@ -68,6 +68,12 @@ impl Ledger {
         for action in actions {
             self.check_one(was, machine, terms, now, action, actions)?;
         }
+        // Whoever asked is told how it went when everybody is; only what was asked for meanwhile is still to come.
+        let is_told =
+            actions.iter().any(|one| matches!(one, Action::Tell(Step::Done(_) | Step::Failed(_, _))));
+        if is_told && !was.is_queued() && !self.open.is_empty() {
+            return Err(format!("it is told how it went, and {:?} waits", self.open));
+        }
         self.check_state(machine)
     }
 

@@ -317,6 +317,13 @@ impl World {
             fact.checking = false;
             fact.gone |= !fact.runs;
         }
+        // And what dies meanwhile, nobody tells.
+        let dying: Vec<(bool, bool)> =
+            self.ledger.facts.iter().map(|_| (self.dice.one_in(6), self.dice.one_in(12))).collect();
+        for (fact, (ends, goes)) in self.ledger.facts.values_mut().zip(dying) {
+            fact.master_ended |= ends;
+            fact.gone |= goes;
+        }
         // Whoever asked the old one has lost its connection.
         self.ledger.open.clear();
         let facts = self.ledger.facts.clone();
