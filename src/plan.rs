@@ -14,16 +14,35 @@ use crate::record::MARKER;
 use crate::template::Templates;
 use crate::tree::{Entry, Kind};
 
+/// Whether files are rendered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// Each has its content.
+    Rendered,
+    /// Each is there, and empty: for whoever asks only what is made where. It takes a fraction of the time.
+    Left,
+}
+
 /// Every file, directory and link of one service. `key` says where in the pillar it comes from:
 /// a colon path, or nothing for a flat document.
 pub fn plan(service: &Arc<Service>, key: &str, templates: &Templates) -> Result<Vec<Entry>, Failure> {
+    plan_with(service, key, templates, Contents::Rendered)
+}
+
+/// The same, if need be without contents.
+pub fn plan_with(
+    service: &Arc<Service>,
+    key: &str,
+    templates: &Templates,
+    contents: Contents,
+) -> Result<Vec<Entry>, Failure> {
     let context = context(service, key);
     let owners = Owners {
         root: "root".into(),
         user: service.user.as_str().into(),
         group: service.group.as_str().into(),
     };
-    let mut plan = Plan { service, templates, context, owners, entries: Vec::with_capacity(32) };
+    let mut plan = Plan { service, templates, contents, context, owners, entries: Vec::with_capacity(32) };
     plan.service_directory(key)?;
     plan.application()?;
     // All services' are kept until the last one is done.
@@ -197,6 +216,7 @@ const PATHS: Names = &[
 struct Plan<'a> {
     service: &'a Service,
     templates: &'a Templates,
+    contents: Contents,
     context: Value,
     owners: Owners,
     entries: Vec<Entry>,
@@ -295,7 +315,10 @@ impl Plan<'_> {
     }
 
     fn file(&mut self, path: String, template: &str, mode: u32) -> Result<(), Failure> {
-        let mut content = self.templates.render(template, &self.context)?;
+        let mut content = match self.contents {
+            Contents::Rendered => self.templates.render(template, &self.context)?,
+            Contents::Left => String::new(),
+        };
         content.shrink_to_fit();
         self.push(path, Kind::File(content.into_bytes()), mode, "root", "root");
         Ok(())

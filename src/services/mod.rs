@@ -5,13 +5,14 @@ mod json;
 mod read_back;
 mod secrets;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::failure::Failure;
 use crate::model::{self, Service, input};
 use crate::pillar::{self, Application, Node};
-use crate::plan::plan;
+use crate::plan::{Contents, plan, plan_with};
 use crate::record::{Record, Retired};
 use crate::rule;
 use crate::rules::{self, Claims, Texts};
@@ -159,6 +160,8 @@ pub struct Asked<'a> {
     pub set: Option<&'a str>,
     /// Keep [`Services::known`].
     pub known: bool,
+    /// What becomes of the files' contents; left out, they are made where two applications want one path.
+    pub contents: Contents,
 }
 
 /// Services, or why there are none.
@@ -179,6 +182,8 @@ struct Planned {
     record: Option<Record>,
     disabled: Option<Retired>,
     known: Option<Known>,
+    /// What it takes to plan it again, with contents.
+    again: Option<(Arc<Service>, String)>,
 }
 
 /// What all applications come to.
@@ -233,7 +238,7 @@ pub fn check(
     threads: usize,
 ) -> Result<Vec<Diagnostic>, Failure> {
     let templates = Templates::built_in()?;
-    let asked = Asked { threads, set: None, known: false };
+    let asked = Asked { threads, set: None, known: false, contents: Contents::Left };
     plan_all(applications, &templates, texts, asked).map(|all| all.found)
 }
 
@@ -247,7 +252,7 @@ pub fn check_and_keep(
     threads: usize,
 ) -> Result<(Vec<Diagnostic>, Vec<Configured>), Failure> {
     let templates = Templates::built_in()?;
-    let asked = Asked { threads, set: None, known: true };
+    let asked = Asked { threads, set: None, known: true, contents: Contents::Rendered };
     let All { wanted, known, found, .. } = plan_all(applications, &templates, texts, asked)?;
     let content = |service: &Service| {
         let path = format!("{}/{}", service.layout.config.path, service.config_name()?);
@@ -289,11 +294,44 @@ fn plan_all(
         all.records.extend(planned.iter_mut().filter_map(|one| one.record.take()));
         all.disabled.extend(planned.iter_mut().filter_map(|one| one.disabled.take()));
         all.known.extend(planned.iter_mut().filter_map(|one| one.known.take()));
+        let again: Vec<_> = planned.iter_mut().map(|one| one.again.take()).collect();
         all.wanted = in_order(planned);
+        compare_contents(&mut all.wanted, &again, templates)?;
     }
     all.found.extend(twice);
     all.found.extend(clashes(&all.wanted, &spans));
     Ok(all)
+}
+
+/// Where several applications want one file, its contents decide whether they want the same.
+fn compare_contents(
+    wanted: &mut [Wanted],
+    again: &[Option<(Arc<Service>, String)>],
+    templates: &Templates,
+) -> Result<(), Failure> {
+    let meets: Vec<bool> = (0..wanted.len())
+        .map(|at| {
+            let is_same =
+                |other: Option<&Wanted>| other.is_some_and(|(one, _)| one.path == wanted[at].0.path);
+            matches!(wanted[at].0.kind, Kind::File(_))
+                && (is_same(at.checked_sub(1).and_then(|at| wanted.get(at))) || is_same(wanted.get(at + 1)))
+        })
+        .collect();
+    // What one application wants lies all over the order; each is planned again once.
+    let mut planned: BTreeMap<usize, Vec<Entry>> = BTreeMap::new();
+    for ((entry, owner), _) in wanted.iter_mut().zip(meets).filter(|(_, meets)| *meets) {
+        let Some(Some((service, key))) = again.get(*owner) else { continue };
+        if !planned.contains_key(owner) {
+            planned.insert(*owner, plan(service, key, templates)?);
+        }
+        // An application may want one path twice, and in the order in which they were planned.
+        if let Some(entries) = planned.get_mut(owner)
+            && let Some(at) = entries.iter().position(|one| one.path == entry.path)
+        {
+            entry.kind = entries.remove(at).kind;
+        }
+    }
+    Ok(())
 }
 
 /// The files of one application, if nothing keeps them from being made, and everything found.
@@ -319,7 +357,7 @@ fn plan_one(
     found.extend(rules::check(&placed.service, &placed.node, placed.span));
     let claims = rules::claims(&placed.service, &placed.node, placed.span);
     let service = Arc::new(placed.service);
-    let mut entries = plan(&service, &placed.key, templates)?;
+    let mut entries = plan_with(&service, &placed.key, templates, asked.contents)?;
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     let (name, place) = (&service.application, &service.service);
     let wait = place.timeout.whole_seconds();
@@ -331,8 +369,9 @@ fn plan_one(
     });
     let record = asked.set.map(|set| Record::new(name, set, &place.directory, wait, &entries));
     let (name, span) = (name.clone(), placed.span);
+    let again = (asked.contents == Contents::Left).then(|| (Arc::clone(&service), placed.key.clone()));
     let known = asked.known.then(|| Known { service, key: placed.key, span, node: placed.node });
-    let planned = Planned { name, span, claims, entries, record, disabled, known };
+    let planned = Planned { name, span, claims, entries, record, disabled, known, again };
     Ok((Some(planned), found))
 }
 
