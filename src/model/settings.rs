@@ -29,6 +29,12 @@ pub struct Table {
 pub struct Setting {
     /// Its own name.
     pub name: String,
+    /// Its options on the command line.
+    #[serde(default)]
+    pub cli: Vec<String>,
+    /// Values that need no module of somebody else's, where others are possible.
+    #[serde(default)]
+    pub known: Vec<String>,
     /// What its value is.
     #[serde(rename = "type")]
     pub kind: Kind,

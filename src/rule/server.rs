@@ -8,10 +8,15 @@ rules! { Server:
         what: "The worker classes eventlet (gone since gunicorn 26.0.0) and gaiohttp (20.0), and the protocol h3.",
         why: "gunicorn ends at once, and runsv starts it again every second.",
     }
+    REFUSED_VALUE = "refused-value", Error, Free, yaml {
+        "A value of a setting that the server ends at",
+        what: "A worker class that is neither gunicorn's own nor a class with its module, `forwarded_allow_ips` and `proxy_allow_ips` that are no networks, `statsd_host` without a port.",
+        why: "gunicorn ends at once, and runsv starts it again every second.",
+    }
     NEEDS_PACKAGE = "needs-package", Warning, Free, yaml {
-        "A worker class that needs a package besides gunicorn",
-        what: "gevent, tornado and foreign worker classes are not part of gunicorn. Once the package is in the application's requirements, silence the line with that as the reason.",
-        why: "Without the package in the virtualenv no worker starts.",
+        "A setting that needs a package besides gunicorn",
+        what: "Worker classes that are not part of gunicorn (gevent, tornado, others'), `http_protocols` with h2, `http_parser: fast`, `reload_engine: inotify`, `paste`. Once the package is in the application's requirements, silence the line with that as the reason.",
+        why: "Without the package in the virtualenv gunicorn ends, or no worker starts.",
     }
     CONTRADICTION = "contradiction", Warning, Free, yaml {
         "Two settings of gunicorn that contradict each other",
@@ -19,9 +24,9 @@ rules! { Server:
         why: "gunicorn follows one of them without a word, or fails at the first request.",
     }
     COMMAND_OPTION = "command-option", Error, Free, yaml {
-        "An option on the server's command line that overrules the pillar",
-        what: "Options such as `-b`, `-c`, `--pid`, `--user` and `--daemon` among the words of `unicorn_command`, or in GUNICORN_CMD_ARGS. The pillar has keys of its own for what they set.",
-        why: "The server would listen, write or run elsewhere than the rest of the service believes: it cannot be supervised or handed over.",
+        "An option on the server's command line that overrules the pillar, or that the server ends at",
+        what: "Options such as `-b`, `-c`, `--pid`, `--user` and `--daemon`, abbreviated ones (`--daem`) and several in one word (`-RD`) included, among the words of `unicorn_command`, or in GUNICORN_CMD_ARGS: the pillar has keys of its own for what they set. Options that gunicorn does not have, and the application, which is added to the command.",
+        why: "The server would listen, write or run elsewhere than the rest of the service believes, so that it cannot be supervised or handed over; or it ends at once.",
     }
     NO_EFFECT = "no-effect", Warning, Free, yaml {
         "A key that has no effect for this server or run script",

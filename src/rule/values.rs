@@ -19,9 +19,9 @@ rules! { Values:
         why: "Rendering would change owner and mode of what every program of the host uses; and who can write where services lie has root run anything.",
     }
     APP = "app", Error, Fixed, yaml {
-        "What the server loads begins or ends with a blank",
-        what: "Write `MODULE:VARIABLE`, or the path of a rackup file, without blanks around it.",
-        why: "The server would look for a module whose name has a blank.",
+        "What the server cannot load",
+        what: "For gunicorn write `MODULE`, `MODULE:VARIABLE` or `MODULE:FUNCTION()`, where the module is named as `import` names it: no path, no `.py`. For unicorn write the path of a rackup file. No blanks around it.",
+        why: "No worker of the new generation would start, and the deploy would be backed out.",
     }
     COMMAND = "command", Error, Fixed, yaml {
         "A command that would not be run as it is written",

@@ -5,6 +5,7 @@
 //! that is: by the command line, and by comments in the pillar.
 
 mod addresses;
+mod command;
 mod effect;
 pub mod fix;
 mod handoff;
@@ -55,6 +56,7 @@ pub fn check(service: &Service, node: &Node, span: Span) -> Vec<Diagnostic> {
     paths::check(&subject, &mut found);
     secrets::check(&subject, &mut found);
     server::check(&subject, &mut found);
+    command::check(&subject, &mut found);
     times::check(&subject, &mut found);
     limits::check(&subject, &mut found);
     handoff::check(&subject, &mut found);

@@ -12,7 +12,7 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     let Value::Map(variables) = &environment.value else { return };
     for Pair { key, value } in variables {
         let (Value::Str(name), Value::Str(text)) = (&key.value, &value.value) else { continue };
-        let what = if Service::is_secret_name(name) {
+        let what = if Service::is_secret_name(name) && !is_harmless(name) {
             if text.is_empty() {
                 continue;
             }
@@ -37,4 +37,18 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
                 .help(help),
         );
     }
+}
+
+/// Names that only look like a secret's: where one lies, what everybody may know, and words that hold KEY by chance. Their
+/// values are kept as secrets all the same.
+fn is_harmless(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    let words: Vec<&str> = name.split('_').collect();
+    let is_place = matches!(words.last(), Some(&("DIR" | "DIRECTORY" | "FILE" | "NAME" | "PATH")));
+    let is_other = ["PASSWORD", "PASSWD", "SECRET", "TOKEN", "DSN"].iter().any(|word| name.contains(word));
+    // `APIKEY` and `ACCESSKEY` are keys, `MONKEY` and `KEYBOARD` are not.
+    let has_key = words.iter().any(|word| {
+        matches!(word.trim_end_matches('S'), "KEY" | "APIKEY" | "ACCESSKEY" | "SECRETKEY" | "PRIVATEKEY")
+    });
+    is_place || (!is_other && (!has_key || words.contains(&"PUBLIC")))
 }

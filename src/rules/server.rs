@@ -1,18 +1,22 @@
 //! The server, its settings and its command.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use serde_json::Value as Json;
 
 use super::{Subject, finding};
 use crate::diagnostic::Diagnostic;
 use crate::model::input::Server;
+use crate::model::settings::GUNICORN;
 use crate::pillar::{Node, Value};
-use crate::rule;
-use crate::source::Span;
+use crate::rule::{self, Rule};
+use crate::schema::nearest;
 
 pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
-    options(subject, found);
     if subject.service.server == Server::Gunicorn {
         worker_class(subject, found);
+        packages(subject, found);
+        refused_values(subject, found);
         removed_values(subject, found);
         contradictions(subject, found);
     }
@@ -34,9 +38,8 @@ pub(super) fn class_of(subject: &Subject<'_>) -> String {
 /// Worker classes of gunicorn 27 that need nothing but gunicorn (gunicorn/workers/__init__.py).
 const BUILT_IN: &[&str] = &["sync", "gthread", "asgi"];
 
-fn worker_class(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
-    let Some(node) = subject.setting("worker_class") else { return };
-    let Value::Str(class) = &node.value else { return };
+/// What there is to say of a worker class: the rule, the sentence, and what to write.
+pub(super) fn class(class: &str) -> Option<(&'static Rule, String, String)> {
     let name = class.strip_prefix("egg:").unwrap_or(class);
     if let Some((gone, version, instead)) = [
         ("eventlet", "26.0.0", "gevent, gthread or tornado"),
@@ -46,20 +49,106 @@ fn worker_class(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     .find(|(gone, ..)| name.contains(gone))
     {
         let message = format!("gunicorn's worker class {gone} is gone since {version}");
-        found.push(finding(&rule::REMOVED_VALUE, message).at(node.span, format!("write {instead}")));
-        return;
+        return Some((&rule::REMOVED_VALUE, message, format!("write {instead}")));
+    }
+    let known = GUNICORN.settings.iter().find(|setting| setting.name == "worker_class");
+    let known = known.map_or(&[][..], |setting| &setting.known);
+    if name == class && !name.contains(['.', '#', ':']) && !known.iter().any(|one| one == name) {
+        let help = nearest(name, known).map_or_else(
+            || format!("write one of {}, or a class with its module", known.join(", ")),
+            |near| format!("did you mean `{near}`?"),
+        );
+        return Some((&rule::REFUSED_VALUE, format!("gunicorn has no worker class `{name}`"), help));
     }
     let package = match name {
-        _ if BUILT_IN.contains(&name) || name.starts_with("gunicorn.workers.s") => return,
-        "gunicorn.workers.gthread.ThreadWorker" | "gunicorn.workers.gasgi.ASGIWorker" => return,
+        _ if BUILT_IN.contains(&name) || name.starts_with("gunicorn.workers.s") => return None,
+        "gunicorn.workers.gthread.ThreadWorker" | "gunicorn.workers.gasgi.ASGIWorker" => return None,
         _ if name.contains("gevent") => "gevent",
         _ if name.contains("tornado") => "tornado",
         _ => name.split(['.', '#', ':']).next().unwrap_or(name),
     };
-    found.push(
-        finding(&rule::NEEDS_PACKAGE, format!("the worker class {name} needs the package {package}"))
-            .at(node.span, "it must be in the application's virtualenv"),
-    );
+    let message = format!("the worker class {name} needs the package {package}");
+    Some((&rule::NEEDS_PACKAGE, message, VIRTUALENV.to_owned()))
+}
+
+const VIRTUALENV: &str = "it must be in the application's virtualenv";
+
+fn worker_class(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
+    let Some(node) = subject.setting("worker_class") else { return };
+    let Value::Str(text) = &node.value else { return };
+    if let Some((rule, message, help)) = class(text) {
+        found.push(finding(rule, message).at(node.span, help));
+    }
+}
+
+/// What other settings need besides gunicorn; it imports them when it starts (27.0.1).
+fn packages(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
+    let needs = |name: &str, value: &str| match (name, value) {
+        ("http_protocols", value) if value.split(',').any(|protocol| protocol.trim() == "h2") => Some("h2"),
+        ("http_parser", "fast") => Some("gunicorn_h1c"),
+        ("reload_engine", "inotify") => Some("inotify"),
+        ("paste", value) if !value.trim().is_empty() => Some("PasteDeploy"),
+        _ => None,
+    };
+    for name in ["http_protocols", "http_parser", "reload_engine", "paste"] {
+        let Some(node) = subject.setting(name) else { continue };
+        let Value::Str(value) = &node.value else { continue };
+        if let Some(package) = needs(name, value) {
+            let message = format!("`gunicorn.{name}` needs the package {package}");
+            found.push(finding(&rule::NEEDS_PACKAGE, message).at(node.span, VIRTUALENV));
+        }
+    }
+}
+
+/// Texts that gunicorn takes apart when it reads its configuration (config.py, 27.0.1).
+fn refused_values(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
+    let mut say = |name: &str, node: &Node, what: &str, help: &str| {
+        let message = format!("`gunicorn.{name}`: {what}, and gunicorn ends");
+        found.push(finding(&rule::REFUSED_VALUE, message).at(node.span, help));
+    };
+    for name in ["forwarded_allow_ips", "proxy_allow_ips"] {
+        let Some(node) = subject.setting(name) else { continue };
+        let Value::Str(value) = &node.value else { continue };
+        let parts = value.split(',').map(str::trim).filter(|part| !part.is_empty() && *part != "*");
+        for part in parts {
+            if let Some(what) = no_network(part) {
+                say(name, node, &what, "write addresses and networks, separated by commas, or *");
+            }
+        }
+    }
+    if let Some(node) = subject.setting("statsd_host")
+        && let Value::Str(value) = &node.value
+        && !value.starts_with("unix://")
+        && let Some((_, port)) = value.trim().rsplit_once(':')
+        && port.parse::<u16>().is_err()
+    {
+        say("statsd_host", node, "its port is no number", "write HOST:PORT or unix://PATH");
+    }
+}
+
+/// Why this is no network, as Python's ipaddress has it; none if it is one.
+fn no_network(text: &str) -> Option<String> {
+    let (address, length) = text.split_once('/').map_or((text, None), |(one, other)| (one, Some(other)));
+    let none = || Some(format!("{text} is neither an address nor a network"));
+    let Ok(address) = address.parse::<IpAddr>() else { return none() };
+    let (bits, value) = match address {
+        IpAddr::V4(address) => (32, u128::from(u32::from(address))),
+        IpAddr::V6(address) => (128, u128::from(address)),
+    };
+    // A netmask instead of a length is taken, too.
+    let length = match length {
+        None => bits,
+        Some(mask) if address.is_ipv4() && mask.contains('.') => match mask.parse::<Ipv4Addr>() {
+            Ok(mask) => u32::from(mask).count_ones(),
+            Err(_) => return none(),
+        },
+        Some(length) => match length.parse::<u32>() {
+            Ok(length) if length <= bits => length,
+            _ => return none(),
+        },
+    };
+    let host = if length == 0 { value } else { value & ((1_u128 << (bits - length)) - 1) };
+    (host != 0).then(|| format!("{text} has bits of a host beyond its length"))
 }
 
 fn removed_values(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
@@ -127,120 +216,8 @@ fn contradictions(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// An option of the server's command line: its names, and what to do instead.
-type Option = (&'static str, &'static [&'static str], &'static str);
-
-/// Options whose settings the pillar owns or refuses; a test holds them against the table.
-const GUNICORN_OPTIONS: &[Option] = &[
-    ("config", &["-c", "--config"], "leave it out: the configuration file is rendered"),
-    ("bind", &["-b", "--bind"], "write `bind`"),
-    ("check_config", &["--check-config"], "leave it out: the server would end at once"),
-    ("print_config", &["--print-config"], "leave it out: the server would end at once"),
-    ("chdir", &["--chdir"], "leave it out: the server starts in ROOT/current"),
-    (
-        "daemon",
-        &["-D", "--daemon"],
-        "leave it out: runit supervises the server, which must stay in the foreground",
-    ),
-    ("raw_env", &["-e", "--env"], "write `environment`"),
-    ("pidfile", &["-p", "--pid"], "leave it out, or write `layout.pids`"),
-    ("user", &["-u", "--user"], "write `user`"),
-    ("group", &["-g", "--group"], "write `group`"),
-    ("umask", &["-m", "--umask"], "write `umask`"),
-    ("initgroups", &["--initgroups"], "leave it out, or write `groups`"),
-];
-
-/// As `unicorn --help` (6.0) has them.
-const UNICORN_OPTIONS: &[Option] = &[
-    ("host", &["-o", "--host"], "write `bind`"),
-    ("port", &["-p", "--port"], "write `bind`"),
-    ("listen", &["-l", "--listen"], "write `bind`"),
-    (
-        "daemonize",
-        &["-D", "--daemonize"],
-        "leave it out: runit supervises the server, which must stay in the foreground",
-    ),
-    ("config-file", &["-c", "--config-file"], "leave it out: the configuration file is rendered"),
-];
-
-fn options(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
-    let (known, name) = match subject.service.server {
-        Server::Gunicorn => (GUNICORN_OPTIONS, "gunicorn"),
-        Server::Unicorn => (UNICORN_OPTIONS, "unicorn"),
-        Server::Any => return,
-    };
-    if let Some(command) = subject.given(&["unicorn_command"]) {
-        let words: Vec<(&str, Span)> = match &command.value {
-            Value::Str(line) => line.split_whitespace().map(|word| (word, command.span)).collect(),
-            Value::List(items) => items.iter().filter_map(|item| Some((text(item)?, item.span))).collect(),
-            _ => vec![],
-        };
-        // What stands before the server's own word is another program's.
-        let start = words.iter().rposition(|(word, _)| {
-            matches!(word.rsplit('/').next(), Some("gunicorn" | "unicorn" | "unicorn_rails"))
-        });
-        let words = start.map_or(&[][..], |start| &words[start + 1..]);
-        each_option(words, known, |option, word, span| {
-            let message = format!("`{word}` among the words of the command overrules what the pillar says");
-            found.push(finding(&rule::COMMAND_OPTION, message).at(span, option.2));
-        });
-    }
-    if name == "gunicorn"
-        && let Some(node) = subject.given(&["environment", "GUNICORN_CMD_ARGS"])
-        && let Some(line) = text(node)
-    {
-        let words: Vec<_> = line.split_whitespace().map(|word| (word, node.span)).collect();
-        each_option(&words, known, |option, word, span| {
-            let message = format!("`{word}` in GUNICORN_CMD_ARGS overrules what the pillar says");
-            found.push(finding(&rule::COMMAND_OPTION, message).at(span, option.2));
-        });
-    }
-}
-
-fn text(node: &Node) -> std::option::Option<&str> {
-    match &node.value {
-        Value::Str(text) => Some(text),
-        _ => None,
-    }
-}
-
-fn each_option(words: &[(&str, Span)], known: &[Option], mut say: impl FnMut(&Option, &str, Span)) {
-    for (word, span) in words.iter().take_while(|(word, _)| *word != "--") {
-        let written = word.split_once('=').map_or(*word, |(name, _)| name);
-        let is_meant = |name: &str| {
-            // A short option may have its value at once: `-b127.0.0.1:80`.
-            written == name || (name.len() == 2 && !word.starts_with("--") && word.starts_with(name))
-        };
-        if let Some((option, name)) =
-            known.iter().find_map(|option| Some((option, *option.1.iter().find(|name| is_meant(name))?)))
-        {
-            say(option, name, *span);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use serde_json::Value as Json;
-
-    /// Every option of gunicorn whose setting a pillar may not set is known here, and no other.
-    #[test]
-    fn the_options_are_those_of_the_table() {
-        let table: Json = serde_json::from_str(include_str!("../../data/gunicorn-settings.json")).unwrap();
-        let mut wanted = vec![];
-        for setting in table["settings"].as_array().unwrap() {
-            let names: Vec<_> =
-                setting["cli"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
-            if setting["pillar"] != "allowed" && !names.is_empty() {
-                wanted.push((setting["name"].as_str().unwrap().to_owned(), names.join(" ")));
-            }
-        }
-        let known: Vec<_> =
-            GUNICORN_OPTIONS.iter().map(|option| (option.0.to_owned(), option.1.join(" "))).collect();
-        assert_eq!(known, wanted);
-    }
-
     #[test]
     fn what_the_table_has_as_gone_is_found() {
         for removed in

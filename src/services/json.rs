@@ -70,7 +70,7 @@ pub(super) fn json(
                 .hide_if(path.first().is_some_and(|first| first == "secrets" || first == "environment")),
             );
             // Not empty, which would be another complaint.
-            Json::from(text.replace('\0', "0"))
+            Json::from(text.replace('\0', "o"))
         }
         Value::Str(text) => Json::String(text.clone()),
         Value::Bytes(_) => unfit("binary data"),

@@ -90,8 +90,46 @@ pub(super) fn app(given: Option<String>, server: Server, check: &mut Check<'_>) 
     }
     if app.trim() != app {
         check.complain(&rule::APP, &["app"], "`app` begins or ends with a blank");
+    } else if server == Server::Gunicorn
+        && !app.contains('\0')
+        && let Some(why) = unloadable(&app)
+    {
+        check.complain(&rule::APP, &["app"], format!("`app`: {why}"));
     }
     app
+}
+
+/// Why gunicorn cannot load this, whatever modules there are (util.py, import_app, 27.0.1); none if it may.
+fn unloadable(app: &str) -> Option<String> {
+    let is_name = |text: &str| {
+        text.chars().next().is_some_and(|first| first.is_alphabetic() || first == '_')
+            && text.chars().all(|c| c.is_alphanumeric() || c == '_')
+    };
+    let (module, object) = app.split_once(':').map_or((app, None), |(module, object)| (module, Some(object)));
+    if module.contains('/') || module.strip_suffix(".py").is_some() {
+        let name = module.trim_start_matches("./").trim_end_matches(".py").replace('/', ".");
+        let object = object.filter(|object| is_name(object)).unwrap_or("app");
+        return Some(format!("`{module}` is a file, and gunicorn imports a module; write {name}:{object}"));
+    }
+    if !module.split('.').all(is_name) {
+        return Some(format!(
+            "`{module}` is not the name of a module; write MODULE:VARIABLE, such as wsgi:app"
+        ));
+    }
+    let object = object?;
+    if object.is_empty() {
+        return Some(format!("no variable follows the colon; write {module}:app"));
+    }
+    // A call has its arguments, which Python is to read: `create_app("production")`.
+    let name = match object.strip_suffix(')') {
+        Some(call) => call.split_once('(').map_or(object, |(name, _)| name),
+        None => object,
+    };
+    (!is_name(name)).then(|| {
+        format!(
+            "`{object}` is neither the name of a variable nor a call; write MODULE:VARIABLE, such as wsgi:app"
+        )
+    })
 }
 
 pub(super) fn virtualenv(

@@ -1,0 +1,265 @@
+//! The words of the server's command, as the server reads them.
+
+use super::{Subject, finding};
+use crate::diagnostic::Diagnostic;
+use crate::model::input::Server;
+use crate::model::settings::{GUNICORN, Kind, Pillar};
+use crate::pillar::{Node, Value};
+use crate::rule;
+use crate::schema::nearest;
+use crate::source::Span;
+
+/// A word, and where it stands.
+type Word<'a> = (&'a str, Span);
+
+pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
+    let server = subject.service.server;
+    if server == Server::Any {
+        return;
+    }
+    if let Some(command) = subject.given(&["unicorn_command"]) {
+        let words = words(command);
+        shell(&words, found);
+        // What stands before the server's own word is another program's.
+        let start = words.iter().rposition(|(word, _)| {
+            matches!(word.rsplit('/').next(), Some("gunicorn" | "unicorn" | "unicorn_rails"))
+        });
+        let words = start.map_or(&[][..], |start| &words[start + 1..]);
+        let place = "among the words of the command";
+        match server {
+            Server::Gunicorn => gunicorn(words, place, true, found),
+            Server::Unicorn => unicorn(words, place, found),
+            Server::Any => {}
+        }
+    }
+    if server == Server::Gunicorn
+        && let Some(node) = subject.given(&["environment", "GUNICORN_CMD_ARGS"])
+        && let Some(line) = text(node)
+    {
+        let words: Vec<_> = line.split_whitespace().map(|word| (word, node.span)).collect();
+        gunicorn(&words, "in GUNICORN_CMD_ARGS", false, found);
+    }
+}
+
+fn words(command: &Node) -> Vec<Word<'_>> {
+    match &command.value {
+        Value::Str(line) => line.split_whitespace().map(|word| (word, command.span)).collect(),
+        Value::List(items) => items.iter().filter_map(|item| Some((text(item)?, item.span))).collect(),
+        _ => vec![],
+    }
+}
+
+fn text(node: &Node) -> Option<&str> {
+    match &node.value {
+        Value::Str(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// Words that only a shell understands at the beginning of a command.
+const SHELL: &[&str] = &[".", "cd", "command", "eval", "exec", "export", "set", "source", "ulimit", "umask"];
+
+fn shell(words: &[Word<'_>], found: &mut Vec<Diagnostic>) {
+    let Some((first, span)) = words.first() else { return };
+    let named = first.split_once('=').map(|(name, _)| name);
+    let is_variable = named
+        .is_some_and(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'));
+    if is_variable {
+        let message = format!(
+            "the command begins with the variable `{}`, and no shell reads it",
+            named.unwrap_or_default()
+        );
+        found.push(finding(&rule::COMMAND_OPTION, message).at_hidden(*span, "write it below `environment`"));
+    } else if SHELL.contains(first) {
+        let message =
+            format!("the command begins with `{first}`, which only a shell knows, and no shell reads it");
+        found.push(finding(&rule::COMMAND_OPTION, message).at(*span, "begin with the program"));
+    }
+}
+
+/// What to do instead of an option whose setting the pillar owns or refuses, by the setting; a test holds them against the
+/// table.
+const INSTEAD: &[(&str, &str)] = &[
+    ("config", "leave it out: the configuration file is rendered"),
+    ("bind", "write `bind`"),
+    ("check_config", "leave it out: the server would end at once"),
+    ("print_config", "leave it out: the server would end at once"),
+    ("chdir", "leave it out: the server starts in ROOT/current"),
+    ("daemon", "leave it out: runit supervises the server, which must stay in the foreground"),
+    ("raw_env", "write `environment`"),
+    ("pidfile", "leave it out, or write `layout.pids`"),
+    ("user", "write `user`"),
+    ("group", "write `group`"),
+    ("umask", "write `umask`"),
+    ("initgroups", "leave it out, or write `groups`"),
+];
+
+/// What a word of gunicorn's command line is to argparse.
+enum Meaning<'a> {
+    /// An option of this setting, as it was written; with the value that stands in the same word.
+    Setting { at: usize, written: String, value: Option<&'a str> },
+    /// `-h` and `-v`: gunicorn prints something and ends.
+    Ends(&'a str),
+    /// It could be several.
+    Ambiguous(&'a str, Vec<&'a str>),
+    /// There is none.
+    Unknown(&'a str),
+}
+
+/// Options that argparse adds, and that are no setting.
+const ENDING: &[&str] = &["-h", "--help", "-v", "--version"];
+
+/// As argparse resolves the options of one word: whole, abbreviated where only one begins so, short ones in a row.
+fn meanings(word: &str) -> Vec<Meaning<'_>> {
+    let settings = &GUNICORN.settings;
+    let find = |name: &str| settings.iter().position(|setting| setting.cli.iter().any(|one| one == name));
+    if let Some(rest) = word.strip_prefix("--") {
+        let (name, value) = match rest.split_once('=') {
+            Some((name, value)) => (&word[..name.len() + 2], Some(value)),
+            None => (word, None),
+        };
+        if let Some(at) = find(name) {
+            return vec![Meaning::Setting { at, written: name.to_owned(), value }];
+        }
+        let all = settings.iter().flat_map(|setting| setting.cli.iter().map(String::as_str));
+        let near: Vec<&str> = all.chain(ENDING.iter().copied()).filter(|one| one.starts_with(name)).collect();
+        return vec![match near[..] {
+            [] => Meaning::Unknown(name),
+            [one] if ENDING.contains(&one) => Meaning::Ends(name),
+            [one] => match find(one) {
+                Some(at) => Meaning::Setting { at, written: name.to_owned(), value },
+                None => Meaning::Unknown(name),
+            },
+            _ => Meaning::Ambiguous(name, near),
+        }];
+    }
+    let mut found = vec![];
+    for (start, letter) in word.char_indices().skip(1) {
+        let name = format!("-{letter}");
+        if let Some(ends) = ENDING.iter().find(|one| **one == name) {
+            found.push(Meaning::Ends(ends));
+            continue;
+        }
+        let Some(at) = find(&name) else {
+            found.push(Meaning::Unknown(word));
+            break;
+        };
+        let rest = &word[start + letter.len_utf8()..];
+        let takes_value = settings[at].kind != Kind::Boolean;
+        let value = (takes_value && !rest.is_empty()).then(|| rest.strip_prefix('=').unwrap_or(rest));
+        found.push(Meaning::Setting { at, written: name, value });
+        if takes_value {
+            break;
+        }
+    }
+    found
+}
+
+/// `has_app`: the application follows, so that another one is one too many.
+fn gunicorn(words: &[Word<'_>], place: &str, has_app: bool, found: &mut Vec<Diagnostic>) {
+    let mut say = |message: String, span: Span, help: String| {
+        found.push(finding(&rule::COMMAND_OPTION, message).at(span, help));
+    };
+    let mut rest = words.iter();
+    // Nobody knows whether an option that is none, or several, was to have a value.
+    let mut may_be_value = false;
+    while let Some(&(word, span)) = rest.next() {
+        let is_number = word.strip_prefix('-').is_some_and(|rest| rest.parse::<f64>().is_ok());
+        if word == "--" || !word.starts_with('-') || word == "-" || is_number {
+            if has_app && !std::mem::take(&mut may_be_value) {
+                let message =
+                    format!("`{word}` {place}: gunicorn ends, because it gets the application a second time");
+                say(message, span, "leave it out, and write `app`".to_owned());
+            }
+            continue;
+        }
+        may_be_value = false;
+        for meaning in meanings(word) {
+            may_be_value |= matches!(meaning, Meaning::Unknown(_) | Meaning::Ambiguous(_, _));
+            match meaning {
+                Meaning::Unknown(name) => {
+                    let names: Vec<String> =
+                        GUNICORN.settings.iter().flat_map(|setting| setting.cli.iter().cloned()).collect();
+                    let meant = nearest(name, &names).map(|near| format!("did you mean `{near}`?"));
+                    let message = format!(
+                        "`{name}` {place}: gunicorn {} has no such option, and ends",
+                        GUNICORN.version
+                    );
+                    say(message, span, meant.unwrap_or_else(|| "leave it out".to_owned()));
+                }
+                Meaning::Ambiguous(name, near) => {
+                    let message = format!("`{name}` {place} could be {}: gunicorn ends", near.join(", "));
+                    say(message, span, "write it out".to_owned());
+                }
+                Meaning::Ends(name) => {
+                    let message = format!("`{name}` {place}: gunicorn prints something and ends");
+                    say(message, span, "leave it out".to_owned());
+                }
+                Meaning::Setting { at, written, value } => {
+                    let setting = &GUNICORN.settings[at];
+                    let value = match value {
+                        None if setting.kind != Kind::Boolean => rest.next().copied(),
+                        value => value.map(|value| (value, span)),
+                    };
+                    if setting.pillar != Pillar::Allowed {
+                        let message = format!("`{written}` {place} overrules what the pillar says");
+                        let instead = INSTEAD.iter().find(|(name, _)| *name == setting.name);
+                        say(message, span, instead.map_or("leave it out", |(_, instead)| instead).to_owned());
+                    } else if setting.name == "worker_class"
+                        && let Some((class, span)) = value
+                        && let Some((rule, message, help)) = super::server::class(class)
+                        && rule != &rule::NEEDS_PACKAGE
+                    {
+                        say(format!("`{written} {class}` {place}: {message}"), span, help);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// An option of unicorn's command line: its names, and what to do instead.
+type UnicornOption = (&'static [&'static str], &'static str);
+
+/// As `unicorn --help` (6.0) has them.
+const UNICORN_OPTIONS: &[UnicornOption] = &[
+    (&["-o", "--host"], "write `bind`"),
+    (&["-p", "--port"], "write `bind`"),
+    (&["-l", "--listen"], "write `bind`"),
+    (&["-D", "--daemonize"], "leave it out: runit supervises the server, which must stay in the foreground"),
+    (&["-c", "--config-file"], "leave it out: the configuration file is rendered"),
+];
+
+fn unicorn(words: &[Word<'_>], place: &str, found: &mut Vec<Diagnostic>) {
+    for (word, span) in words.iter().take_while(|(word, _)| *word != "--") {
+        let written = word.split_once('=').map_or(*word, |(name, _)| name);
+        let is_meant = |name: &str| {
+            // A short option may have its value at once: `-o127.0.0.1`. A long one may be abbreviated (optparse).
+            written == name
+                || (name.len() == 2 && !word.starts_with("--") && word.starts_with(name))
+                || (written.len() > 4 && name.starts_with(written))
+        };
+        let known = UNICORN_OPTIONS.iter().find(|option| option.0.iter().any(|name| is_meant(name)));
+        if let Some((names, instead)) = known {
+            let name = names.iter().find(|name| is_meant(name)).unwrap_or(&written);
+            let name = if name.len() == 2 { name } else { written };
+            let message = format!("`{name}` {place} overrules what the pillar says");
+            found.push(finding(&rule::COMMAND_OPTION, message).at(*span, *instead));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every option of gunicorn whose setting a pillar may not set is known here, and no other.
+    #[test]
+    fn the_options_are_those_of_the_table() {
+        let refused =
+            GUNICORN.settings.iter().filter(|one| one.pillar != Pillar::Allowed && !one.cli.is_empty());
+        let wanted: Vec<&str> = refused.map(|setting| setting.name.as_str()).collect();
+        let known: Vec<&str> = INSTEAD.iter().map(|(name, _)| *name).collect();
+        assert_eq!(known, wanted);
+    }
+}
