@@ -91,7 +91,15 @@ pub struct Diagnostic {
     pub fix: Option<Fix>,
 }
 
+/// What a finding says, and where.
+pub type Said<'a> = (&'static str, Severity, &'a str, &'a [Label], &'a [String]);
+
 impl Diagnostic {
+    /// What it says: two that say the same are one for whoever reads them, whatever would correct them.
+    pub fn said(&self) -> Said<'_> {
+        (self.rule.name, self.severity, &self.message, &self.labels, &self.help)
+    }
+
     /// An error found by `rule`.
     pub fn error(rule: &'static Rule, message: impl Into<String>) -> Self {
         Self {

@@ -144,6 +144,37 @@ fn an_old_key_is_renamed() {
     assert_eq!(fixed(&both, &[]).0, both);
 }
 
+/// A key is not renamed where something else than an application has it, or would have it twice; nothing is to be reported.
+#[test]
+fn a_key_that_others_merge_stays() {
+    let texts = [
+        // The anchor is a value of its own, which whoever reads the pillar sees.
+        "base: &base\n  unicorn_application: web\n  user: deploy\n  virtualenv_home: /v\nunicorn:\n  applications:\n    web:\n      <<: *base\n",
+        // One of those that merge it has the new name already.
+        "unicorn:\n  applications:\n    one: &one\n      unicorn_application: web\n      user: deploy\n      virtualenv_home: /v\n    two:\n      <<: *one\n      application: shop\n      bind: 127.0.0.1:8001\n",
+    ];
+    for text in texts {
+        let (after, left, _) = fixed(text, &[]);
+        assert_eq!(after, text, "{left}");
+        assert!(left.contains("warning[deprecated-key]"), "{left}");
+    }
+    // What else there is to correct in such a file is corrected.
+    let (after, ..) = fixed(&format!("{}      umask: 0022\n", texts[0]), &[]);
+    assert!(after.contains("unicorn_application"), "{after}");
+}
+
+/// A misspelt key is not corrected to one that is there, nor two to one.
+#[test]
+fn no_correction_makes_a_key_double() {
+    for settings in ["worker: 4, workers: 2", "worker: 4, workerss: 2"] {
+        let text = format!("{BASE}gunicorn: {{{settings}}}\n");
+        let (after, left, code) = fixed(&text, &["--unsafe-fixes"]);
+        assert_eq!(code, Some(1), "{left}");
+        assert!(!left.contains("duplicate-key") && left.contains("unknown-key"), "{after}\n{left}");
+        assert_eq!(after.matches("workers:").count(), 1, "{after}");
+    }
+}
+
 #[test]
 fn what_changes_a_value_is_asked_for() {
     let text = format!(

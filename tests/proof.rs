@@ -11,7 +11,7 @@ fn everything() -> Value {
         "virtualenv": "/srv/venvs/leaderboards", "unicorn_command": ["gunicorn", "--no-sendfile"], "server": "gunicorn",
         "app": "shop.wsgi:create_app('production')", "root": "/srv/leaderboards",
         "bind": ["[::1]:8000", {"address": "unix:/run/x.sock", "mode": "0660", "user": "a", "group": "b", "backlog": 64}],
-        "environment": {"GREETING": "it's $HOME\nand", "WEB_CONCURRENCY": 4},
+        "environment": {"GREETING": "it's $HOME\nand", "OMP_NUM_THREADS": 4},
         "secrets": {"DATABASE_URL": "postgres://app:pass@db/app"},
         "limits": {"nofile": {"soft": 4096, "hard": 65535}, "core": 0, "memlock": "unlimited"},
         "umask": "027", "nice": 5, "oom_score_adj": -500,

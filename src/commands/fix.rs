@@ -1,5 +1,6 @@
 //! `validate --fix`: what can be corrected is, in place or as a patch.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::inputs::{self, Given, Pillars};
@@ -10,8 +11,10 @@ use crate::disk;
 use crate::failure::Failure;
 use crate::pillar;
 use crate::report;
-use crate::rules::fix::{apply, same_values};
+use crate::rule;
+use crate::rules::fix::{Fixed as Corrected, apply, same_values};
 use crate::rules::judge::Levels;
+use crate::services;
 use crate::source::SourceId;
 
 /// A fix may lay bare the next finding; what takes more turns than that goes round in a circle.
@@ -46,12 +49,23 @@ pub(super) fn fix(
         for (index, given) in given.iter_mut().enumerate() {
             let id = SourceId(index as u32);
             let source = checked.pillars.sources.get(id);
-            let fixed = apply(source.text(), id, &checked.found, is_wanted);
+            let mut fixed = apply(source.text(), id, &checked.found, is_wanted);
+            let is_right = |fixed: &Corrected| {
+                arguments.unsafe_fixes
+                    || is_same(given, &fixed.text, &checked.pillars, arguments.key.as_deref())
+            };
+            if fixed.count > 0 && !is_right(&fixed) {
+                // A key that is renamed at an anchor is renamed wherever that is merged, also where no application is.
+                let rest: Vec<_> =
+                    checked.found.iter().filter(|one| one.rule != &rule::DEPRECATED_KEY).cloned().collect();
+                fixed = apply(source.text(), id, &rest, is_wanted);
+                if fixed.count > 0 && !is_right(&fixed) {
+                    let why = "a fix would have changed a value; please report it";
+                    return Err(Failure::path("correct", given.path.to_string_lossy(), why).into());
+                }
+            }
             if fixed.count == 0 {
                 continue;
-            }
-            if !arguments.unsafe_fixes {
-                prove(given, &fixed.text, &checked.pillars)?;
             }
             given.bytes = fixed.text.into_bytes();
             given.size = given.bytes.len() as u64;
@@ -111,19 +125,15 @@ impl Fixed {
 }
 
 /// Whether the dialect reads the same values as before, which every safe fix promises.
-fn prove(given: &Given, text: &str, pillars: &Pillars) -> Result<(), Failure> {
+fn is_same(given: &Given, text: &str, pillars: &Pillars, key: Option<&str>) -> bool {
     let read = |text: &str| {
         let source = crate::source::Source::new("", text);
         let format = inputs::format_of(&given.path, text, None);
         pillar::parse(&source, SourceId(0), format, pillars.dialect).map(|parsed| parsed.documents)
     };
     let before = read(&String::from_utf8_lossy(&given.bytes));
-    match (before, read(text)) {
-        (Ok(before), Ok(after)) if same_values(&before, &after) => Ok(()),
-        _ => Err(Failure::path(
-            "correct",
-            given.path.to_string_lossy(),
-            "a fix would have changed a value; please report it",
-        )),
-    }
+    let (Ok(before), Ok(after)) = (before, read(text)) else { return false };
+    let (applications, _) = services::select(before.clone(), key);
+    let paths: BTreeSet<String> = applications.into_iter().map(|application| application.key).collect();
+    same_values(&before, &after, &paths)
 }

@@ -78,7 +78,7 @@ pub struct Application {
     /// Salt, Ansible and YAML 1.2 spell differently. A variable whose name says PASSWORD, SECRET, TOKEN, KEY or DSN
     /// is kept like one of `secrets`.
     #[schemars(schema_with = "variables")]
-    #[schemars(extend("examples" = [{"LANG": "C.UTF-8", "WEB_CONCURRENCY": 4}], "default" = {}))]
+    #[schemars(extend("examples" = [{"LANG": "C.UTF-8", "OMP_NUM_THREADS": 4}], "default" = {}))]
     pub environment: BTreeMap<String, Text>,
 
     /// Environment variables whose values are kept in files only root can read and are never shown.

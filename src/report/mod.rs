@@ -40,7 +40,7 @@ impl<'a> Findings<'a> {
     /// `secrets` are the places that nothing printed may show, besides the labels that are hidden.
     pub fn new(diagnostics: &'a [Diagnostic], sources: &'a Sources, secrets: &[Span]) -> Self {
         let mut seen = HashSet::new();
-        let mut list: Vec<_> = diagnostics.iter().filter(|finding| seen.insert(*finding)).collect();
+        let mut list: Vec<_> = diagnostics.iter().filter(|finding| seen.insert(finding.said())).collect();
         // The offset orders as line and column do.
         let place = |finding: &Diagnostic| {
             let span = finding.span()?;

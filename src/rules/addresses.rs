@@ -170,31 +170,50 @@ fn owned_by_others(all: &[Claims], found: &mut Vec<Diagnostic>) {
 /// By port, so that ten thousand services need not each be compared with each.
 fn addresses(all: &[Claims], found: &mut Vec<Diagnostic>) {
     type Taken<'a> = (&'a Address, &'a str, Span);
-    let mut ports: HashMap<u16, Vec<Taken<'_>>> = HashMap::new();
-    let mut sockets: HashMap<&str, Taken<'_>> = HashMap::new();
+    let mut ports: HashMap<u16, Vec<(Address, Taken<'_>)>> = HashMap::new();
+    let mut sockets: HashMap<String, Taken<'_>> = HashMap::new();
     for claims in all {
         for (address, span) in &claims.addresses {
             let taken: Taken<'_> = (address, &claims.application, *span);
-            let other = match address {
-                Address::Unix(path) => match sockets.get(path.as_str()) {
+            let other = match as_bound(address) {
+                Address::Unix(path) => match sockets.get(&path) {
                     Some(other) => Some(*other),
                     None => {
                         sockets.insert(path, taken);
                         None
                     }
                 },
-                Address::Host(_, port) | Address::V6(_, port) => {
-                    let others = ports.entry(*port).or_default();
+                bound @ (Address::Host(_, port) | Address::V6(_, port)) => {
+                    let others = ports.entry(port).or_default();
                     // The first one is enough: who moves away from it is told about the next.
-                    let other = others.iter().find(|other| overlap(other.0, address)).copied();
+                    let other =
+                        others.iter().find(|(other, _)| overlap(other, &bound)).map(|(_, other)| *other);
                     if other.is_none() {
-                        others.push(taken);
+                        others.push((bound, taken));
                     }
                     other
                 }
             };
             found.extend(other.map(|other| clash(other, taken)));
         }
+    }
+}
+
+/// The address as the kernel takes it: names of hosts have no capitals, an IPv4 address within an IPv6 one is that address,
+/// and /var/run leads to /run on every system that has runit from a package.
+fn as_bound(address: &Address) -> Address {
+    match address {
+        Address::Host(host, port) => {
+            Address::Host(host.to_ascii_lowercase().trim_end_matches('.').to_owned(), *port)
+        }
+        Address::V6(host, port) => match host.to_ipv4_mapped() {
+            Some(v4) => Address::Host(v4.to_string(), *port),
+            None => Address::V6(*host, *port),
+        },
+        Address::Unix(path) => Address::Unix(match path.strip_prefix("/var/run/") {
+            Some(rest) => format!("/run/{rest}"),
+            None => path.clone(),
+        }),
     }
 }
 
@@ -260,6 +279,10 @@ mod tests {
         assert!(overlap("[::]:80", "0.0.0.0:80"));
         assert!(overlap("localhost:80", "127.0.0.1:80"));
         assert!(overlap("localhost:80", "[::1]:80"));
+        let bound = |text: &str| as_bound(&Address::parse(text).unwrap());
+        assert!(super::overlap(&bound("LOCALHOST:80"), &bound("localhost.:80")));
+        assert!(super::overlap(&bound("[::ffff:127.0.0.1]:80"), &bound("localhost:80")));
+        assert_eq!(bound("unix:/var/run/x.sock"), bound("unix:/run/x.sock"));
         assert!(!overlap("127.0.0.1:80", "127.0.0.2:80"));
         assert!(!overlap("127.0.0.1:80", "[::1]:80"));
         assert!(!overlap("0.0.0.0:80", "[::1]:80"));

@@ -28,6 +28,10 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
             idle(&[section], format!("the server is {name}"));
         }
     }
+    if service.server == Server::Gunicorn && service.settings.contains_key("workers") {
+        let why = "the rendered configuration sets `workers`; write `gunicorn.workers`".to_owned();
+        idle(&["environment", "WEB_CONCURRENCY"], why);
+    }
     if service.server == Server::Any {
         idle(&["app"], "the program has its whole command in `unicorn_command`".to_owned());
     }

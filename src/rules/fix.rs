@@ -1,5 +1,7 @@
 //! Fixes put into a text: everything that no fix names stays as it is, byte for byte.
 
+use std::collections::BTreeSet;
+
 use crate::diagnostic::{Diagnostic, Edit, Fix};
 use crate::pillar::{Node, Value};
 use crate::source::SourceId;
@@ -53,25 +55,32 @@ pub fn apply(text: &str, id: SourceId, found: &[Diagnostic], is_wanted: impl Fn(
 /// Keys of which one is the other's new name.
 const RENAMED: &[(&str, &str)] = &[("unicorn_application", "application")];
 
-/// Whether two readings are the same values in the same order, a renamed key being the same key.
-pub fn same_values(before: &[Node], after: &[Node]) -> bool {
-    before.len() == after.len() && before.iter().zip(after).all(|(one, two)| same(one, two))
+/// Whether two readings are the same values in the same order; a renamed key is the same key where an application has it.
+/// `applications` are their colon paths: elsewhere others read it.
+pub fn same_values(before: &[Node], after: &[Node], applications: &BTreeSet<String>) -> bool {
+    before.len() == after.len() && before.iter().zip(after).all(|(one, two)| same(one, two, "", applications))
 }
 
-fn same(one: &Node, two: &Node) -> bool {
+fn same(one: &Node, two: &Node, path: &str, applications: &BTreeSet<String>) -> bool {
     match (&one.value, &two.value) {
         (Value::Map(one), Value::Map(two)) => {
             one.len() == two.len()
                 && one.iter().zip(two).all(|(one, two)| {
-                    let renamed = match (&one.key.value, &two.key.value) {
-                        (Value::Str(old), Value::Str(new)) => RENAMED.contains(&(old.as_str(), new.as_str())),
-                        _ => false,
+                    let (renamed, below) = match (&one.key.value, &two.key.value) {
+                        (Value::Str(old), Value::Str(new)) => (
+                            RENAMED.contains(&(old.as_str(), new.as_str())) && applications.contains(path),
+                            if path.is_empty() { old.clone() } else { format!("{path}:{old}") },
+                        ),
+                        _ => (false, format!("{path}:")),
                     };
-                    (renamed || same(&one.key, &two.key)) && same(&one.value, &two.value)
+                    (renamed || same(&one.key, &two.key, path, applications))
+                        && same(&one.value, &two.value, &below, applications)
                 })
         }
         (Value::List(one), Value::List(two)) => {
-            one.len() == two.len() && one.iter().zip(two).all(|(one, two)| same(one, two))
+            let below = format!("{path}:");
+            one.len() == two.len()
+                && one.iter().zip(two).all(|(one, two)| same(one, two, &below, applications))
         }
         (Value::Float(one), Value::Float(two)) => one.to_bits() == two.to_bits(),
         (one, two) => one == two,

@@ -160,9 +160,23 @@ const DROPPED: &[(&str, &str, &str)] = &[("gunicorn", "ssl_version", "gunicorn 2
 /// Keys that have a better name, and settings that the server is about to drop.
 fn old_keys(node: &Node, found: &mut Vec<Diagnostic>) {
     if let Some(pair) = node.get("unicorn_application").filter(|pair| pair.value.value != Value::Null) {
-        let old =
-            finding(&rule::DEPRECATED_KEY, "`unicorn_application` is the gist's name for `application`");
-        let old = old.at(pair.key.span, "write `application`");
+        let other =
+            node.get("application").map(|pair| &pair.value.value).filter(|value| **value != Value::Null);
+        let old = match other {
+            Some(other) if *other != pair.value.value => {
+                let message = "`unicorn_application` and `application` disagree: `application` counts";
+                finding(&rule::DEPRECATED_KEY, message).at(pair.key.span, "leave it out")
+            }
+            Some(_) => {
+                let message =
+                    "`unicorn_application` is the gist's name for `application`, which is there, too";
+                finding(&rule::DEPRECATED_KEY, message).at(pair.key.span, "leave it out")
+            }
+            None => {
+                let message = "`unicorn_application` is the gist's name for `application`";
+                finding(&rule::DEPRECATED_KEY, message).at(pair.key.span, "write `application`")
+            }
+        };
         let name = if pair.key.style == Style::Plain { "application" } else { "\"application\"" };
         // With both there, renaming one would make it a duplicate.
         let is_alone = node.get("application").is_none();

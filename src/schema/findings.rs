@@ -231,7 +231,10 @@ impl Whole {
                     map.get(key).is_some_and(|pair| pair.key.style != crate::pillar::Style::Plain)
                 });
                 let spelt = if is_quoted { format!("\"{near}\"") } else { near.clone() };
-                diagnostic.at(span, format!("did you mean `{near}`?")).fix(Fix::risky(span, spelt))
+                let diagnostic = diagnostic.at(span, format!("did you mean `{near}`?"));
+                // A key that is there already, or is another one's correction, would be there twice.
+                let is_free = map.is_none_or(|map| is_free(map, key, &near, &known));
+                if is_free { diagnostic.fix(Fix::risky(span, spelt)) } else { diagnostic }
             }
             None if known.len() <= 20 && !known.is_empty() => {
                 diagnostic.at(span, "").help(format!("known here: {}", known.join(", ")))
@@ -442,6 +445,21 @@ fn steps(error: &ValidationError<'_>) -> Vec<String> {
 fn dotted(steps: &[String], key: Option<&str>) -> String {
     let all = secret::dotted(steps.iter().map(String::as_str).chain(key));
     if all.is_empty() { "the application".to_owned() } else { all }
+}
+
+/// Whether `near` can be written for `key` in this map: it is not there, and no key before is to become it.
+fn is_free(map: &Node, key: &str, near: &str, known: &[String]) -> bool {
+    let Value::Map(pairs) = &map.value else { return true };
+    let names = pairs.iter().filter_map(|pair| match &pair.key.value {
+        Value::Str(name) => Some(name.as_str()),
+        _ => None,
+    });
+    for name in names.clone().take_while(|name| *name != key) {
+        if !known.iter().any(|one| one == name) && nearest(name, known).as_deref() == Some(near) {
+            return false;
+        }
+    }
+    !names.into_iter().any(|name| name == near)
 }
 
 /// The known key that was most likely meant.

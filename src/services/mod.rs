@@ -81,8 +81,10 @@ pub fn service(application: Application, checker: &Checker) -> Result<Placed, Ve
     found.extend(checker.unknown(&nulls, &node));
     if let Some(defaults) = defaults {
         for finding in wrong_defaults(&defaults, checker) {
-            if !found.contains(&finding) {
-                found.push(finding);
+            match found.iter_mut().find(|one| one.said() == finding.said()) {
+                // What is free among the defaults may be taken by the application, which is another map.
+                Some(one) => one.fix = one.fix.take().or(finding.fix),
+                None => found.push(finding),
             }
         }
     }
