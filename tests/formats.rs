@@ -125,6 +125,19 @@ fn no_format_shows_a_secret() {
     }
 }
 
+/// Nor does one let a file's name speak to a terminal.
+#[test]
+fn no_format_prints_control_characters_of_a_file_name() {
+    let scratch = tempfile::tempdir().unwrap();
+    let name = "a\u{1b}[31mb\nc\u{9b}d.yaml";
+    std::fs::write(scratch.path().join(name), "application: web\nuser: deploy\numask: 0022\n").unwrap();
+    for (format, _) in FORMATS {
+        let (code, out, errors) = validate(scratch.path(), &["--format", format, name]);
+        assert_eq!(code, 1, "{format}: {errors}");
+        assert!(!out.contains(['\u{1b}', '\u{9b}']), "{format}: {out:?}");
+    }
+}
+
 #[test]
 fn places_are_those_of_the_text() {
     let mut seen = 0;

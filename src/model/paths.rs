@@ -13,7 +13,7 @@ pub fn absolute(path: &str) -> Result<(), String> {
     if rest.is_empty() {
         return Err("\"/\" itself cannot be used".to_owned());
     }
-    steps(rest)?;
+    steps(rest, path)?;
     if path.len() > PATH_MAX {
         return Err(format!("the path has {} bytes, and the kernel takes {PATH_MAX}", path.len()));
     }
@@ -23,15 +23,16 @@ pub fn absolute(path: &str) -> Result<(), String> {
 /// Accepts an absolute path, or a relative one that stays below `root`; gives the absolute one.
 pub fn below(root: &str, path: &str) -> Result<String, String> {
     if !path.starts_with('/') {
-        steps(path)?;
+        steps(path, path)?;
         let joined = format!("{root}/{path}");
         return absolute(&joined).map(|()| joined);
     }
     absolute(path).map(|()| path.to_owned())
 }
 
-fn steps(path: &str) -> Result<(), String> {
-    for step in path.split('/') {
+/// `path` is the whole path, of which these are the steps.
+fn steps(steps: &str, path: &str) -> Result<(), String> {
+    for step in steps.split('/') {
         match step {
             "" => {
                 return Err(format!(

@@ -4,6 +4,7 @@
 
 use super::Findings;
 use crate::diagnostic::Severity;
+use crate::visible::visible;
 
 /// One line a finding; nothing at all if there are none.
 pub fn github(findings: &Findings<'_>) -> String {
@@ -34,7 +35,15 @@ pub fn github(findings: &Findings<'_>) -> String {
     out
 }
 
+/// Control characters but for those that GitHub has an escape for are shown: a log is read in terminals, too.
 fn data(text: &str) -> String {
+    let lines: Vec<_> = text.split(['\r', '\n']).collect();
+    if lines.iter().any(|line| visible(line) != **line) {
+        let shown = |c: char| {
+            if matches!(c, '\r' | '\n') { c.to_string() } else { visible(&c.to_string()).into_owned() }
+        };
+        return data(&text.chars().map(shown).collect::<String>());
+    }
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 

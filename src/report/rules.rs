@@ -143,8 +143,20 @@ fn chapter(rule: &Rule) -> String {
     );
     if let Some(example) = &rule.example {
         for (word, text) in [("Wrong", example.wrong), ("Right", example.right)] {
-            let text: Vec<_> = text.lines().map(crate::visible::visible).collect();
-            out.push_str(&format!("\n{word}:\n\n```{}\n{}\n```\n", example.format, text.join("\n")));
+            let lines: Vec<_> = text.lines().map(crate::visible::visible).collect();
+            out.push_str(&format!("\n{word}:\n\n```{}\n{}\n```\n", example.format, lines.join("\n")));
+            // A page cannot hold them, and what stands there instead would be something else.
+            let mut shown: Vec<String> = text
+                .chars()
+                .filter(|c| *c != '\n')
+                .map(|c| (c, crate::visible::visible(&c.to_string()).into_owned()))
+                .filter(|(c, shown)| *shown != c.to_string())
+                .map(|(_, shown)| format!("`{shown}`"))
+                .collect();
+            shown.dedup();
+            if !shown.is_empty() {
+                out.push_str(&format!("\n{} stands for the character itself.\n", shown.join(" and ")));
+            }
         }
     }
     out

@@ -95,7 +95,7 @@ rules! { Reading:
     }
     VAULT_KEY = "vault-key", Error, Fixed, yaml {
         "An encrypted text as a key",
-        what: "Ansible cannot compare a key that it has not decrypted. Write the key in clear text and encrypt its value.",
+        what: "Ansible cannot compare a key that it has not decrypted. Write the key in clear text and encrypt its value. Only `--dialect ansible` has encrypted texts.",
         why: "Ansible refuses the file.",
     }
     UNHASHABLE_KEY = "unhashable-key", Error, Fixed, yaml {

@@ -14,6 +14,7 @@ use crate::model::secret;
 use crate::model::settings::{GUNICORN, Table, UNICORN};
 use crate::pillar::{Node, Value};
 use crate::rule;
+use crate::source::Span;
 
 /// So many unknown keys of one map are named; who has more has given another file than was meant.
 const MOST_KEYS: usize = 100;
@@ -97,6 +98,12 @@ impl Whole {
                 }
             }
         }
+        // What has another type is none of the allowed values either; that goes without saying.
+        let mistyped: Vec<Span> =
+            found.iter().filter(|one| one.rule == &rule::WRONG_TYPE).filter_map(Diagnostic::span).collect();
+        found.retain(|one| {
+            one.rule != &rule::NOT_ALLOWED || !one.span().is_some_and(|span| mistyped.contains(&span))
+        });
         let mut floats = vec![];
         integral_floats(json, &mut vec![], &mut floats);
         for steps in floats.into_iter().filter(|steps| self.is_whole(steps)) {
