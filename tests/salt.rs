@@ -9,7 +9,10 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use support::salt::{BOTH, Salt};
+use support::host::{User, free_port, run, virtualenv};
+use support::load::{Address, Load};
+use support::page::follow;
+use support::salt::{BOTH, Salt, command, end_all};
 use support::service::{Release, Server, Service, Socket};
 
 /// Every path below a directory, with its content's length, its mode and when its inode was changed.
@@ -451,4 +454,156 @@ fn each_change_gets_what_it_needs_and_no_more_by_the_newest() {
 #[test]
 fn each_change_gets_what_it_needs_and_no_more_by_the_one_with_long_term_support() {
     each_change_gets_what_it_needs_and_no_more("salt_lts");
+}
+
+/// A master and eight minions, which the page starts; dropping it ends them, whatever became of the page.
+struct Fleet {
+    scratch: tempfile::TempDir,
+    user: User,
+    venv: &'static str,
+}
+
+const HOSTS: [&str; 8] = ["web1", "web2", "web3", "web4", "web5", "web6", "web7", "web8"];
+
+impl Fleet {
+    fn path(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    fn directory(&self, host: &str) -> PathBuf {
+        self.path().join(host).join("sv").join(format!("{}-{host}", self.user.name))
+    }
+
+    /// What serves on each host.
+    fn masters(&self, hosts: &[&str]) -> Vec<u64> {
+        let of = |host: &&str| {
+            let directory = self.directory(host).display().to_string();
+            let text = run(env!("CARGO_BIN_EXE_runsmith"), &["status", "--format", "json", &directory]);
+            let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+            status["services"][0]["serving"]["master"].as_u64().unwrap_or_else(|| panic!("{host}: {text}"))
+        };
+        hosts.iter().map(of).collect()
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for log in ["master/var/log/salt/master", "web1/var/log/salt/minion"] {
+                eprintln!("--- {log}:\n{}", fs::read_to_string(self.path().join(log)).unwrap_or_default());
+            }
+        }
+        end_all(self.path());
+        for host in HOSTS {
+            support::host::forget(&format!("{}-{host}", self.user.name));
+        }
+    }
+}
+
+fn the_page_leads_from_nothing_to_a_rolling_deploy(venv: &'static str) {
+    support::host::require("Salt", &virtualenv(venv).join("bin/salt-master"));
+    let scratch = tempfile::Builder::new().prefix("rst").tempdir().unwrap();
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let all = Fleet { scratch, user: User::new(), venv };
+    let ports: Vec<u16> = HOSTS.iter().map(|_| free_port()).collect();
+    let prefix = all.user.name.clone();
+    let mut names = vec![
+        ("/srv/try", all.path().display().to_string()),
+        ("/usr/src/runsmith", env!("CARGO_MANIFEST_DIR").to_owned()),
+        ("/usr/bin/runsmith", env!("CARGO_BIN_EXE_runsmith").to_owned()),
+        ("/opt/gunicorn", virtualenv("gunicorn").display().to_string()),
+        ("user: deploy", format!("user: {prefix}")),
+        ("group: deploy", format!("group: {prefix}")),
+        ("shop-", format!("{prefix}-")),
+        ("8505", free_port().to_string()),
+        ("8506", free_port().to_string()),
+    ];
+    for (name, port) in
+        ["8101", "8102", "8103", "8104", "8105", "8106", "8107", "8108"].into_iter().zip(&ports)
+    {
+        names.push((name, port.to_string()));
+    }
+
+    // From the second deploy on, somebody asks each host all the time; what is bad on one is nobody's failed request.
+    let mut loads: Vec<Load> = vec![];
+    let (mut deploys, mut untouched, mut applied) = (0, vec![], vec![]);
+    let behind = ["web3", "web5", "web6", "web7", "web8"];
+    let mut before = |command: &str| {
+        let is_deploy = command.contains("state.orchestrate");
+        deploys += usize::from(is_deploy);
+        if is_deploy && deploys == 3 {
+            untouched = all.masters(&behind);
+            loads = ports.iter().map(|port| Load::start(&Address::Tcp(*port), 1, 0)).collect();
+        }
+        // The deploy has ended at web3: there, and behind its batch, the same masters serve.
+        if command.contains("curl") && deploys == 3 {
+            assert_eq!(all.masters(&behind), untouched);
+        }
+        // Nothing was upgraded when nothing was newer, nor by looking at what would be.
+        if is_deploy && deploys == 2 || command.ends_with("state.apply services test=True") && deploys == 4 {
+            applied = all.masters(&HOSTS);
+        }
+        if command.contains("runsmith.diff") || command.contains("printf") && deploys == 2 {
+            assert_eq!(all.masters(&HOSTS), applied);
+            if deploys == 4 {
+                let config =
+                    fs::read_to_string(all.path().join("web1/www/shared/config/gunicorn.py")).unwrap();
+                assert!(config.contains("workers = 2\n"), "test=True wrote something");
+            }
+        }
+        // Two at a time, every host has got what it needs: another generation.
+        if command.contains("runsmith.status") {
+            let now = all.masters(&HOSTS);
+            assert!(now.iter().zip(&applied).all(|(new, old)| new != old), "{now:?} {applied:?}");
+        }
+        if command.contains("state.apply away") {
+            for load in loads.drain(..) {
+                let seen = load.finish();
+                assert!(seen.failures.is_empty(), "{:#?}", seen.failures);
+                assert!(seen.answers.len() > 200, "only {} requests", seen.answers.len());
+                let mut versions: Vec<_> = seen.answers.iter().map(|one| one.version.as_str()).collect();
+                // Who asked first need not be answered first.
+                versions.sort_unstable();
+                versions.dedup();
+                assert_eq!(versions, ["1", "2"]);
+            }
+            // No secret in what the master keeps of jobs, nor in any log.
+            for kept in ["master", "web1", "web3"] {
+                for (path, ..) in listing(&all.path().join(kept).join("var")) {
+                    // The master keeps minions' pillars, so that it can target by them: that is where they are from.
+                    if path
+                        .components()
+                        .any(|one| one.as_os_str() == "minions" || one.as_os_str() == "pillar")
+                    {
+                        continue;
+                    }
+                    let bytes = fs::read(&path).unwrap_or_default();
+                    let found = bytes.windows(15).any(|part| part == b"not-for-anybody");
+                    assert!(!found, "{} has a secret", path.display());
+                }
+            }
+        }
+    };
+    let page = include_str!("../docs/salt.md");
+    let shell = || command(all.venv, "sh", all.path());
+    let commands = follow(page, &names, all.path(), &shell, &mut before);
+    assert!(commands > 30 && deploys == 4, "{commands} commands, {deploys} deploys");
+    assert_eq!(all.user.processes().len(), 0, "left behind");
+    for host in HOSTS {
+        assert!(!all.directory(host).exists());
+        assert!(
+            all.path().join(host).join("www/releases/2/wsgi.py").exists(),
+            "releases are nobody's to remove"
+        );
+    }
+}
+
+#[test]
+fn the_page_leads_from_nothing_to_a_rolling_deploy_by_the_newest() {
+    the_page_leads_from_nothing_to_a_rolling_deploy("salt");
+}
+
+#[test]
+fn the_page_leads_from_nothing_to_a_rolling_deploy_by_the_one_with_long_term_support() {
+    the_page_leads_from_nothing_to_a_rolling_deploy("salt_lts");
 }

@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use super::host::{require, virtualenv};
+use rustix::process::Signal;
+
+use super::host::{Process, kill, require, virtualenv};
 
 /// The newest Salt, and the one with long-term support: virtualenvs of scripts/setup.
 pub const BOTH: [&str; 2] = ["salt", "salt_lts"];
@@ -153,8 +155,33 @@ pub fn command(venv: &str, program: &str, directory: &Path) -> Command {
         .env("PATH", format!("{}:{}:{rest}", bin.display(), binary.display()))
         .env("LC_ALL", "C.UTF-8")
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("PYTHONWARNINGS", "ignore");
+        .env("PYTHONWARNINGS", "ignore")
+        // So that whatever comes of this can be found; without the second one Salt's titles overwrite it.
+        .env(MARK, directory)
+        .env("SPT_NOENV", "1");
     command
+}
+
+/// Says which test a process belongs to, whoever started it.
+const MARK: &str = "RUNSMITH_TEST_DIRECTORY";
+
+/// Ends every process that comes of commands in a directory, and what those start meanwhile.
+pub fn end_all(directory: &Path) {
+    let mark = format!("{MARK}={}", directory.display());
+    let is_ours = |pid: &u32| {
+        let variables = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        variables.split(|byte| *byte == 0).any(|one| one == mark.as_bytes())
+    };
+    loop {
+        let living = Process::all().into_iter().filter(Process::lives).map(|one| one.pid);
+        let ours: Vec<u32> = living.filter(is_ours).collect();
+        if ours.is_empty() {
+            return;
+        }
+        for pid in ours {
+            kill(pid, Signal::KILL);
+        }
+    }
 }
 
 fn both(output: &Output) -> String {

@@ -302,7 +302,8 @@ def diff(
     if text:
         shown = _run(_runsmith(executable), [*words, "--color", "never"], given.text)[1]
         # Lines of standard input are nobody's.
-        return shown if isinstance(pillar, str) else re.sub(r" at -:\d+:\d+\b", "", shown)
+        places = re.compile(r"^(==>|@@)(.*?)(?: at)? -:\d+:\d+\b", flags=re.MULTILINE)
+        return shown if isinstance(pillar, str) else places.sub(r"\1\2", shown)
     return {**value, "said": _said(err, given.called)}
 
 

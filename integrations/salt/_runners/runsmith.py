@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """
-What is wrong with the pillars of all minions, before a highstate: compiled and validated on the master, whether minions are up or not.
+What is wrong with the pillars of all minions, before a highstate: compiled and validated on the master, whether minions are up or
+not. And the batches of a rolling deploy.
 """
 
 import salt.loader
@@ -44,6 +45,19 @@ def validate(
         valid, told[minion] = _of(minion, functions, key, (deny, warn, allow), saltenv, executable)
         good = good and valid
     return _ended(told, good)
+
+
+def batches(tgt="*", tgt_type="glob", size=1):
+    """
+    The minions that are meant, in the order of their names, in lists of ``size``, for an orchestration that goes through them. Those
+    that are down are among them, so that a deploy ends there and does not leave them out in silence.
+
+    .. code-block:: bash
+
+        salt-run runsmith.batches 'web*' size=2
+    """
+    minions = sorted(salt.utils.minions.CkMinions(__opts__).check_minions(tgt, tgt_type)["minions"])
+    return [minions[first : first + size] for first in range(0, len(minions), size)]
 
 
 def _of(minion, functions, key, judged, saltenv, executable):

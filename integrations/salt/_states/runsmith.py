@@ -30,6 +30,8 @@ __virtualname__ = "runsmith"
 
 # runsvdir looks every five seconds and tells nobody; this is how often we look whether it has.
 LOOK_AGAIN = 0.1
+# What a change to a service is called after which runsvdir has to find it.
+NEW = ("add", "enable", "supervise")
 # What a minion that was started by hand may lack in its PATH; sv and its like are there.
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
 
@@ -122,9 +124,14 @@ class _Run:
     def bring_up_all(self, services):
         """Brings what runs up to what is on disk, service by service, and ends at the first one that is backed out."""
         wanted = [service for service in services if service.enabled and not service.down]
-        waiting = [service.name for service in wanted if not service.is_released()]
+        waiting = [service for service in wanted if not service.is_released()]
         if waiting:
-            self.comments.append(f"No release to serve yet (there is no `current`): {', '.join(waiting)}.")
+            names = ", ".join(service.name for service in waiting)
+            self.comments.append(f"No release to serve yet (there is no `current`): {names}.")
+        for service in waiting:
+            # So that a release that comes in the next moment finds the service watched over.
+            if service.effect in NEW and not self.test:
+                self.wait_for_runsv(service)
         wanted = [service for service in wanted if service.is_released()]
         status = self.status([service for service in wanted if service.native])
         for service in wanted:
@@ -132,7 +139,7 @@ class _Run:
 
     def bring_up(self, service, status):
         """Does for one service what it takes."""
-        if service.effect in ("add", "enable", "supervise"):
+        if service.effect in NEW:
             for command in service.commands:
                 self.sv(service, command)
             self.start(service)
@@ -190,6 +197,12 @@ class _Run:
         noted = self.note(service, "start", service.why or ["it is new"])
         if self.test:
             return
+        self.wait_for_runsv(service)
+        self.sv_now(["sv", "-w", str(service.timeout), "start", service.directory], service)
+        noted["result"] = "done"
+
+    def wait_for_runsv(self, service):
+        """Until runsvdir has found a service that is new to it."""
         ok = os.path.join(service.directory, "supervise", "ok")
         until = time.monotonic() + self.start_timeout
         while not _listens(ok):
@@ -199,8 +212,6 @@ class _Run:
                     f"{service.directory} is?"
                 )
             time.sleep(LOOK_AGAIN)
-        self.sv_now(["sv", "-w", str(service.timeout), "start", service.directory], service)
-        noted["result"] = "done"
 
     def note(self, service, action, why):
         """What was done (or would be) to what runs, in order."""
@@ -278,12 +289,12 @@ def _shown(entry):
             if old.get(what) != new.get(what)
         }
     if entry.get("content") and entry.get("hunks"):
-        shown["diff"] = _unified(entry["hunks"])
+        shown["diff"] = _unified(entry["hunks"], entry.get("secret"))
     return shown
 
 
-def _unified(hunks):
-    """The hunks of a difference as text."""
+def _unified(hunks, secret):
+    """The hunks of a difference as text. Of a secret it is not even told how long it is."""
     lines = []
     for hunk in hunks:
         sides = []
@@ -291,7 +302,7 @@ def _unified(hunks):
             start, count = hunk[f"{side}_start"], hunk[f"{side}_lines"]
             # Of no lines it is the line before them that counts.
             sides.append(f"{start if count else max(start - 1, 0)},{count}")
-        lines.append(f"@@ -{sides[0]} +{sides[1]} @@")
+        lines.append("@@ secret @@" if secret else f"@@ -{sides[0]} +{sides[1]} @@")
         for line in hunk["lines"]:
             lines.append(line["sign"] + line["text"])
             if line.get("newline") is False:
@@ -363,7 +374,10 @@ def managed(
     try:
         difference = __salt__["runsmith.diff"](text=False, **same)
         if "warning[" in difference["said"]:
-            run.ret["warnings"] = difference["said"].split("\n\n")
+            judged = {"key": key, "deny": deny, "warn": warn, "allow": allow, "executable": executable}
+            report = __salt__["runsmith.validate"](pillar, **judged)
+            # A sentence each: Salt breaks lines as it likes.
+            run.ret["warnings"] = [f"{one['rule']}: {one['message']}" for one in report["findings"]]
         if difference["unreadable"] or difference["refused"]:
             raise _Trouble("\n".join([*difference["unreadable"], *difference["refused"]]))
         run.show(difference)
