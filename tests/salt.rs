@@ -54,8 +54,7 @@ fn one_state_makes_shows_and_removes_any_number_of_services() {
         let salt = Salt::new(venv);
         let root = salt.path().join("services");
         fs::create_dir(&root).unwrap();
-        let sls =
-            format!("#!runsmith --pillar unicorn --root {}\n# The minion's own pillar.\n", root.display());
+        let sls = format!("#!runsmith --pillar unicorn --root {}\n", root.display());
 
         // Check mode shows everything, with modes and owners, and writes nothing.
         salt.write("pillar/own.sls", &thirty(2).to_string());
@@ -79,6 +78,10 @@ fn one_state_makes_shows_and_removes_any_number_of_services() {
         assert!(
             fs::read_to_string(root.join("etc/sv/app29/run")).unwrap().contains("unicorn:applications:app29")
         );
+
+        // No value of the pillar is an argument of the state.
+        let (code, lows) = salt.call(&["state.show_low_sls", "it"]);
+        assert!(code == Some(0) && lows.contains("unicorn") && !lows.contains("s3cr3tv4lue"), "{lows}");
 
         // Nothing to do is nothing done.
         let before = listing(&root);
@@ -312,7 +315,10 @@ fn what_goes_wrong_is_said() {
         let told = salt.apply("#!runsmith --pillar unicorn\n#\n", &[]).refused();
         assert!(told.contains("there is no program") && !told.contains("Traceback"), "{told}");
         let (code, text) = salt.call(&["runsmith.status"]);
-        assert!(code == Some(1) && text.contains("ERROR: there is no program"), "{code:?} {text}");
+        assert!(
+            code == Some(1) && text.contains("'runsmith.status': there is no program"),
+            "{code:?} {text}"
+        );
         salt.write("etc/minion", &minion);
 
         // A pillar that goes through a template of Python is masked by Salt 3008, and only by that.
@@ -333,7 +339,7 @@ fn what_goes_wrong_is_said() {
 fn managed(salt: &Salt, service: &Service) -> String {
     let pillar = service.pillar().replace("enabled: false", "enabled: true");
     salt.write("pillar/own.sls", &format!("unicorn:\n{}", indented(&pillar)));
-    "#!runsmith --pillar unicorn\n#\n".to_owned()
+    "#!runsmith --pillar unicorn\n".to_owned()
 }
 
 fn indented(text: &str) -> String {
@@ -348,7 +354,8 @@ fn actions(state: &serde_json::Value, service: &Service) -> Vec<String> {
 
 fn each_change_gets_what_it_needs_and_no_more(venv: &'static str) {
     let salt = Salt::new(venv);
-    let service = Service::start_native(Server::Sync, Socket::Tcp, "");
+    let secret = "secrets: {API_TOKEN: s3cr3tv4lue}";
+    let service = Service::start_native(Server::Sync, Socket::Tcp, secret);
     let sls = managed(&salt, &service);
 
     // Newly linked: it ran before, with another run script.
@@ -365,7 +372,7 @@ fn each_change_gets_what_it_needs_and_no_more(venv: &'static str) {
     assert_eq!(service.master(), master);
 
     // A value: an upgrade, foreseen with test=True and not done there.
-    service.change_pillar("handoff: {boot_timeout: 50}");
+    service.change_pillar(&format!("{secret}\nhandoff: {{boot_timeout: 50}}"));
     let sls = managed(&salt, &service);
     let files = listing(&service.directory);
     let applied = salt.apply(&sls, &["test=True"]);
@@ -413,16 +420,25 @@ fn each_change_gets_what_it_needs_and_no_more(venv: &'static str) {
     // Backed out: the state fails, says why and what serves, and the old generation never noticed.
     let fourth = service.master();
     service.release(3, Release::Broken);
+    let crash = "import os\nraise RuntimeError('no database at ' + os.environ['API_TOKEN'])\n";
+    fs::write(service.root.join("releases/3/wsgi.py"), crash).unwrap();
     service.switch(3);
     let applied = salt.states(&named, &[]);
     let state = applied.of("it");
     assert_eq!((applied.code, &state["result"]), (Some(1), &json!(false)), "{}", applied.text);
     let comment = state["comment"].as_str().unwrap();
-    assert!(comment.contains("backed out") && comment.contains("there_is_no_such_module"), "{comment}");
+    assert!(comment.contains("backed out") && comment.contains("no database at ********"), "{comment}");
+    assert!(
+        !applied.text.contains("s3cr3tv4lue") && !applied.log.contains("s3cr3tv4lue"),
+        "a secret is shown"
+    );
     assert_eq!(state["changes"][&service.name]["actions"][0]["result"], "backed-out");
     assert_eq!((service.version().as_str(), service.master()), ("2", fourth));
     let (code, text) = salt.call(&["runsmith.upgrade", service.directory.to_str().unwrap()]);
-    assert!(code == Some(1) && text.contains("backed-out"), "{code:?} {text}");
+    assert!(
+        code == Some(1) && text.contains("backed-out") && !text.contains("s3cr3tv4lue"),
+        "{code:?} {text}"
+    );
 
     // Down: nobody is upgraded, and it is not started behind somebody's back.
     service.switch(2);
@@ -434,7 +450,7 @@ fn each_change_gets_what_it_needs_and_no_more(venv: &'static str) {
 
     // A way of hand-over that needs an outage: it is stopped and started.
     service.sv("up");
-    service.change_pillar("handoff: {strategy: usr2}");
+    service.change_pillar(&format!("{secret}\nhandoff: {{strategy: usr2}}"));
     let sls = managed(&salt, &service);
     let applied = salt.apply(&sls, &[]);
     let state = applied.of("it");
@@ -443,6 +459,35 @@ fn each_change_gets_what_it_needs_and_no_more(venv: &'static str) {
     let done = actions(state, &service);
     assert!(done.len() == 2 && done[0].contains("stop") && done[1].contains("start"), "{done:?}");
     assert_eq!(service.version(), "2");
+    service.down();
+}
+
+#[test]
+fn a_new_service_that_does_not_come_up_is_said_why() {
+    let salt = Salt::new("salt");
+    let mut service = Service::native(Server::Sync, Socket::Tcp, "");
+    service.release(1, Release::Broken);
+    service.supervise();
+    let pillar = service.pillar().replace("enabled: false", "enabled: true, timeout: 3");
+    salt.write("pillar/own.sls", &format!("unicorn:\n{}", indented(&pillar)));
+    let applied = salt.apply("#!runsmith --pillar unicorn\n", &[]);
+    let state = applied.of("it");
+    let comment = state["comment"].as_str().unwrap();
+    assert_eq!((applied.code, &state["result"]), (Some(1), &json!(false)), "{}", applied.text);
+    assert!(comment.contains("failed: timeout") && comment.contains("ended with exit code"), "{comment}");
+    assert_eq!(actions(state, &service), ["start"]);
+
+    // Without a release it is made and waits, and a release makes it serve.
+    fs::remove_file(service.root.join("current")).unwrap();
+    let applied = salt.apply("#!runsmith --pillar unicorn\n", &[]);
+    let state = applied.of("it");
+    assert_eq!((&state["result"], &state["changes"]), (&json!(true), &json!({})), "{}", applied.text);
+    assert!(state["comment"].as_str().unwrap().contains("No release to serve yet"), "{state:#}");
+    service.release(1, Release::Good);
+    service.switch(1);
+    let applied = salt.apply("#!runsmith --pillar unicorn\n", &[]);
+    assert_eq!(actions(applied.of("it"), &service), ["upgrade"], "{}", applied.text);
+    assert_eq!(service.version(), "1");
     service.down();
 }
 

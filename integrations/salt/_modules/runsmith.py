@@ -33,6 +33,9 @@ KEY = "unicorn"
 # What Salt 3008 puts in the place of a value that it does not want to be seen.
 MASKED = "**********"
 
+# A secret with fewer characters is not looked for in what a release has printed.
+SHORTEST_SECRET = 4
+
 
 def __virtual__():
     return __virtualname__
@@ -45,6 +48,7 @@ def _find(executable=None):
     """The path of runsmith."""
     named = executable or __opts__.get("runsmith.executable")
     if named:
+        named = str(named)
         found = shutil.which(named)
         if found is None:
             raise CommandExecutionError(
@@ -67,7 +71,8 @@ def _run(path, arguments, data=None):
     try:
         done = subprocess.run(
             [path, *arguments],
-            input=None if data is None else data.encode(errors="surrogateescape"),
+            # What is no Unicode becomes an escape that runsmith refuses, with its place.
+            input=None if data is None else data.encode(errors="backslashreplace"),
             stdin=subprocess.DEVNULL if data is None else None,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -136,7 +141,7 @@ def _plain(value, at="pillar"):
             "pillar (`key: unicorn`, `#!runsmith --pillar unicorn`), or call `pillar.get` with `unmask=True`"
         )
     if isinstance(value, bytes):
-        return value.decode(errors="surrogateescape")
+        return value.decode(errors="backslashreplace")
     return value
 
 
@@ -158,6 +163,7 @@ class _Input:
     """A pillar as it is handed over: values as Salt has read them, or a text with its lines."""
 
     def __init__(self, pillar=None, key=None, called=None):
+        key = None if key is None else str(key)
         if isinstance(pillar, str):
             self.called = called or "pillar"
             self.text = pillar
@@ -173,7 +179,10 @@ class _Input:
         else:
             self.called = called or "pillar"
         # A line for each value, so that places mean something.
-        self.text = json.dumps(_plain(pillar), indent=2, ensure_ascii=False, default=str)
+        try:
+            self.text = json.dumps(_plain(pillar), indent=2, ensure_ascii=False, default=str)
+        except RecursionError as error:
+            raise CommandExecutionError(f"{self.called}: it contains itself, or is nested too deeply") from error
         self.words = ["-", "--input-format", "json", *(["--key", key] if key else [])]
 
 
@@ -183,11 +192,45 @@ def _judged(deny, warn, allow):
     return [word for switch, rules in switches for rule in _list(rules) for word in (switch, rule)]
 
 
+def _root(root):
+    """The directory that holds the files. A minion's working directory is nobody's business."""
+    if not os.path.isabs(str(root)):
+        raise CommandExecutionError(f"the root {root} is no absolute path")
+    return str(root)
+
+
 def _list(value):
     """A list of texts, also if there is only one."""
     if value is None:
         return []
     return [str(one) for one in value] if isinstance(value, (list, tuple)) else [str(value)]
+
+
+def _hidden(value, directory):
+    """Without the values of a service's secrets, which a release that does not load may have printed."""
+    secrets = set()
+    env = os.path.join(directory or "", "env")
+    for name in os.listdir(env) if directory and os.path.isdir(env) else []:
+        try:
+            with open(os.path.join(env, name), encoding="utf-8", errors="replace") as file:
+                # As chpst reads it: one line, with NUL for the ends of others.
+                secrets.update(file.readline().rstrip("\n").split("\0"))
+        except OSError:
+            continue
+    # What is shorter would be found in every word.
+    secrets = sorted((one for one in secrets if len(one) >= SHORTEST_SECRET), key=len, reverse=True)
+
+    def hide(inner):
+        if isinstance(inner, dict):
+            return {key: hide(one) for key, one in inner.items()}
+        if isinstance(inner, list):
+            return [hide(one) for one in inner]
+        if isinstance(inner, str):
+            for secret in secrets:
+                inner = inner.replace(secret, "********")
+        return inner
+
+    return hide(value)
 
 
 # --- What can be called
@@ -266,7 +309,7 @@ def render(pillar=None, key=None, templates=None, show_secrets=False, executable
         salt web1 runsmith.render
     """
     given = _Input(pillar, key)
-    options = (["--show-secrets"] if show_secrets else []) + (["--templates", templates] if templates else [])
+    options = (["--show-secrets"] if show_secrets else []) + (["--templates", str(templates)] if templates else [])
     value, _err = _json(executable, ["render", *options, *given.words], given.text, good=(0,), called=given.called)
     return value["entries"]
 
@@ -296,7 +339,7 @@ def diff(
         salt web1 runsmith.diff
     """
     given = _Input(pillar, key, called)
-    words = ["render", *_options(prune, set, templates), "--diff", "--root", root]
+    words = ["render", *_options(prune, set, templates), "--diff", "--root", _root(root)]
     words += [*_judged(deny, warn, allow), *given.words]
     value, err = _json(executable, words, given.text, called=given.called)
     if text:
@@ -311,7 +354,7 @@ def _options(prune, set_name, templates):
     """What is the same for showing and for making."""
     words = ["--set", str(set_name)]
     words += ["--prune"] if prune else []
-    return words + (["--templates", templates] if templates else [])
+    return words + (["--templates", str(templates)] if templates else [])
 
 
 def apply(
@@ -339,7 +382,7 @@ def apply(
         salt web1 runsmith.apply
     """
     given = _Input(pillar, key, called)
-    words = ["render", *_options(prune, set, templates), "--out", root]
+    words = ["render", *_options(prune, set, templates), "--out", _root(root)]
     words += ["--backup"] if backup else []
     words += [*_judged(deny, warn, allow), *given.words]
     return _json(executable, words, given.text, good=(0,), called=given.called)[0]["changes"]
@@ -355,7 +398,7 @@ def remove(services, root="/", backup=False, test=False, executable=None):
 
         salt web1 runsmith.remove shop test=True
     """
-    words = ["remove", "--root", root]
+    words = ["remove", "--root", _root(root)]
     if test:
         return _json(executable, [*words, "--diff", "--", *_list(services)])[0]
     words += ["--backup"] if backup else []
@@ -371,7 +414,8 @@ def status(*services, executable=None):
         salt '*' runsmith.status
         salt web1 runsmith.status shop
     """
-    return _json(executable, ["status", "--", *_list(services)])[0]["services"]
+    found = _json(executable, ["status", "--", *_list(services)])[0]["services"]
+    return [_hidden(one, one.get("directory")) for one in found]
 
 
 def upgrade(service, executable=None):
@@ -386,6 +430,8 @@ def upgrade(service, executable=None):
         salt web1 runsmith.upgrade shop
     """
     result = _json(executable, ["upgrade", "--", str(service)])[0]["result"]
-    if result["is"] != "done":
-        __context__["retcode"] = 1
-    return result
+    if result["is"] == "done":
+        return result
+    __context__["retcode"] = 1
+    (found,) = _json(executable, ["status", "--", str(service)])[0]["services"]
+    return _hidden(result, found.get("directory"))

@@ -11,10 +11,12 @@ errors, and Salt runs no state with such a pillar.
       - runsmith:
           key: services:web
           deny: [all]             # warnings count, too
-          required: True          # minions without that key are wrong
+          required: 'web*'        # minions that are called so and have no such key are wrong, too
 
 Leave ``ext_pillar_first`` off, so that the whole pillar is there when this one looks at it; put it last.
 """
+
+import fnmatch
 
 from salt.exceptions import CommandExecutionError
 
@@ -26,27 +28,31 @@ def __virtual__():
 
 
 def ext_pillar(
-    minion_id, pillar, key="unicorn", deny=None, warn=None, allow=None, required=False, executable=None
+    minion_id, pillar, key="unicorn", deny=None, warn=None, allow=None, required=None, executable=None
 ):
     """Nothing, or ``_errors``, which keep Salt from using the pillar."""
+    # `- runsmith:` without anything gives None.
+    key = str(key or "unicorn")
+    found = _errors(minion_id, pillar, key, required, {"deny": deny, "warn": warn, "allow": allow, "executable": executable})
+    # Salt would put these in the place of those that another one has found.
+    return {"_errors": [*pillar.get("_errors", []), *(f"runsmith: {error}" for error in found)]} if found else {}
+
+
+def _errors(minion_id, pillar, key, required, options):
     found = pillar
     for step in key.split(":"):
         if not isinstance(found, dict) or step not in found:
-            if required:
-                return {"_errors": [f"runsmith: the pillar of {minion_id} has nothing at `{key}`"]}
-            return {}
+            if required and fnmatch.fnmatchcase(minion_id, "*" if required is True else str(required)):
+                return [f"the pillar of {minion_id} has nothing at `{key}`"]
+            return []
         found = found[step]
     for step in reversed(key.split(":")):
         found = {step: found}
     try:
-        report = __salt__["runsmith.validate"](
-            found, key=key, deny=deny, warn=warn, allow=allow, called=f"pillar of {minion_id}", executable=executable
-        )
+        report = __salt__["runsmith.validate"](found, key=key, called=f"pillar of {minion_id}", **options)
     except CommandExecutionError as error:
-        return {"_errors": [f"runsmith: {error}"]}
+        return [str(error)]
     except KeyError:
-        return {"_errors": ["runsmith: its execution module is not here: run `salt-run saltutil.sync_all` on the master"]}
-    if report["valid"]:
-        return {}
+        return ["its execution module is not here: run `salt-run saltutil.sync_all` on the master"]
     # Each finding is an error of its own; the last paragraph counts them.
-    return {"_errors": [f"runsmith: {finding}" for finding in report["text"].split("\n\n")[:-1]]}
+    return [] if report["valid"] else report["text"].split("\n\n")[:-1]

@@ -14,7 +14,6 @@ Without a body the minion's own pillar is meant, at the place that is named:
 .. code-block:: yaml
 
     #!runsmith --pillar unicorn
-    # Salt never gives an empty file to a renderer, but this one has two lines.
 
 Options after the name: ``--pillar KEY``, or ``--key KEY``, where in the body the applications are; ``--root``, ``--prune``,
 ``--set``, ``--backup``, ``--templates``, ``--deny``, ``--warn``, ``--allow``, ``--executable`` as ``runsmith.managed`` has them;
@@ -122,7 +121,10 @@ def _state(body, sls, called, options):
         report = __salt__["runsmith.validate"](body, called=called, **key, **judged, **executable)
         given = {"pillar": body, **key}
     if not report["valid"]:
-        raise SaltRenderError(_once(report["text"]))
+        # That is for somebody at a shell; here it is a word in the first line.
+        jinja = any(finding["rule"] == "jinja" for finding in report["findings"])
+        hint = "\n\n`#!jinja|runsmith` lets Salt render the templates first" if jinja and isinstance(body, str) else ""
+        raise SaltRenderError(_once(report["text"] + hint))
     if isinstance(body, str) and "pillar" in given:
         given["pillar"] = __salt__["runsmith.read"](body, called=called, **executable)
     more = {name: options[name] for name in ("root", "set", "templates", "prune", "backup") if options[name]}

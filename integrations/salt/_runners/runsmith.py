@@ -34,6 +34,7 @@ def validate(
         salt-run runsmith.validate
         salt-run runsmith.validate 'web*' deny=all
     """
+    key = str(key)
     minions = salt.utils.minions.CkMinions(__opts__).check_minions(tgt, tgt_type)["minions"]
     if not minions:
         return _ended({"runsmith": f"no minion is meant by {tgt}"}, False)
@@ -57,6 +58,7 @@ def batches(tgt="*", tgt_type="glob", size=1):
         salt-run runsmith.batches 'web*' size=2
     """
     minions = sorted(salt.utils.minions.CkMinions(__opts__).check_minions(tgt, tgt_type)["minions"])
+    size = max(int(size), 1)
     return [minions[first : first + size] for first in range(0, len(minions), size)]
 
 

@@ -179,9 +179,12 @@ class _Run:
         noted = self.note(service, "upgrade", why)
         if self.test:
             return
+        before = __context__.get("retcode")
         result = __salt__["runsmith.upgrade"](service.directory, executable=self.executable)
         # It is the state that has failed, and says so.
-        __context__.pop("retcode", None)
+        __context__["retcode"] = before
+        if before is None:
+            del __context__["retcode"]
         if result["is"] == "done":
             noted["result"] = f"done: generation {result.get('generation')} serves"
             return
@@ -250,9 +253,8 @@ class _Run:
             (status,) = __salt__["runsmith.status"](service.directory, executable=self.executable)
         except (CommandExecutionError, ValueError):
             return ""
-        last = status.get("last_handover") or status.get("last") or {}
-        reason, lines = last.get("reason"), (last.get("output") or "").rstrip("\n")
-        return "".join(f"\n{text}" for text in (reason, lines) if text)
+        said = [f"it is {status['state']}", (status.get("last") or {}).get("reason"), status.get("trouble")]
+        return "; " + "; ".join(one for one in said if one)
 
 
 def _listens(fifo):
@@ -262,6 +264,13 @@ def _listens(fifo):
     except OSError:
         return False
     return True
+
+
+def _named(name, services):
+    """The services that are meant: one of them may come without a list."""
+    if services is None:
+        return [str(name)]
+    return [str(one) for one in services] if isinstance(services, (list, tuple)) else [str(services)]
 
 
 def _services(count):
@@ -383,7 +392,7 @@ def managed(
         run.show(difference)
         if difference["services"] and not run.test:
             __salt__["runsmith.apply"](backup=backup, **same)
-        if effect and os.path.normpath(root) == "/":
+        if effect and os.path.normpath(str(root)) == "/":
             differs = {service["name"]: service for service in difference["services"]}
             run.bring_up_all([_Service(wanted, differs.get(wanted["name"])) for wanted in difference["wanted"]])
     except (CommandExecutionError, _Trouble) as trouble:
@@ -415,7 +424,7 @@ def upgraded(name, services=None, key=None, force=False, start_timeout=20, execu
             wanted = [_Service(wanted) for wanted in difference["wanted"]]
         else:
             wanted = []
-            for service in [name] if services is None else services:
+            for service in _named(name, services):
                 (found,) = __salt__["runsmith.status"](str(service), executable=executable)
                 wanted.append(_Service({"name": found["application"], "directory": found["directory"]}))
         run.bring_up_all(wanted)
@@ -438,7 +447,7 @@ def absent(name, services=None, root="/", backup=False, executable=None):
         Keep the old version of what is removed, below ``/var/lib/runsmith/backup``.
     """
     run = _Run(name, executable)
-    names = [name] if services is None else services
+    names = _named(name, services)
     try:
         difference = __salt__["runsmith.remove"](names, root=root, test=True, executable=executable)
         run.show({**difference, "wanted": names})
