@@ -485,8 +485,9 @@ fn a_new_service_that_does_not_come_up_is_said_why() {
     assert!(state["comment"].as_str().unwrap().contains("No release to serve yet"), "{state:#}");
     service.release(1, Release::Good);
     service.switch(1);
+    // Whoever is first: runsv's next start, or the state.
     let applied = salt.apply("#!runsmith --pillar unicorn\n", &[]);
-    assert_eq!(actions(applied.of("it"), &service), ["upgrade"], "{}", applied.text);
+    assert_eq!(applied.of("it")["result"], true, "{}", applied.text);
     assert_eq!(service.version(), "1");
     service.down();
 }
