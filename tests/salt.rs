@@ -183,6 +183,7 @@ fn mistakes_of_a_pillar_are_told_with_file_line_and_rule() {
             ("#!runsmith --pillar unicorn\napplication: shop\n", "there is a body"),
             ("#!runsmith --pillar nowhere:at:all\n#\n", "has nothing at `nowhere:at:all`"),
             ("#!runsmith --pillar unicorn\n#\n", "error[wrong-type]: `umask` is a whole number here, 22"),
+            ("#!runsmith\nuser: {{ grains.id }}\n", "`#!jinja|runsmith` lets Salt render"),
             ("#!runsmith\na: [\n", "error[yaml"),
             ("#!runsmith\na: 1\na: 2\n", "error[duplicate-key"),
         ] {
@@ -190,7 +191,21 @@ fn mistakes_of_a_pillar_are_told_with_file_line_and_rule() {
             assert!(told.contains(said) && !told.contains("Traceback"), "{sls}: {told}");
         }
 
-        // The execution module says the same, with an exit code.
+        // The external pillar says the same, and what another one has found stays. Minions that are not meant need no key.
+        let minion = fs::read_to_string(salt.path().join("etc/minion")).unwrap();
+        let external = "ext_pillar:\n- runsmith:\n- runsmith: {key: other, required: 'o*'}\n- runsmith: {key: x, required: 'x*'}\n";
+        salt.write("etc/minion", &format!("{minion}{external}"));
+        let told = salt.apply("it: {test.nop: []}\n", &[]).refused();
+        for said in ["runsmith: error[wrong-type]: `umask`", "the pillar of one has nothing at `other`"] {
+            assert!(told.contains(said) && !told.contains("nothing at `x`"), "{told}");
+        }
+        let nowhere = minion.replace(env!("CARGO_BIN_EXE_runsmith"), "/nonexistent/runsmith");
+        salt.write("etc/minion", &format!("{nowhere}ext_pillar: [{{runsmith: {{}}}}]\n"));
+        let told = salt.apply("it: {test.nop: []}\n", &[]).refused();
+        assert!(told.contains("runsmith: there is no program /nonexistent/runsmith"), "{told}");
+        salt.write("etc/minion", &minion);
+
+        // The execution module, too, with an exit code.
         let (code, text) = salt.call(&["runsmith.validate"]);
         assert!(code == Some(1) && text.contains("wrong-type"), "{code:?} {text}");
         salt.write("pillar/own.sls", &json!({"unicorn": {"application": "shop", "user": "nobody", "group": "nogroup", "virtualenv": "/opt/venv"}}).to_string());
@@ -541,7 +556,15 @@ impl Drop for Fleet {
         }
         end_all(self.path());
         for host in HOSTS {
-            support::host::forget(&format!("{}-{host}", self.user.name));
+            let service = format!("{}-{host}", self.user.name);
+            // Keepers inherit nothing by which they could be found.
+            let keeper = ["runsmith".to_owned(), "keep".to_owned(), service.clone()];
+            for (pid, words) in support::host::commands() {
+                if words == keeper {
+                    support::host::kill(pid, rustix::process::Signal::KILL);
+                }
+            }
+            support::host::forget(&service);
         }
     }
 }

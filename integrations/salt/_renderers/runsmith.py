@@ -130,4 +130,5 @@ def _state(body, sls, called, options):
     more = {name: options[name] for name in ("root", "set", "templates", "prune", "backup") if options[name]}
     more.update({"effect": False} if options["files_only"] else {})
     arguments = {**given, **more, **judged, **executable}
-    return {sls: {"runsmith.managed": [{name: value} for name, value in arguments.items()]}}
+    # `slsutil.renderer` knows of no SLS.
+    return {sls or "runsmith": {"runsmith.managed": [{name: value} for name, value in arguments.items()]}}
