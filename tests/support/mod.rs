@@ -17,6 +17,7 @@ pub mod load;
 pub mod log;
 pub mod page;
 pub mod row;
+pub mod salt;
 pub mod service;
 
 use std::time::Duration;

@@ -8,8 +8,11 @@ use std::process::Command;
 /// Names on the page and what they are in this run: directories, ports, users.
 pub type Names<'a> = &'a [(&'a str, String)];
 
-/// Follows a page in `directory`. Blocks with a first line `# NAME` are files, `console` blocks are typed into `shell`;
-/// `before` is called with each command. Gives how many there were.
+/// What Ansible and Salt print where a command fails.
+const FAILURES: [&str; 5] = ["failed=1", "Failed: 1", "Failed: 3", "Data failed to compile", "error["];
+
+/// Follows a page in `directory`. Blocks with a first line `# NAME` are files (which begin there, or behind it with their own
+/// `#!`), `console` blocks are typed into `shell`; `before` is called with each command. Gives how many there were.
 pub fn follow(
     page: &str,
     names: Names<'_>,
@@ -28,7 +31,9 @@ pub fn follow(
         } else if let Some(name) = body.lines().next().and_then(|line| line.strip_prefix("# ")) {
             let path = directory.join(name);
             fs::create_dir_all(path.parent().expect("a directory")).expect("mkdir");
-            fs::write(path, format!("{body}\n")).expect("a file of the page");
+            let rest = body.split_once('\n').map_or("", |(_, rest)| rest);
+            let text = if rest.starts_with("#!") { rest } else { body };
+            fs::write(path, format!("{text}\n")).expect("a file of the page");
         }
         blocks.next();
     }
@@ -64,7 +69,7 @@ fn type_in(body: &str, directory: &Path, shell: &dyn Fn() -> Command, before: &m
             rest = &rest[at + wanted.len()..];
         }
         // A command that fails is meant to only if the page shows that.
-        let says = shown.iter().any(|line| line.contains("failed=1"));
+        let says = shown.iter().any(|line| FAILURES.iter().any(|words| line.contains(words)));
         assert!(output.status.success() != says, "$ {command}\nended with {}:\n{printed}", output.status);
     }
     commands.len()
