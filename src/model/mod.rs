@@ -6,6 +6,7 @@
 pub mod address;
 pub mod duration;
 pub mod input;
+mod nearest;
 pub mod paths;
 mod resolve;
 pub mod secret;
@@ -13,6 +14,7 @@ pub mod service;
 pub mod settings;
 mod system;
 
+pub use nearest::nearest;
 pub use resolve::{Context, resolve};
 pub use service::Service;
 

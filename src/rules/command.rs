@@ -3,10 +3,10 @@
 use super::{Subject, finding};
 use crate::diagnostic::Diagnostic;
 use crate::model::input::Server;
+use crate::model::nearest;
 use crate::model::settings::{GUNICORN, Kind, Pillar};
 use crate::pillar::{Node, Value};
 use crate::rule;
-use crate::schema::nearest;
 use crate::source::Span;
 
 /// A word, and where it stands.

@@ -7,10 +7,10 @@ use serde_json::Value as Json;
 use super::{Subject, finding};
 use crate::diagnostic::Diagnostic;
 use crate::model::input::Server;
+use crate::model::nearest;
 use crate::model::settings::GUNICORN;
 use crate::pillar::{Node, Value};
 use crate::rule::{self, Rule};
-use crate::schema::nearest;
 
 pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     if subject.service.server == Server::Gunicorn {

@@ -10,11 +10,10 @@ use serde_json::Value as Json;
 use super::proof::Shapes;
 use super::words::{describe, kind_of, list, show, typed};
 use crate::diagnostic::{Diagnostic, Fix};
-use crate::model::secret;
 use crate::model::settings::{GUNICORN, Table, UNICORN};
+use crate::model::{nearest, secret};
 use crate::pillar::{Node, Value};
 use crate::rule;
-use crate::source::Span;
 
 /// So many unknown keys of one map are named; who has more has given another file than was meant.
 const MOST_KEYS: usize = 100;
@@ -99,7 +98,7 @@ impl Whole {
             }
         }
         // What has another type is none of the allowed values either; that goes without saying.
-        let mistyped: Vec<Span> =
+        let mistyped: Vec<_> =
             found.iter().filter(|one| one.rule == &rule::WRONG_TYPE).filter_map(Diagnostic::span).collect();
         found.retain(|one| {
             one.rule != &rule::NOT_ALLOWED || !one.span().is_some_and(|span| mistyped.contains(&span))
@@ -467,19 +466,4 @@ fn is_free(map: &Node, key: &str, near: &str, known: &[String]) -> bool {
         }
     }
     !names.into_iter().any(|name| name == near)
-}
-
-/// The known key that was most likely meant.
-pub(crate) fn nearest(key: &str, known: &[String]) -> Option<String> {
-    let lower = key.to_lowercase().replace('-', "_");
-    let length = lower.chars().count();
-    let most = |name: &String| 1 + name.len().min(key.len()) / 4;
-    known
-        .iter()
-        // So many characters more or fewer are as many mistakes, and quickly counted.
-        .filter(|name| name.chars().count().abs_diff(length) <= most(name))
-        .map(|name| (strsim::damerau_levenshtein(&lower, name), name))
-        .filter(|(distance, name)| *distance <= most(name))
-        .min()
-        .map(|(_, name)| name.clone())
 }

@@ -11,7 +11,6 @@ use serde_json::{Map, Value, json};
 use crate::model::input::Application;
 
 pub use findings::Checker;
-pub(crate) use findings::nearest;
 
 /// Where the schema says it lives.
 pub const ID: &str = "https://runsmith.dev/schemas/pillar.schema.json";
