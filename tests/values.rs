@@ -311,10 +311,12 @@ fn service(name: &'static str, texts: &mut Texts, scratch: &Path) -> Service {
     let command: Vec<String> = if server == "any" {
         (0..5).map(|_| texts.filled()).collect()
     } else {
-        vec![if shell { texts.filled() } else { format!("/{}", texts.filled()) }]
+        // What begins like a variable or a word of the shell is refused (rule `command-option`).
+        vec![if shell { format!("~{}", texts.filled()) } else { format!("/{}", texts.filled()) }]
     };
     let virtualenv = texts.path("/srv").replace(':', ";");
-    let app = texts.stripped();
+    // gunicorn's is a module and what is in it, of which only the arguments of a call may be anything (rule `app`).
+    let app = if server == "gunicorn" { format!("a:b({})", texts.stripped()) } else { texts.stripped() };
     let secret = |texts: &mut Texts| {
         let value = texts.any();
         // A shell run script's secrets are read by chpst, which drops these: refused, see below.
