@@ -118,6 +118,15 @@ impl Found {
 /// Comments that stand within one of the `sections`, or give a value to a name that says secret.
 fn secrets_in_comments(text: &str, id: SourceId, sections: &[Span]) -> Vec<Span> {
     let mut spans = vec![];
+    // Where each section begins, and the furthest end of it and those before.
+    let mut starts_of: Vec<(u32, u32)> =
+        sections.iter().map(|section| (section.start, section.end)).collect();
+    starts_of.sort_unstable();
+    let mut furthest = 0;
+    for (_, end) in &mut starts_of {
+        furthest = furthest.max(*end);
+        *end = furthest;
+    }
     let mut at = 0;
     for line in text.split_inclusive('\n') {
         let starts =
@@ -125,12 +134,12 @@ fn secrets_in_comments(text: &str, id: SourceId, sections: &[Span]) -> Vec<Span>
         // What is within quotes may look like a comment; then too much is masked.
         if let Some((hash, _)) = line.match_indices('#').find(starts) {
             let (start, end) = (at + hash + 1, at + line.len());
-            // What follows the last value on its line belongs to it.
-            let inside = |section: &Span| {
-                let range = section.range();
-                range.start <= start && (start < range.end || range.end > at)
-            };
-            let value = if sections.iter().any(inside) { Some(0) } else { value_in(&text[start..end]) };
+            // What follows the last value on its line belongs to it. Of the sections that begin before, in their
+            // order, the furthest end counts.
+            let before = starts_of.partition_point(|(begin, _)| *begin as usize <= start);
+            let furthest = before.checked_sub(1).map_or(0, |last| starts_of[last].1 as usize);
+            let inside = furthest > at;
+            let value = if inside { Some(0) } else { value_in(&text[start..end]) };
             spans.extend(value.map(|value| Span::new(id, start + value, end)));
         }
         at += line.len();
