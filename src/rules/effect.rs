@@ -28,7 +28,8 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
             idle(&[section], format!("the server is {name}"));
         }
     }
-    if service.server == Server::Gunicorn && service.settings.contains_key("workers") {
+    if service.server == Server::Gunicorn {
+        // Without a number of its own the configuration counts the processors.
         let why = "the rendered configuration sets `workers`; write `gunicorn.workers`".to_owned();
         idle(&["environment", "WEB_CONCURRENCY"], why);
     }

@@ -111,7 +111,8 @@ fn unloadable(app: &str) -> Option<String> {
         let object = object.filter(|object| is_name(object)).unwrap_or("app");
         return Some(format!("`{module}` is a file, and gunicorn imports a module; write {name}:{object}"));
     }
-    if !module.split('.').all(is_name) {
+    // Whatever else a file can be called gunicorn imports, a dash and a blank included.
+    if module.split('.').any(str::is_empty) {
         return Some(format!(
             "`{module}` is not the name of a module; write MODULE:VARIABLE, such as wsgi:app"
         ));
