@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::run;
 use crate::failure::Failure;
 use crate::model::Service;
+use crate::model::service::RUN;
 use crate::runtime::linux::asking;
 use crate::visible::visible;
 
@@ -14,9 +15,6 @@ const SERVICES: &str = "/etc/service";
 
 /// Where Debian keeps services that runsvdir may or may not look at.
 const ALL: &str = "/etc/sv";
-
-/// Where run directories are, unless a pillar says otherwise (`layout.run`).
-const RUN: &str = "/run/runsmith";
 
 /// A service of this host.
 pub(super) struct Target {

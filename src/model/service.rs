@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::duration::Duration;
 use super::input::{LogKind, Ready, Resource, RunScript, Server, Strategy};
 
+/// Where run directories are, one for each application, unless its pillar says otherwise (`layout.run`).
+pub const RUN: &str = "/run/runsmith";
+
 /// One application's runit service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

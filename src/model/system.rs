@@ -37,7 +37,7 @@ const CLOSED: &[&str] = &[
     "/nix",
     "/proc",
     "/root",
-    "/run/runsmith",
+    crate::model::service::RUN,
     "/run/systemd",
     "/run/user",
     "/sbin",

@@ -17,7 +17,7 @@ pub fn github(findings: &Findings<'_>) -> String {
         };
         let mut properties = vec![];
         if let Some(place) = findings.place_of(finding) {
-            properties.push(("file", place.path().to_owned()));
+            properties.push(("file", file(place.path())));
             properties.push(("line", place.start.line.to_string()));
             properties.push(("endLine", place.end.line.to_string()));
             // GitHub takes columns only for a place on one line.
@@ -35,15 +35,18 @@ pub fn github(findings: &Findings<'_>) -> String {
     out
 }
 
-/// Control characters but for those that GitHub has an escape for are shown: a log is read in terminals, too.
+/// A file's name without control characters, which a log would pass on to a terminal; GitHub has escapes of its own for the
+/// ends of lines.
+fn file(name: &str) -> String {
+    let lines = name.split_inclusive(['\r', '\n']);
+    let shown = lines.map(|line| {
+        let text = line.trim_end_matches(['\r', '\n']);
+        format!("{}{}", visible(text), &line[text.len()..])
+    });
+    shown.collect()
+}
+
 fn data(text: &str) -> String {
-    let lines: Vec<_> = text.split(['\r', '\n']).collect();
-    if lines.iter().any(|line| visible(line) != **line) {
-        let shown = |c: char| {
-            if matches!(c, '\r' | '\n') { c.to_string() } else { visible(&c.to_string()).into_owned() }
-        };
-        return data(&text.chars().map(shown).collect::<String>());
-    }
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 

@@ -1,5 +1,6 @@
 //! Where services listen.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::{Subject, finding};
@@ -107,11 +108,12 @@ pub fn clashes(all: &[Claims]) -> Vec<Diagnostic> {
     let mut found = vec![];
     addresses(all, &mut found);
     owned_by_others(all, &mut found);
-    let mut taken: HashMap<(&str, &str), (&str, Span)> = HashMap::new();
+    let mut taken: HashMap<(&str, Cow<'_, str>), (&str, Span)> = HashMap::new();
     for claims in all {
         for (what, path, span) in &claims.paths {
-            let Some((other, first)) = taken.get(&(*what, path.as_str())) else {
-                taken.insert((what, path), (&claims.application, *span));
+            let key = (*what, on_disk(path));
+            let Some((other, first)) = taken.get(&key) else {
+                taken.insert(key, (&claims.application, *span));
                 continue;
             };
             let message =
@@ -199,8 +201,7 @@ fn addresses(all: &[Claims], found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// The address as the kernel takes it: names of hosts have no capitals, an IPv4 address within an IPv6 one is that address,
-/// and /var/run leads to /run on every system that has runit from a package.
+/// The address as the kernel takes it: names of hosts have no capitals, an IPv4 address within an IPv6 one is that address.
 fn as_bound(address: &Address) -> Address {
     match address {
         Address::Host(host, port) => {
@@ -210,11 +211,16 @@ fn as_bound(address: &Address) -> Address {
             Some(v4) => Address::Host(v4.to_string(), *port),
             None => Address::V6(*host, *port),
         },
-        Address::Unix(path) => Address::Unix(match path.strip_prefix("/var/run/") {
-            Some(rest) => format!("/run/{rest}"),
-            None => path.clone(),
-        }),
+        Address::Unix(path) => Address::Unix(on_disk(path).into_owned()),
     }
+}
+
+/// Where a path leads: /var/run and /var/lock are links on every system that has runit from a package.
+fn on_disk(path: &str) -> Cow<'_, str> {
+    [("/var/run/", "/run/"), ("/var/lock/", "/run/lock/")]
+        .into_iter()
+        .find_map(|(link, target)| Some(Cow::from(format!("{target}{}", path.strip_prefix(link)?))))
+        .unwrap_or(Cow::Borrowed(path))
 }
 
 fn clash(first: (&Address, &str, Span), second: (&Address, &str, Span)) -> Diagnostic {
@@ -283,6 +289,8 @@ mod tests {
         assert!(super::overlap(&bound("LOCALHOST:80"), &bound("localhost.:80")));
         assert!(super::overlap(&bound("[::ffff:127.0.0.1]:80"), &bound("localhost:80")));
         assert_eq!(bound("unix:/var/run/x.sock"), bound("unix:/run/x.sock"));
+        assert_eq!(on_disk("/var/lock/x"), "/run/lock/x");
+        assert_eq!(on_disk("/var/running/x"), "/var/running/x");
         assert!(!overlap("127.0.0.1:80", "127.0.0.2:80"));
         assert!(!overlap("127.0.0.1:80", "[::1]:80"));
         assert!(!overlap("0.0.0.0:80", "[::1]:80"));

@@ -3,8 +3,8 @@
 use super::{Subject, finding};
 use crate::diagnostic::Diagnostic;
 use crate::model::input::Server;
-use crate::model::nearest;
 use crate::model::settings::{GUNICORN, Kind, Pillar};
+use crate::model::{nearest, secret};
 use crate::pillar::{Node, Value};
 use crate::rule;
 use crate::source::Span;
@@ -62,13 +62,8 @@ const SHELL: &[&str] = &[".", "cd", "command", "eval", "exec", "export", "set", 
 fn shell(words: &[Word<'_>], found: &mut Vec<Diagnostic>) {
     let Some((first, span)) = words.first() else { return };
     let named = first.split_once('=').map(|(name, _)| name);
-    let is_variable = named
-        .is_some_and(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'));
-    if is_variable {
-        let message = format!(
-            "the command begins with the variable `{}`, and no shell reads it",
-            named.unwrap_or_default()
-        );
+    if let Some(name) = named.filter(|name| secret::is_variable(name)) {
+        let message = format!("the command begins with the variable `{name}`, and no shell reads it");
         found.push(finding(&rule::COMMAND_OPTION, message).at_hidden(*span, "write it below `environment`"));
     } else if SHELL.contains(first) {
         let message =
@@ -155,17 +150,29 @@ fn meanings(word: &str) -> Vec<Meaning<'_>> {
     found
 }
 
+/// Whether argparse takes a word for an option: negative numbers are values.
+fn is_option(word: &str) -> bool {
+    word.strip_prefix('-').is_some_and(|rest| !rest.is_empty() && rest.parse::<f64>().is_err())
+}
+
 /// `has_app`: the application follows, so that another one is one too many.
 fn gunicorn(words: &[Word<'_>], place: &str, has_app: bool, found: &mut Vec<Diagnostic>) {
     let mut say = |message: String, span: Span, help: String| {
         found.push(finding(&rule::COMMAND_OPTION, message).at(span, help));
     };
-    let mut rest = words.iter();
+    let mut rest = words.iter().peekable();
     // Nobody knows whether an option that is none, or several, was to have a value.
     let mut may_be_value = false;
     while let Some(&(word, span)) = rest.next() {
-        let is_number = word.strip_prefix('-').is_some_and(|rest| rest.parse::<f64>().is_ok());
-        if word == "--" || !word.starts_with('-') || word == "-" || is_number {
+        if word == "--" {
+            if has_app {
+                let message =
+                    format!("`--` {place}: what follows, `-c` and `app` included, is no option any more");
+                say(message, span, "leave it out".to_owned());
+            }
+            return;
+        }
+        if !is_option(word) {
             if has_app && !std::mem::take(&mut may_be_value) {
                 let message =
                     format!("`{word}` {place}: gunicorn ends, because it gets the application a second time");
@@ -197,10 +204,21 @@ fn gunicorn(words: &[Word<'_>], place: &str, has_app: bool, found: &mut Vec<Diag
                 }
                 Meaning::Setting { at, written, value } => {
                     let setting = &GUNICORN.settings[at];
+                    let takes_value = setting.kind != Kind::Boolean;
+                    if !takes_value && value.is_some() {
+                        let message =
+                            format!("`{word}` {place}: `{written}` takes no value, and gunicorn ends");
+                        say(message, span, format!("write `{written}`"));
+                    }
                     let value = match value {
-                        None if setting.kind != Kind::Boolean => rest.next().copied(),
+                        // argparse takes no option for a value, also where one is missing.
+                        None if takes_value => rest.next_if(|(next, _)| !is_option(next)).copied(),
                         value => value.map(|value| (value, span)),
                     };
+                    if takes_value && value.is_none() {
+                        let message = format!("`{written}` {place} has no value, and gunicorn ends");
+                        say(message, span, "write its value".to_owned());
+                    }
                     if setting.pillar != Pillar::Allowed {
                         let message = format!("`{written}` {place} overrules what the pillar says");
                         let instead = INSTEAD.iter().find(|(name, _)| *name == setting.name);

@@ -162,21 +162,17 @@ fn old_keys(node: &Node, found: &mut Vec<Diagnostic>) {
     if let Some(pair) = node.get("unicorn_application").filter(|pair| pair.value.value != Value::Null) {
         let other =
             node.get("application").map(|pair| &pair.value.value).filter(|value| **value != Value::Null);
-        let old = match other {
+        let (message, label) = match other {
             Some(other) if *other != pair.value.value => {
-                let message = "`unicorn_application` and `application` disagree: `application` counts";
-                finding(&rule::DEPRECATED_KEY, message).at(pair.key.span, "leave it out")
+                ("`unicorn_application` and `application` disagree: `application` counts", "leave it out")
             }
-            Some(_) => {
-                let message =
-                    "`unicorn_application` is the gist's name for `application`, which is there, too";
-                finding(&rule::DEPRECATED_KEY, message).at(pair.key.span, "leave it out")
-            }
-            None => {
-                let message = "`unicorn_application` is the gist's name for `application`";
-                finding(&rule::DEPRECATED_KEY, message).at(pair.key.span, "write `application`")
-            }
+            Some(_) => (
+                "`unicorn_application` is the gist's name for `application`, which is there, too",
+                "leave it out",
+            ),
+            None => ("`unicorn_application` is the gist's name for `application`", "write `application`"),
         };
+        let old = finding(&rule::DEPRECATED_KEY, message).at(pair.key.span, label);
         let name = if pair.key.style == Style::Plain { "application" } else { "\"application\"" };
         // With both there, renaming one would make it a duplicate.
         let is_alone = node.get("application").is_none();

@@ -7,7 +7,7 @@ use crate::model::input::{
     Words,
 };
 use crate::model::paths;
-use crate::model::service::{Directory, Layout, Log, Socket};
+use crate::model::service::{Directory, Layout, Log, RUN, Socket};
 use crate::rule;
 
 /// The backlog of gunicorn and of the gist.
@@ -124,6 +124,6 @@ pub(super) fn layout(
         logs: directory("logs", &input.logs, "shared/logs", own),
         sockets: directory("sockets", &input.sockets, "shared/sockets", own),
         config: directory("config", &input.config, "shared/config", ("root", "root")),
-        run: check.path(&["layout", "run"], input.run.clone(), || format!("/run/runsmith/{application}")),
+        run: check.path(&["layout", "run"], input.run.clone(), || format!("{RUN}/{application}")),
     }
 }

@@ -106,7 +106,7 @@ fn unloadable(app: &str) -> Option<String> {
             && text.chars().all(|c| c.is_alphanumeric() || c == '_')
     };
     let (module, object) = app.split_once(':').map_or((app, None), |(module, object)| (module, Some(object)));
-    if module.contains('/') || module.strip_suffix(".py").is_some() {
+    if module.contains('/') || module.ends_with(".py") {
         let name = module.trim_start_matches("./").trim_end_matches(".py").replace('/', ".");
         let object = object.filter(|object| is_name(object)).unwrap_or("app");
         return Some(format!("`{module}` is a file, and gunicorn imports a module; write {name}:{object}"));

@@ -4,12 +4,13 @@ use std::os::fd::AsFd as _;
 
 use super::Shell;
 use crate::runtime::linux::keeping::Keeping;
+use crate::runtime::machine;
 use crate::runtime::state::{FORMAT, State};
 
 impl Shell {
     /// Keeps the state if it has changed.
     pub(super) fn keep(&mut self) {
-        if self.end.is_some() || matches!(self.machine.state(), crate::runtime::machine::State::Over(_)) {
+        if self.end.is_some() || matches!(self.machine.state(), machine::State::Over(_)) {
             // What was kept last is what the next run goes on from.
             return;
         }
