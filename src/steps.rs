@@ -10,6 +10,11 @@ pub fn is_within(path: &str, directory: &str) -> bool {
     path == directory || is_below(path, directory)
 }
 
+/// The directory that `path` lies in; empty for one in `/` itself.
+pub fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,7 +12,6 @@ use crate::diff::{self, Options, Side, provenance};
 use crate::disk;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::plan::Contents;
 use crate::record;
 use crate::report;
 use crate::rules::Texts as RuleTexts;
@@ -134,7 +133,7 @@ fn host(
         threads: threads(),
         set: arguments.against.is_none().then_some(arguments.set.as_str()),
         known: true,
-        contents: Contents::Rendered,
+        files: true,
     };
     match services::render(applications, templates, spoken, asked, judged)? {
         Rendered::Services(services, found) => {

@@ -9,7 +9,6 @@ use crate::cli::{self, TreeFormat};
 use crate::disk;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::plan::Contents;
 use crate::report;
 use crate::rules::Texts;
 use crate::rules::judge::judge;
@@ -52,7 +51,7 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
     let mut secrets = pillars.secrets;
     secrets.extend(services::secret_spans(&applications));
     let set = arguments.out.is_some().then_some(arguments.set.as_str());
-    let asked = Asked { threads: threads(), set, known: false, contents: Contents::Rendered };
+    let asked = Asked { threads: threads(), set, known: false, files: true };
     let texts = Texts { sources: &pillars.sources, dialect: pillars.dialect };
     let judged = |found| {
         let found = [pillars.findings, found].concat();

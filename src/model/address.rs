@@ -9,7 +9,7 @@ use serde::Serialize;
 pub const UNIX_PATH_MAX: usize = 107;
 
 /// Where to listen.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
     /// A host name or IPv4 address and a port.
     Host(String, u16),

@@ -52,7 +52,7 @@ pub enum Format {
 }
 
 pub use reading::read_plain;
-pub use select::{Application, descend, select};
+pub use select::{Application, Merged, descend, select};
 
 /// How a scalar was written; a quoted one is a string in every dialect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

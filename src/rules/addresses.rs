@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
-use super::{Subject, finding};
+use super::{Subject, finding, paths};
 use crate::diagnostic::Diagnostic;
 use crate::model::Service;
 use crate::model::address::Address;
@@ -11,7 +13,7 @@ use crate::model::input::{RunScript, Server};
 use crate::pillar::{Node, Value};
 use crate::rule;
 use crate::source::Span;
-use crate::steps::is_within;
+use crate::steps::{is_within, parent};
 use crate::visible::visible;
 
 /// Ports below this one are root's by default (net.ipv4.ip_unprivileged_port_start).
@@ -55,21 +57,20 @@ pub(super) fn bind_place(node: &Node, span: Span, index: usize) -> Span {
 }
 
 /// What a service takes for itself on a host, so that no other may have it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Claims {
-    application: String,
+    service: Arc<Service>,
     addresses: Vec<(Address, Span)>,
-    /// What it is in words, the path, and where the pillar says it.
-    paths: Vec<(&'static str, String, Span)>,
-    user: String,
-    /// What its user owns: the key and the path.
-    owned: Vec<(&'static str, String)>,
-    /// What root runs or believes: in words, the path, and where the pillar says it.
-    trusted: Vec<(&'static str, String, Span)>,
+    /// The PID file and where the pillar says it, if the server writes one itself.
+    pid_file: Option<(String, Span)>,
+    /// Where the pillar says what the run directory is.
+    run: Span,
+    /// Where the pillar says each of [`paths::trusted`].
+    trusted: [Span; paths::TRUSTED],
 }
 
 /// What a service takes for itself on a host; `span` is where it is named.
-pub fn claims(service: &Service, node: &Node, span: Span) -> Claims {
+pub fn claims(service: &Arc<Service>, node: &Node, span: Span) -> Claims {
     let place = |steps: &[&str]| {
         node.find(steps.iter().copied())
             .filter(|node| node.value != Value::Null)
@@ -78,28 +79,23 @@ pub fn claims(service: &Service, node: &Node, span: Span) -> Claims {
     let addresses = service.bind.iter().enumerate().filter_map(|(index, socket)| {
         Some((Address::parse(&socket.address).ok()?, bind_place(node, span, index)))
     });
-    let mut paths = vec![("run directory", service.layout.run.clone(), place(&["layout", "run"]))];
-    if !service.inherits_sockets() && service.config_name().is_some() {
-        let pids = if node.has(&["layout", "pids", "path"]) {
-            place(&["layout", "pids", "path"])
-        } else {
-            place(&["layout", "pids"])
-        };
-        paths.push((
-            "PID file",
-            format!("{}/{}", service.layout.pids.path, service.config_name().unwrap_or_default()),
-            pids,
-        ));
-    }
+    let pid_file = service.config_name().filter(|_| !service.inherits_sockets()).map(|name| {
+        let pids = ["layout", "pids", "path"];
+        let steps = if node.has(&pids) { &pids[..] } else { &pids[..2] };
+        (format!("{}/{name}", service.layout.pids.path), place(steps))
+    });
     Claims {
-        application: service.application.clone(),
         addresses: addresses.collect(),
-        paths,
-        user: service.user.clone(),
-        owned: super::paths::owned(service).map(|(key, path)| (key, path.to_owned())).collect(),
-        trusted: super::paths::trusted(service)
-            .map(|(what, path, steps)| (what, path.to_owned(), place(steps)))
-            .collect(),
+        pid_file,
+        run: place(&["layout", "run"]),
+        trusted: paths::trusted(service).map(|(_, _, steps)| place(steps)),
+        service: Arc::clone(service),
+    }
+}
+
+impl Claims {
+    fn application(&self) -> &str {
+        &self.service.application
     }
 }
 
@@ -108,95 +104,124 @@ pub fn clashes(all: &[Claims]) -> Vec<Diagnostic> {
     let mut found = vec![];
     addresses(all, &mut found);
     owned_by_others(all, &mut found);
-    let mut taken: HashMap<(&str, Cow<'_, str>), (&str, Span)> = HashMap::new();
+    same_state(all, &mut found);
+    found
+}
+
+/// Services that keep what they know at one path.
+fn same_state(all: &[Claims], found: &mut Vec<Diagnostic>) {
+    let mut taken: HashMap<(&str, Cow<'_, str>), (&str, Span)> = HashMap::with_capacity(2 * all.len());
     for claims in all {
-        for (what, path, span) in &claims.paths {
-            let key = (*what, on_disk(path));
-            let Some((other, first)) = taken.get(&key) else {
-                taken.insert(key, (&claims.application, *span));
-                continue;
+        let application = claims.application();
+        let run = ("run directory", claims.service.layout.run.as_str(), claims.run);
+        let pid_file = claims.pid_file.as_ref().map(|(path, span)| ("PID file", path.as_str(), *span));
+        for (what, path, span) in [run].into_iter().chain(pid_file) {
+            let (other, first) = match taken.entry((what, on_disk(path))) {
+                Entry::Occupied(taken) => *taken.get(),
+                Entry::Vacant(free) => {
+                    free.insert((application, span));
+                    continue;
+                }
             };
-            let message =
-                format!("the applications `{other}` and `{}` have the same {what}", claims.application);
-            let label = format!("`{}` needs one of its own", claims.application);
-            let diagnostic = finding(&rule::STATE_CLASH, message).at(*span, label);
+            let message = format!("the applications `{other}` and `{application}` have the same {what}");
+            let label = format!("`{application}` needs one of its own");
+            let diagnostic = finding(&rule::STATE_CLASH, message).at(span, label);
             found.push(if first == span {
                 diagnostic
             } else {
-                diagnostic.at(*first, format!("`{other}` has it"))
+                diagnostic.at(first, format!("`{other}` has it"))
             });
         }
     }
-    found
 }
 
 /// What root runs for one application, below what another one's user owns.
 fn owned_by_others(all: &[Claims], found: &mut Vec<Diagnostic>) {
-    let mut owners: HashMap<&str, (&Claims, &str)> = HashMap::new();
-    for claims in all.iter().filter(|claims| claims.user != "root") {
-        for (key, path) in &claims.owned {
+    let mut owners: HashMap<&str, (&Claims, &str)> = HashMap::with_capacity(8 * all.len());
+    for claims in all.iter().filter(|claims| claims.service.user != "root") {
+        for (key, path) in paths::owned(&claims.service) {
             owners.entry(path).or_insert((claims, key));
         }
     }
+    // What root runs lies side by side in a few directories above which nobody owns any: the last of each kind.
+    let mut unowned = [""; paths::TRUSTED];
     for claims in all {
-        for (what, path, span) in &claims.trusted {
-            // Below what its own user has, it has been found already.
-            if claims.owned.iter().any(|(_, own)| is_within(path, own)) {
-                continue;
-            }
-            let mut above = Some(path.as_str());
-            while let Some(at) = above.filter(|at| !at.is_empty()) {
-                if let Some((other, key)) =
-                    owners.get(at).filter(|(other, _)| other.application != claims.application)
+        let own = &claims.service;
+        for (kind, (what, path, _)) in paths::trusted(own).into_iter().enumerate() {
+            let mut is_unowned = true;
+            let mut above = path;
+            while !above.is_empty() && above != unowned[kind] {
+                let owner = owners.get(above);
+                is_unowned &= owner.is_none();
+                // Below what its own user has, it has been found already.
+                if let Some((other, key)) = owner.filter(|(other, _)| other.application() != own.application)
+                    && !paths::owned(own).any(|(_, own)| is_within(path, own))
                 {
                     let message = format!(
                         "{what} of `{}` is {}, below `{key}` of `{}`, which belongs to {}",
-                        claims.application,
+                        own.application,
                         visible(path),
-                        other.application,
-                        other.user
+                        other.application(),
+                        other.service.user
                     );
                     found.push(
                         finding(&rule::OWNED_PATH, message)
-                            .at(*span, format!("write a path outside of {}", visible(at)))
+                            .at(claims.trusted[kind], format!("write a path outside of {}", visible(above)))
                             .help("Root runs what lies there: whoever breaks into the application would be root."),
                     );
                     break;
                 }
-                above = at.rsplit_once('/').map(|(parent, _)| parent);
+                above = parent(above);
+            }
+            if is_unowned {
+                unowned[kind] = parent(path);
             }
         }
     }
 }
 
-/// By port, so that ten thousand services need not each be compared with each.
+/// An address that is taken, as the pillar has it, by whom, and where that stands.
+type Taken<'a> = (&'a Address, &'a str, Span);
+
+/// Who listens on one port, by their numbers; none of them overlap.
+#[derive(Default)]
+struct Port {
+    all: Vec<usize>,
+    /// Those that overlap with more than the same address.
+    wide: Vec<usize>,
+}
+
+/// By address and port, so that ten thousand services need not each be compared with each.
 fn addresses(all: &[Claims], found: &mut Vec<Diagnostic>) {
-    type Taken<'a> = (&'a Address, &'a str, Span);
-    let mut ports: HashMap<u16, Vec<(Address, Taken<'_>)>> = HashMap::new();
-    let mut sockets: HashMap<String, Taken<'_>> = HashMap::new();
-    for claims in all {
-        for (address, span) in &claims.addresses {
-            let taken: Taken<'_> = (address, &claims.application, *span);
-            let other = match as_bound(address) {
-                Address::Unix(path) => match sockets.get(&path) {
-                    Some(other) => Some(*other),
-                    None => {
-                        sockets.insert(path, taken);
-                        None
-                    }
-                },
-                bound @ (Address::Host(_, port) | Address::V6(_, port)) => {
-                    let others = ports.entry(port).or_default();
-                    // The first one is enough: who moves away from it is told about the next.
-                    let other =
-                        others.iter().find(|(other, _)| overlap(other, &bound)).map(|(_, other)| *other);
-                    if other.is_none() {
-                        others.push((bound, taken));
-                    }
-                    other
-                }
-            };
-            found.extend(other.map(|other| clash(other, taken)));
+    let bounds: Vec<(Address, Taken<'_>)> = all
+        .iter()
+        .flat_map(|claims| claims.addresses.iter().map(move |(address, span)| (claims, address, span)))
+        .map(|(claims, address, span)| (as_bound(address), (address, claims.application(), *span)))
+        .collect();
+    let mut same: HashMap<&Address, usize> = HashMap::with_capacity(bounds.len());
+    let mut ports: HashMap<u16, Port> = HashMap::with_capacity(bounds.len().min(1 << 16));
+    for (number, (bound, taken)) in bounds.iter().enumerate() {
+        let overlaps = |other: &&usize| overlap(&bounds[**other].0, bound);
+        let mut port = match bound {
+            Address::Unix(_) => None,
+            Address::Host(_, port) | Address::V6(_, port) => Some(ports.entry(*port).or_default()),
+        };
+        // The first one is enough: who moves away from it is told about the next.
+        let first = match &port {
+            Some(port) if is_wide(bound) => port.all.iter().find(overlaps).copied(),
+            Some(port) => same.get(bound).into_iter().chain(port.wide.iter().filter(overlaps)).min().copied(),
+            None => same.get(bound).copied(),
+        };
+        if let Some(first) = first {
+            found.push(clash(bounds[first].1, *taken));
+            continue;
+        }
+        same.insert(bound, number);
+        if let Some(port) = &mut port {
+            port.all.push(number);
+            if is_wide(bound) {
+                port.wide.push(number);
+            }
         }
     }
 }
@@ -223,7 +248,7 @@ fn on_disk(path: &str) -> Cow<'_, str> {
         .unwrap_or(Cow::Borrowed(path))
 }
 
-fn clash(first: (&Address, &str, Span), second: (&Address, &str, Span)) -> Diagnostic {
+fn clash(first: Taken<'_>, second: Taken<'_>) -> Diagnostic {
     let same = first.0 == second.0;
     let who = if first.1 == second.1 {
         format!("the application `{}` listens twice", first.1)
@@ -243,23 +268,34 @@ fn clash(first: (&Address, &str, Span), second: (&Address, &str, Span)) -> Diagn
     if first.2 == second.2 { diagnostic } else { diagnostic.at(first.2, format!("`{}`", first.1)) }
 }
 
-/// Whether the kernel refuses to bind the second one, both being on one port: `0.0.0.0` is every IPv4
-/// address, `[::]` every address (gunicorn and the runtime leave IPV6_V6ONLY off, as Linux does).
-fn overlap(one: &Address, two: &Address) -> bool {
-    let any = |address: &Address| match address {
+/// Whether an address overlaps with others than itself.
+fn is_wide(address: &Address) -> bool {
+    is_any(address) || is_loopback(address)
+}
+
+fn is_any(address: &Address) -> bool {
+    match address {
         Address::Host(host, _) => host == "0.0.0.0",
         Address::V6(host, _) => host.is_unspecified(),
         Address::Unix(_) => false,
-    };
-    let loopback = |address: &Address| match address {
+    }
+}
+
+fn is_loopback(address: &Address) -> bool {
+    match address {
         Address::Host(host, _) => host == "localhost" || host == "127.0.0.1",
         Address::V6(host, _) => host.is_loopback(),
         Address::Unix(_) => false,
-    };
+    }
+}
+
+/// Whether the kernel refuses to bind the second one, both being on one port: `0.0.0.0` is every IPv4
+/// address, `[::]` every address (gunicorn and the runtime leave IPV6_V6ONLY off, as Linux does).
+fn overlap(one: &Address, two: &Address) -> bool {
     match (one, two) {
         _ if one == two => true,
         (Address::V6(host, _), _) | (_, Address::V6(host, _)) if host.is_unspecified() => true,
-        (Address::Host(..), Address::Host(..)) => any(one) || any(two) || (loopback(one) && loopback(two)),
+        (Address::Host(..), Address::Host(..)) => is_any(one) || is_any(two) || (is_loopback(one) && is_loopback(two)),
         // `localhost` may be either.
         (Address::Host(host, _), Address::V6(v6, _)) | (Address::V6(v6, _), Address::Host(host, _)) => {
             host == "localhost" && v6.is_loopback()
@@ -295,5 +331,17 @@ mod tests {
         assert!(!overlap("127.0.0.1:80", "[::1]:80"));
         assert!(!overlap("0.0.0.0:80", "[::1]:80"));
         assert!(!overlap("web.example:80", "127.0.0.1:80"));
+        for (text, wide) in [
+            ("0.0.0.0:80", true),
+            ("[::]:80", true),
+            ("localhost:80", true),
+            ("127.0.0.1:80", true),
+            ("[::1]:80", true),
+            ("127.0.0.2:80", false),
+            ("web.example:80", false),
+            ("[::2]:80", false),
+        ] {
+            assert_eq!(is_wide(&bound(text)), wide, "{text}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! From documents to services: selected, checked against the schema, defaults filled in.
 
 mod empty;
+mod grounds;
 mod json;
 mod read_back;
 mod secrets;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::failure::Failure;
 use crate::model::{self, Service, input};
-use crate::pillar::{self, Application, Node};
+use crate::pillar::{self, Application, Merged, Node};
 use crate::plan::{Contents, plan, plan_with};
 use crate::record::{Record, Retired};
 use crate::rule;
@@ -71,8 +72,8 @@ fn wrong_defaults(defaults: &Node, checker: &Checker) -> Vec<Diagnostic> {
 }
 
 /// Checks one application and fills in its defaults.
-pub fn service(application: Application, checker: &Checker) -> Result<Placed, Vec<Diagnostic>> {
-    let Application { name, name_span, key, node, defaults } = application;
+pub fn service(application: Merged, checker: &Checker) -> Result<Placed, Vec<Diagnostic>> {
+    let Merged { name, name_span, key, node, defaults } = application;
     let mut found = vec![];
     let mut nulls = vec![];
     let mut json = json(&node, &mut Nulls::Dropped(&mut nulls), &mut vec![], &mut found);
@@ -162,8 +163,8 @@ pub struct Asked<'a> {
     pub set: Option<&'a str>,
     /// Keep [`Services::known`].
     pub known: bool,
-    /// What becomes of the files' contents; left out, they are made where two applications want one path.
-    pub contents: Contents,
+    /// Plan every file; else only those of applications that may want one path, to say so.
+    pub files: bool,
 }
 
 /// Services, or why there are none.
@@ -175,17 +176,17 @@ pub enum Rendered {
     Findings(Vec<Diagnostic>),
 }
 
-/// What is kept of a service once its files are planned.
+/// What is kept of an application once it has been looked at.
 struct Planned {
-    name: String,
+    service: Arc<Service>,
+    key: String,
     span: Span,
-    claims: Claims,
+    /// Nothing as long as its files were not asked for.
     entries: Vec<Entry>,
+    may_meet_itself: bool,
     record: Option<Record>,
     disabled: Option<Retired>,
     known: Option<Known>,
-    /// What it takes to plan it again, with contents.
-    again: Option<(Arc<Service>, String)>,
 }
 
 /// What all applications come to.
@@ -197,6 +198,8 @@ struct All {
     disabled: Vec<Retired>,
     known: Vec<Known>,
     found: Vec<Diagnostic>,
+    /// What nobody asks for any more.
+    remains: (Vec<Planned>, Vec<Claims>),
 }
 
 /// An entry, and which application wants it.
@@ -213,7 +216,7 @@ pub fn render(
     asked: Asked<'_>,
     judge: impl FnOnce(Vec<Diagnostic>) -> Vec<Diagnostic>,
 ) -> Result<Rendered, Failure> {
-    let All { wanted, records, disabled, known, found } = plan_all(applications, templates, texts, asked)?;
+    let All { wanted, records, disabled, known, found, .. } = plan_all(applications, templates, texts, asked)?;
     let found = judge(found);
     if found.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
         return Ok(Rendered::Findings(found));
@@ -233,15 +236,23 @@ pub fn render(
     }
 }
 
-/// Everything that [`render`] would find about the applications, with the built-in templates.
+/// Everything that [`render`] would find about the applications, with the built-in templates, and what is left of them.
 pub fn check(
     applications: Vec<Application>,
     texts: Texts<'_>,
     threads: usize,
-) -> Result<Vec<Diagnostic>, Failure> {
+) -> Result<(Vec<Diagnostic>, Remains), Failure> {
     let templates = Templates::built_in()?;
-    let asked = Asked { threads, set: None, known: false, contents: Contents::Left };
-    plan_all(applications, &templates, texts, asked).map(|all| all.found)
+    let asked = Asked { threads, set: None, known: false, files: false };
+    let All { found, wanted, remains, .. } = plan_all(applications, &templates, texts, asked)?;
+    Ok((found, Remains { _all: (remains, wanted) }))
+}
+
+/// What nobody needs any more and takes long to give back piece by piece: of 10,000 services as long as reading them.
+/// Who ends soon may [forget](std::mem::forget) it, since a process gives back everything at once.
+#[must_use]
+pub struct Remains {
+    _all: ((Vec<Planned>, Vec<Claims>), Vec<Wanted>),
 }
 
 /// A service, and its server's configuration file as it would be rendered, if it has one.
@@ -254,7 +265,7 @@ pub fn check_and_keep(
     threads: usize,
 ) -> Result<(Vec<Diagnostic>, Vec<Configured>), Failure> {
     let templates = Templates::built_in()?;
-    let asked = Asked { threads, set: None, known: true, contents: Contents::Rendered };
+    let asked = Asked { threads, set: None, known: true, files: true };
     let All { wanted, known, found, .. } = plan_all(applications, &templates, texts, asked)?;
     let content = |service: &Service| {
         let path = format!("{}/{}", service.layout.config.path, service.config_name()?);
@@ -280,35 +291,80 @@ fn plan_all(
     let checker = Checker::new();
     let mut all = All::default();
     let mut planned = Vec::with_capacity(applications.len());
+    let mut claims = Vec::with_capacity(applications.len());
     for result in in_parallel(applications, asked.threads, |application| {
         plan_one(application, &checker, templates, texts, asked)
     }) {
         let (one, found) = result?;
-        planned.extend(one);
+        if let Some((plan, claim)) = one {
+            planned.push(plan);
+            claims.push(claim);
+        }
         all.found.extend(found);
     }
     let twice = double_names(&planned);
-    let spans: Vec<Span> = planned.iter().map(|one| one.span).collect();
     // Two of one name want the same paths and addresses, and that has been said.
     if twice.is_empty() {
-        let claims: Vec<Claims> = planned.iter_mut().map(|one| std::mem::take(&mut one.claims)).collect();
-        all.found.extend(rules::clashes(&claims));
+        let (found, meet) = in_two(
+            asked.threads > 1,
+            || rules::clashes(&claims),
+            || if asked.files { vec![] } else { meeting(&planned) },
+        );
+        all.found.extend(found);
+        plan_these(&meet, &mut planned, templates, asked.threads)?;
         all.records.extend(planned.iter_mut().filter_map(|one| one.record.take()));
         all.disabled.extend(planned.iter_mut().filter_map(|one| one.disabled.take()));
         all.known.extend(planned.iter_mut().filter_map(|one| one.known.take()));
-        let again: Vec<_> = planned.iter_mut().map(|one| one.again.take()).collect();
-        all.wanted = in_order(planned);
-        compare_contents(&mut all.wanted, &again, templates)?;
+        all.wanted = in_order(&mut planned);
+        if !asked.files {
+            compare_contents(&mut all.wanted, &planned, templates)?;
+        }
+        all.found.extend(clashes(&all.wanted, &planned));
     }
     all.found.extend(twice);
-    all.found.extend(clashes(&all.wanted, &spans));
+    all.remains = (planned, claims);
     Ok(all)
+}
+
+/// Which of them may want a path twice, or one that another one wants.
+fn meeting(planned: &[Planned]) -> Vec<usize> {
+    let services: Vec<&Service> = planned.iter().map(|one| &*one.service).collect();
+    let others = grounds::meetings(&services);
+    let both = planned.iter().zip(others).map(|(one, others)| one.may_meet_itself || others);
+    both.enumerate().filter_map(|(at, meets)| meets.then_some(at)).collect()
+}
+
+/// Plans the files of some, without contents.
+fn plan_these(
+    which: &[usize],
+    planned: &mut [Planned],
+    templates: &Templates,
+    threads: usize,
+) -> Result<(), Failure> {
+    let entries = in_parallel(which.to_vec(), threads, |at| {
+        sorted_plan(&planned[at].service, &planned[at].key, templates, Contents::Left)
+    });
+    for (at, entries) in which.iter().zip(entries) {
+        planned[*at].entries = entries?;
+    }
+    Ok(())
+}
+
+fn sorted_plan(
+    service: &Arc<Service>,
+    key: &str,
+    templates: &Templates,
+    contents: Contents,
+) -> Result<Vec<Entry>, Failure> {
+    let mut entries = plan_with(service, key, templates, contents)?;
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(entries)
 }
 
 /// Where several applications want one file, its contents decide whether they want the same.
 fn compare_contents(
     wanted: &mut [Wanted],
-    again: &[Option<(Arc<Service>, String)>],
+    from: &[Planned],
     templates: &Templates,
 ) -> Result<(), Failure> {
     let meets: Vec<bool> = (0..wanted.len())
@@ -322,8 +378,8 @@ fn compare_contents(
     // What one application wants lies all over the order; each is planned again once.
     let mut planned: BTreeMap<usize, Vec<Entry>> = BTreeMap::new();
     for ((entry, owner), _) in wanted.iter_mut().zip(meets).filter(|(_, meets)| *meets) {
-        let Some(Some((service, key))) = again.get(*owner) else { continue };
         if !planned.contains_key(owner) {
+            let Planned { service, key, .. } = &from[*owner];
             planned.insert(*owner, plan(service, key, templates)?);
         }
         // An application may want one path twice, and in the order in which they were planned.
@@ -336,14 +392,15 @@ fn compare_contents(
     Ok(())
 }
 
-/// The files of one application, if nothing keeps them from being made, and everything found.
+/// What one application comes to, if nothing keeps it from being used, and everything found.
 fn plan_one(
     application: Application,
     checker: &Checker,
     templates: &Templates,
     texts: Texts<'_>,
     asked: Asked<'_>,
-) -> Result<(Option<Planned>, Vec<Diagnostic>), Failure> {
+) -> Result<(Option<(Planned, Claims)>, Vec<Diagnostic>), Failure> {
+    let application = application.merge();
     let spelling = rules::check_spelling(&application.node, texts);
     let placed = match service(application, checker) {
         Ok(placed) => placed,
@@ -356,25 +413,40 @@ fn plan_one(
         }
     };
     let mut found = spelling;
-    found.extend(rules::check(&placed.service, &placed.node, placed.span));
-    let claims = rules::claims(&placed.service, &placed.node, placed.span);
-    let service = Arc::new(placed.service);
-    let mut entries = plan_with(&service, &placed.key, templates, asked.contents)?;
-    entries.sort_by(|a, b| a.path.cmp(&b.path));
-    let (name, place) = (&service.application, &service.service);
+    let Placed { service, key, span, node } = placed;
+    found.extend(rules::check(&service, &node, span));
+    let service = Arc::new(service);
+    let claims = rules::claims(&service, &node, span);
+    let entries = match asked.files {
+        true => sorted_plan(&service, &key, templates, Contents::Rendered)?,
+        false => vec![],
+    };
+    let place = &service.service;
     let wait = place.timeout.whole_seconds();
     let disabled = (!place.enabled).then(|| Retired {
-        service: name.clone(),
+        service: service.application.clone(),
         directory: place.directory.clone(),
         link: place.link.clone(),
         wait,
     });
-    let record = asked.set.map(|set| Record::new(name, set, &place.directory, wait, &entries));
-    let (name, span) = (name.clone(), placed.span);
-    let again = (asked.contents == Contents::Left).then(|| (Arc::clone(&service), placed.key.clone()));
-    let known = asked.known.then(|| Known { service, key: placed.key, span, node: placed.node });
-    let planned = Planned { name, span, claims, entries, record, disabled, known, again };
-    Ok((Some(planned), found))
+    let record =
+        asked.set.map(|set| Record::new(&service.application, set, &place.directory, wait, &entries));
+    let known =
+        asked.known.then(|| Known { service: Arc::clone(&service), key: key.clone(), span, node });
+    let may_meet_itself = grounds::may_meet_itself(&service);
+    let planned = Planned { service, key, span, entries, may_meet_itself, record, disabled, known };
+    Ok((Some((planned, claims)), found))
+}
+
+/// Both of two things, at the same time if there are threads for that.
+fn in_two<A, B: Send>(parallel: bool, one: impl FnOnce() -> A, other: impl FnOnce() -> B + Send) -> (A, B) {
+    if !parallel {
+        return (one(), other());
+    }
+    std::thread::scope(|scope| {
+        let other = scope.spawn(other);
+        (one(), other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
 }
 
 /// Maps in order; each thread takes a run of neighbours.
@@ -411,13 +483,13 @@ pub(crate) fn in_parallel<T: Send, R: Send>(
 /// Services that cannot be on one host because they have the same name.
 fn double_names(planned: &[Planned]) -> Vec<Diagnostic> {
     let mut by_name: Vec<&Planned> = planned.iter().collect();
-    by_name.sort_by(|a, b| a.name.cmp(&b.name));
+    by_name.sort_by(|a, b| a.service.application.cmp(&b.service.application));
     let mut found = vec![];
     for pair in by_name.windows(2) {
         if let [one, two] = pair
-            && one.name == two.name
+            && one.service.application == two.service.application
         {
-            let message = format!("the application `{}` is there twice", one.name);
+            let message = format!("the application `{}` is there twice", one.service.application);
             found.push(
                 Diagnostic::error(&rule::DOUBLE_SERVICE, message)
                     .at(two.span, "again here")
@@ -433,12 +505,13 @@ fn double_names(planned: &[Planned]) -> Vec<Diagnostic> {
 /// Each application's are in order; what begins with the same two steps (`/etc/sv`, `/var/www`) is
 /// brought together first. Applications mostly come in the order of their names, so the sort then
 /// finds little to do, where comparing 200,000 paths all over was a good part of a run.
-fn in_order(planned: Vec<Planned>) -> Vec<Wanted> {
+fn in_order(planned: &mut [Planned]) -> Vec<Wanted> {
     /// Where every application has a place of its own, bringing together does not help.
     const MOST_PARTS: usize = 32;
     let mut parts: Vec<(String, Vec<Wanted>)> = vec![];
     let mut count = 0;
-    for (owner, Planned { entries, .. }) in planned.into_iter().enumerate() {
+    for (owner, planned) in planned.iter_mut().enumerate() {
+        let entries = std::mem::take(&mut planned.entries);
         count += entries.len();
         let mut at = 0;
         for entry in entries {
@@ -464,8 +537,8 @@ fn first_steps(path: &str) -> &str {
     path.match_indices('/').nth(2).map_or(path, |(end, _)| &path[..end])
 }
 
-/// Paths that are wanted for different things; `wanted` is in order, `spans` are the applications' places.
-fn clashes(wanted: &[Wanted], spans: &[Span]) -> Vec<Diagnostic> {
+/// Paths that are wanted for different things; `wanted` is in order.
+fn clashes(wanted: &[Wanted], planned: &[Planned]) -> Vec<Diagnostic> {
     let mut found = vec![];
     for pair in wanted.windows(2) {
         if let [(one, first), (two, second)] = pair
@@ -474,11 +547,11 @@ fn clashes(wanted: &[Wanted], spans: &[Span]) -> Vec<Diagnostic> {
         {
             let message = format!("{} is wanted twice, and not alike", visible(&one.path));
             let diagnostic =
-                Diagnostic::error(&rule::PATH_CLASH, message).at(spans[*second], "this application wants it");
+                Diagnostic::error(&rule::PATH_CLASH, message).at(planned[*second].span, "this application wants it");
             found.push(if first == second {
                 diagnostic
             } else {
-                diagnostic.at(spans[*first], "and so does this one")
+                diagnostic.at(planned[*first].span, "and so does this one")
             });
         }
     }

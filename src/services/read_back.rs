@@ -10,7 +10,7 @@ use crate::diagnostic::Diagnostic;
 use crate::failure::Failure;
 use crate::model::Service;
 use crate::model::secret::{dotted, is_at};
-use crate::pillar::{self, Application, Dialect, Format};
+use crate::pillar::{self, Dialect, Format, Merged};
 use crate::rule;
 use crate::schema::Checker;
 use crate::source::{Source, SourceId, Span};
@@ -98,7 +98,7 @@ pub fn specimens() -> Result<Vec<Json>, Failure> {
         let node = pillar::parse(&source, SourceId(0), Format::Yaml, Dialect::Yaml12)
             .ok()
             .and_then(|parsed| parsed.documents.into_iter().next());
-        let application = node.map(|node| Application {
+        let application = node.map(|node| Merged {
             name: None,
             name_span: node.span,
             key: "unicorn".to_owned(),

@@ -14,21 +14,28 @@ const MASK: &str = "********";
 pub fn secret_spans(applications: &[Application]) -> Vec<Span> {
     let mut spans = vec![];
     for application in applications {
-        for (section, all) in [("secrets", true), ("environment", false)] {
-            let Some(pair) = application.node.get(section) else { continue };
-            let Value::Map(variables) = &pair.value.value else { continue };
-            spans.extend(
-                variables
-                    .iter()
-                    .filter(|variable| {
-                        all || Service::is_secret_name(&variable.key.key_text())
-                            || matches!(&variable.value.value, Value::Str(text) if password_in_url(text).is_some())
-                    })
-                    .map(|variable| variable.value.span),
-            );
+        secrets_of(&application.own, &mut spans);
+        if let Some(defaults) = application.defaults.as_deref().filter(|_| application.is_first) {
+            secrets_of(defaults, &mut spans);
         }
     }
     spans
+}
+
+fn secrets_of(node: &Node, spans: &mut Vec<Span>) {
+    for (section, all) in [("secrets", true), ("environment", false)] {
+        let Some(pair) = node.get(section) else { continue };
+        let Value::Map(variables) = &pair.value.value else { continue };
+        spans.extend(
+            variables
+                .iter()
+                .filter(|variable| {
+                    all || Service::is_secret_name(&variable.key.key_text())
+                        || matches!(&variable.value.value, Value::Str(text) if password_in_url(text).is_some())
+                })
+                .map(|variable| variable.value.span),
+        );
+    }
 }
 
 /// Where secrets stand in a document of which nobody knows yet what it is: all below `secrets`, the
