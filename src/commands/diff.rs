@@ -103,14 +103,13 @@ fn host(
         true => services::without_empty(documents, key),
         false => (documents, false),
     };
-    let applications = match services::applications(documents, key) {
-        Ok(applications) if !any_error(&findings) => applications,
-        result => {
-            let found = [findings, result.err().unwrap_or_default()].concat();
-            terminal.findings(&found, &texts.sources, &texts.secrets);
-            return Ok(None);
-        }
-    };
+    let is_unreadable = any_error(&findings);
+    let (applications, unfit) = services::select(documents, key);
+    let findings = [findings, unfit].concat();
+    if is_unreadable || (applications.is_empty() && any_error(&findings)) {
+        terminal.findings(&findings, &texts.sources, &texts.secrets);
+        return Ok(None);
+    }
     if applications.is_empty() && !emptied && which == Which::New {
         return Err(Failure::Usage(nothing(key)).into());
     }

@@ -1,7 +1,9 @@
 //! Pillars from files, directories and standard input.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::{DialectName, InputFormat, Inputs};
@@ -195,6 +197,12 @@ pub(crate) fn files(pillars: &[PathBuf]) -> Result<Vec<PathBuf>, Stop> {
             files.push(pillar.clone());
         }
     }
+    // One that is named twice, or that a link leads to as well, is read once: its applications are there once.
+    let mut seen = HashSet::new();
+    files.retain(|file| match std::fs::metadata(file) {
+        Ok(is) if is.is_file() => seen.insert((is.dev(), is.ino())),
+        _ => true,
+    });
     if files.iter().filter(|file| file.as_os_str() == "-").count() > 1 {
         return Err(Failure::Usage("standard input (-) can be read only once".to_owned()).into());
     }

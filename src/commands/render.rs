@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use super::judge::levels;
-use super::{Outcome, Stop, Terminal, diff, file, inputs, nothing, threads};
+use super::{Outcome, Stop, Terminal, any_error, diff, file, inputs, nothing, threads};
 use crate::cli::{self, TreeFormat};
 use crate::disk;
 use crate::exit::Exit;
@@ -38,13 +38,11 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
         true => services::without_empty(pillars.documents, key),
         false => (pillars.documents, false),
     };
-    let applications = match services::applications(documents, key) {
-        Ok(applications) => applications,
-        Err(found) => {
-            let found = [pillars.findings, found].concat();
-            return Err(Stop::Findings(found, pillars.sources, pillars.secrets));
-        }
-    };
+    let (applications, unfit) = services::select(documents, key);
+    let findings = [pillars.findings, unfit].concat();
+    if applications.is_empty() && any_error(&findings) {
+        return Err(Stop::Findings(findings, pillars.sources, pillars.secrets));
+    }
     if applications.is_empty() && !emptied {
         return Err(Failure::Usage(nothing(key)).into());
     }
@@ -54,7 +52,7 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
     let asked = Asked { threads: threads(), set, known: false, files: true };
     let texts = Texts { sources: &pillars.sources, dialect: pillars.dialect };
     let judged = |found| {
-        let found = [pillars.findings, found].concat();
+        let found = [findings, found].concat();
         judge(found, &pillars.silences, &levels, &pillars.sources, key.is_none())
     };
     let rendered = match services::render(applications, &templates, texts, asked, judged)? {

@@ -6,7 +6,7 @@ use super::fix::{self, Fixed};
 use super::inputs::Pillars;
 use super::judge::levels;
 use super::progress::Progress;
-use super::{Outcome, Stop, Terminal, any_error, inputs, nothing, threads, width};
+use super::{Outcome, Stop, Terminal, any_error, counted, inputs, nothing, threads, width};
 use crate::cli::{self, FindingFormat};
 use crate::diagnostic::Diagnostic;
 use crate::exit::Exit;
@@ -29,7 +29,7 @@ pub(super) fn validate(arguments: &cli::Validate, terminal: &mut Terminal) -> Ou
     }
     let pillars = inputs::parse(given, &arguments.inputs);
     let checked = check_with(arguments, &levels, pillars, arguments.host)?;
-    let Checked { pillars, found, count } = checked;
+    let Checked { pillars, found, count, unjudged } = checked;
     if count == 0 && !any_error(&found) {
         terminal.findings(&found, &pillars.sources, &pillars.secrets);
         return Err(Failure::Usage(nothing(arguments.key.as_deref())).into());
@@ -45,6 +45,10 @@ pub(super) fn validate(arguments: &cli::Validate, terminal: &mut Terminal) -> Ou
         FindingFormat::Junit => report::junit::junit(&findings),
         FindingFormat::Gitlab => report::gitlab::gitlab(&findings),
     };
+    if unjudged > 0 && arguments.format == FindingFormat::Text {
+        let whom = counted(unjudged, "application");
+        terminal.say("note", &format!("rules have not looked at {whom}: mend the errors and validate again"));
+    }
     let written = terminal.out.write_all(text.as_bytes()).and_then(|()| terminal.out.flush());
     match written.map_err(Stop::from) {
         Ok(()) => Ok(exit),
@@ -62,6 +66,8 @@ pub(super) struct Checked {
     pub(super) found: Vec<Diagnostic>,
     /// How many applications were looked at.
     count: usize,
+    /// How many of them by the schema only.
+    unjudged: usize,
 }
 
 /// Everything that is found in pillars, without a look at this host.
@@ -86,18 +92,20 @@ fn check_with(
     pillars.secrets.extend(services::secret_spans(&applications));
     let count = applications.len();
     let texts = Texts { sources: &pillars.sources, dialect: pillars.dialect };
-    if host {
-        let (more, services) = services::check_and_keep(applications, texts, threads())?;
-        found.extend(more);
+    let unjudged = if host {
+        let (looked, services) = services::check_and_keep(applications, texts, threads())?;
+        found.extend(looked.found);
         found.extend(on_this_host(&services));
+        looked.unjudged
     } else {
-        let (more, remains) = services::check(applications, texts, threads())?;
-        found.extend(more);
+        let (looked, remains) = services::check(applications, texts, threads())?;
+        found.extend(looked.found);
         // The command ends soon, or looks again at few files.
         std::mem::forget(remains);
-    }
+        looked.unjudged
+    };
     let found = judge(found, &pillars.silences, levels, &pillars.sources, key.is_none());
-    Ok(Checked { pillars, found, count })
+    Ok(Checked { pillars, found, count, unjudged })
 }
 
 /// `--fix --diff`: differences are told by the exit code as well.

@@ -10,7 +10,8 @@ pub fn nearest(key: &str, known: &[String]) -> Option<String> {
         // So many characters more or fewer are as many mistakes, and quickly counted.
         .filter(|name| name.chars().count().abs_diff(length) <= most(name))
         .map(|name| (strsim::damerau_levenshtein(&lower, name), name))
-        .filter(|(distance, name)| *distance <= most(name))
+        // Of one letter anything could be made.
+        .filter(|(distance, name)| *distance <= most(name) && *distance < length.max(1))
         .min()
         .map(|(_, name)| name.clone())
 }

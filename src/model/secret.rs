@@ -31,11 +31,70 @@ pub fn named(key: &str) -> Named {
     };
     if may_be && like_secrets() {
         Named::All
-    } else if Service::is_secret_name(key) {
+    } else if Service::is_secret_name(key) || (key.len() >= 2 && words(key).any(|word| is_other(&word))) {
         Named::Value
     } else {
         Named::No
     }
+}
+
+/// The words of a name: `db_password`, `apiKey` and `API-KEY` have two each. In capitals.
+fn words(name: &str) -> impl Iterator<Item = String> {
+    let mut words = vec![String::new()];
+    let mut before = None;
+    for c in name.chars() {
+        let is_next = c.is_ascii_uppercase() && before.is_some_and(|before: char| before.is_ascii_lowercase());
+        if (is_next || !c.is_alphanumeric()) && words.last().is_some_and(|word| !word.is_empty()) {
+            words.push(String::new());
+        }
+        if c.is_alphanumeric()
+            && let Some(word) = words.last_mut()
+        {
+            word.push(c.to_ascii_uppercase());
+        }
+        before = Some(c);
+    }
+    words.into_iter()
+}
+
+/// Words for a secret besides those of [`Service::is_secret_name`].
+fn is_other(word: &str) -> bool {
+    matches!(word, "PASS" | "PASSPHRASE" | "PW" | "CREDENTIAL" | "CREDENTIALS")
+}
+
+/// Whether a name says that its value is a secret, and nothing in it says that it is not: `TOKEN_URL` tells where
+/// tokens come from, `PASSWORD_MIN_LENGTH` is a number, a `SECRETARY` is a person and a `MONKEY` has no key. It takes
+/// rather one too few; who prints something asks [`named`].
+pub fn is_surely_secret(name: &str) -> bool {
+    const ABOUT: &[&str] = &[
+        "AGE", "ALGORITHM", "AUDIENCE", "CLASS", "COUNT", "DAYS", "DIR", "DIRECTORY", "ENABLED", "ENDPOINT",
+        "EXPIRATION", "EXPIRE", "EXPIRES", "EXPIRY", "FIELD", "FILE", "HASHERS", "HEADER", "HOST", "HOURS", "ID",
+        "ISSUER", "LENGTH", "LIFETIME", "LIMIT", "MAX", "MIN", "MINUTES", "NAME", "PATH", "POLICY", "PREFIX",
+        "REQUIRED", "SECONDS", "SIZE", "TIMEOUT", "TTL", "TYPE", "URI", "URL", "VALIDATORS", "VERSION",
+    ];
+    let words: Vec<String> = words(name).collect();
+    if words.last().is_some_and(|last| ABOUT.contains(&last.as_str())) {
+        return false;
+    }
+    let is_public = words.iter().any(|word| word == "PUBLIC");
+    words.iter().any(|word| {
+        let one = word.strip_suffix('S').unwrap_or(word);
+        is_other(word)
+            || word.contains("PASSWORD")
+            || word.contains("PASSWD")
+            || ["SECRET", "TOKEN", "DSN"].iter().any(|end| word.ends_with(end) || one.ends_with(end))
+            || (!is_public
+                && (one == "KEY" || ["APIKEY", "ACCESSKEY", "SECRETKEY", "PRIVATEKEY"].iter().any(|end| one.ends_with(end))))
+    })
+}
+
+/// Whether a text gives a value to a name that is surely a secret's: `host=db password=hunter2`.
+pub fn surely_assigns(text: &str) -> bool {
+    named_before(text, is_surely_secret).is_some_and(|at| {
+        let value = text.get(at..).unwrap_or_default().trim_start_matches(['"', '\'', ' ']);
+        // What a program fills in is no secret yet.
+        value.chars().next().is_some_and(|first| first.is_alphanumeric())
+    })
 }
 
 /// Whether a text gives a value to a name that says secret: `DB_PASSWORD=…`, `DB_PASSWORD: …`; or is a URL with a password.
@@ -45,7 +104,32 @@ pub fn assigns(text: &str) -> bool {
 
 /// Where in a line the value begins that follows the first key or name that says secret and `:` or `=`; or the password of a URL.
 pub fn value_in(line: &str) -> Option<usize> {
-    named_value_in(line).into_iter().chain(password_in_url(line)).min()
+    // Nearly no value of a large pillar has any of these.
+    if !line.bytes().any(|byte| matches!(byte, b':' | b'=' | b'-')) {
+        return None;
+    }
+    let named = named_before(line, |name| named(name) != Named::No);
+    named.into_iter().chain(option_value_in(line)).chain(password_in_url(line)).min()
+}
+
+/// Where a value begins that follows an option of a command in a word of its own: `--password X`, `"--token", "X"`.
+fn option_value_in(line: &str) -> Option<usize> {
+    line.match_indices("--").find_map(|(at, dashes)| {
+        let begin = at + dashes.len();
+        let rest = &line[begin..];
+        let end = begin + rest.find(|c: char| !is_part_of_name(c)).unwrap_or(rest.len());
+        let follows = line[end..].starts_with([' ', '\t', '"', '\'', ',']) && !line[end..].trim().is_empty();
+        (follows && is_secret_option(&line[at..end])).then_some(end)
+    })
+}
+
+/// Whether the word of a command is an option whose value, which follows, is a secret.
+pub fn is_secret_option(word: &str) -> bool {
+    word.starts_with('-') && !word.contains('=') && is_surely_secret(word.trim_start_matches('-'))
+}
+
+fn is_part_of_name(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | '-' | '.')
 }
 
 /// Where the password begins in `scheme://user:password@host`.
@@ -61,17 +145,17 @@ pub fn password_in_url(text: &str) -> Option<usize> {
     })
 }
 
-fn named_value_in(line: &str) -> Option<usize> {
+/// Where the value begins of the first name before `:` or `=` that is meant.
+fn named_before(line: &str, is_meant: impl Fn(&str) -> bool) -> Option<usize> {
     line.match_indices([':', '=']).find_map(|(separator, _)| {
         let before = line.get(..separator)?.trim_end().trim_end_matches(['"', '\'']);
-        let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
         let start = before
             .char_indices()
             .rev()
-            .take_while(|(_, c)| is_part(*c))
+            .take_while(|(_, c)| is_part_of_name(*c))
             .last()
             .map_or(before.len(), |(at, _)| at);
-        (named(before.get(start..)?) != Named::No).then_some(separator + 1)
+        is_meant(before.get(start..)?).then_some(separator + 1)
     })
 }
 
@@ -125,6 +209,32 @@ mod tests {
         assert_eq!(wrong, ["secrets"], "a key of the model is taken for a misspelling");
     }
 
+    #[test]
+    fn what_is_surely_secret() {
+        for name in [
+            "DB_PASSWORD", "DBPASSWORD", "apiKey", "API_KEY", "API-KEYS", "APIKEY", "KEY", "CLIENT_SECRET", "clientSecret",
+            "SECRETS", "ACCESS_TOKEN", "SENTRY_DSN", "DB_PASS", "PW", "PASSPHRASE", "AWS_CREDENTIALS", "PRIVATE_KEY",
+        ] {
+            assert!(is_surely_secret(name), "{name}");
+            assert_ne!(named(name), Named::No, "{name} is not masked");
+        }
+        for name in [
+            "TOKEN_URL", "PASSWORD_MIN_LENGTH", "SECRETARY", "MONKEY", "KEYBOARD", "PUBLIC_KEY", "SSL_KEY_FILE", "TOKENIZER",
+            "AWS_ACCESS_KEY_ID", "PASSENGER", "COMPASS", "PWD", "", "_",
+        ] {
+            assert!(!is_surely_secret(name), "{name}");
+        }
+        for (text, is_secret) in [
+            ("host=x password=hunter2", true),
+            ("jdbc:x?user=u&password=hunter2", true),
+            ("password=%(secret)s", false),
+            ("key=", false),
+            ("a: b", false),
+        ] {
+            assert_eq!(surely_assigns(text), is_secret, "{text}");
+        }
+    }
+
     fn keys(schema: &serde_json::Value, look: &mut dyn FnMut(&str)) {
         for (key, value) in schema.as_object().into_iter().flatten() {
             if key == "properties" {
@@ -159,6 +269,9 @@ mod tests {
             ("http://u:@h", None),
             ("://a:b@c", None),
             ("unix:/run/web.sock", None),
+            ("gunicorn --token hunter2", Some(" hunter2")),
+            ("[\"gunicorn\", \"--token\", hunter2]", Some("\", hunter2]")),
+            ("gunicorn --keyfile /x --token", None),
         ] {
             assert_eq!(value_in(text).map(|at| &text[at..]), value, "{text}");
             assert_eq!(assigns(text), value.is_some(), "{text}");

@@ -254,8 +254,19 @@ impl Service {
 
     /// Whether a variable's name says that its value is a secret.
     pub fn is_secret_name(name: &str) -> bool {
-        let name = name.to_ascii_uppercase();
-        ["PASSWORD", "PASSWD", "SECRET", "TOKEN", "KEY", "DSN"].iter().any(|word| name.contains(word))
+        // Asked a million times of a large pillar: a search for each word, with a copy in capitals, took a tenth of
+        // reading it.
+        let starts = |at: usize, word: &str| {
+            name.as_bytes().get(at..at + word.len()).is_some_and(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+        };
+        name.bytes().enumerate().any(|(at, byte)| match byte.to_ascii_uppercase() {
+            b'P' => starts(at, "PASSWORD") || starts(at, "PASSWD"),
+            b'S' => starts(at, "SECRET"),
+            b'T' => starts(at, "TOKEN"),
+            b'K' => starts(at, "KEY"),
+            b'D' => starts(at, "DSN"),
+            _ => false,
+        })
     }
 
     /// The name of the server's configuration file, if it has one of ours.

@@ -63,43 +63,44 @@ const DEFAULT_KEY: &str = "unicorn";
 /// application at its top is flat, and its key `unicorn` holds the settings of Ruby unicorn.
 ///
 /// Nothing at `key` is not a complaint, because several documents may be given and one of them has
-/// it: the caller sees that no document did.
-pub fn select(document: Node, key: Option<&str>) -> Result<Option<Vec<Application>>, Vec<Diagnostic>> {
+/// it: the caller sees that no document did. Complaints come with the applications that they are not about.
+pub fn select(document: Node, key: Option<&str>) -> (Option<Vec<Application>>, Vec<Diagnostic>) {
     let flat = document.get("application").is_some() || document.get("unicorn_application").is_some();
     let nested = !flat && document.has(&[DEFAULT_KEY]);
     let (node, path) = match key.or(nested.then_some(DEFAULT_KEY)) {
         Some(key) => match descend(document, key) {
             Some(node) => (node, key.to_owned()),
-            None => return Ok(None),
+            None => return (None, vec![]),
         },
         None => (document, String::new()),
     };
     let Value::Map(_) = node.value else {
         let what = if path.is_empty() { "the document".to_owned() } else { format!("`{path}`") };
-        return Err(vec![
-            Diagnostic::error(&rule::NOT_A_PILLAR, format!("{what} is not a map of keys and values"))
-                .at(node.span, "expected an application, or `applications` with their names"),
-        ]);
+        let finding = Diagnostic::error(&rule::NOT_A_PILLAR, format!("{what} is not a map of keys and values"))
+            .at(node.span, "expected an application, or `applications` with their names");
+        return (None, vec![finding]);
     };
     if node.get("applications").is_none() && node.get("defaults").is_none() {
-        return Ok(Some(vec![Application {
+        let application = Application {
             name: None,
             name_span: node.span,
             key: path,
             own: node,
             defaults: None,
             is_first: true,
-        }]));
+        };
+        return (Some(vec![application]), vec![]);
     }
-    applications(node, &path).map(Some)
+    let (applications, found) = applications(node, &path);
+    (Some(applications), found)
 }
 
-fn applications(node: Node, path: &str) -> Result<Vec<Application>, Vec<Diagnostic>> {
+fn applications(node: Node, path: &str) -> (Vec<Application>, Vec<Diagnostic>) {
     let mut found = vec![];
     let mut defaults: Option<Arc<Node>> = None;
     let mut named: Vec<Pair> = vec![];
     let span = node.span;
-    let Value::Map(pairs) = node.value else { return Ok(vec![]) };
+    let Value::Map(pairs) = node.value else { return (vec![], vec![]) };
     for pair in pairs {
         match (&pair.key.value, &pair.value.value) {
             (Value::Str(key), Value::Map(_)) if key == "defaults" => {
@@ -167,7 +168,7 @@ fn applications(node: Node, path: &str) -> Result<Vec<Application>, Vec<Diagnost
         let defaults = defaults.clone();
         applications.push(Application { key, name, name_span: pair.key.span, own, defaults, is_first });
     }
-    if found.is_empty() { Ok(applications) } else { Err(found) }
+    (applications, found)
 }
 
 /// `over` on top of `base`: maps are merged key by key, everything else is replaced.

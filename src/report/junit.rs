@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{Findings, summary, text};
 use crate::diagnostic::{Diagnostic, Severity};
+use crate::visible::misleads;
 
 /// The report, with a case for each source and one for findings without a place, if there are any.
 pub fn junit(findings: &Findings<'_>) -> String {
@@ -73,6 +74,8 @@ fn escaped_text(text: &str) -> String {
             '\r' => out.push_str("&#13;"),
             '\t' | '\n' => out.push(c),
             c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.extend(c.escape_unicode()),
+            // The same character to a parser, and no surprise to who looks at the file.
+            c if misleads(c) => out.push_str(&format!("&#x{:x};", u32::from(c))),
             c => out.push(c),
         }
     }
@@ -86,6 +89,7 @@ mod tests {
     #[test]
     fn xml_is_escaped() {
         assert_eq!(escaped("<a b=\"c\">&\t\n\r"), "&lt;a b=&quot;c&quot;&gt;&amp;&#9;&#10;&#13;");
+        assert_eq!(escaped("a\u{202e}b"), "a&#x202e;b");
         assert_eq!(escaped_text("]]>\u{0}\u{1b}\u{fffe}漢\n"), "]]&gt;\\u{0}\\u{1b}\\u{fffe}漢\n");
     }
 }

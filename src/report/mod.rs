@@ -19,6 +19,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use crate::diagnostic::{Diagnostic, Severity};
+use crate::model::secret::{password_in_url, value_in};
 use crate::source::{SourceId, Sources, Span};
 use crate::visible::visible;
 use place::{Place, trimmed};
@@ -82,7 +83,7 @@ impl<'a> Findings<'a> {
     /// Whoever makes a finding keeps secrets out of its sentences; if one quotes the text it points
     /// at all the same, and that is a secret, it says so no more.
     fn redacted(&self, finding: &'a Diagnostic) -> Cow<'a, Diagnostic> {
-        let mut words = vec![];
+        let mut words: Vec<Cow<'_, str>> = vec![];
         for label in &finding.labels {
             let source = self.sources.get(label.span.source);
             let range = trimmed(source.text(), label.span.range());
@@ -93,11 +94,18 @@ impl<'a> Findings<'a> {
                 && let Some(text) = source.text().get(range)
             {
                 let bare = |c: char| c.is_whitespace() || "\"'*&!|>[]{},".contains(c);
-                words.extend([text, text.trim_matches(bare)]);
+                words.extend([text, text.trim_matches(bare)].map(Cow::Borrowed));
+                // What is quoted may be a part of it.
+                if let Some(value) = value_in(text).and_then(|at| text.get(at..)) {
+                    words.push(value.trim_matches(bare).into());
+                    words.extend(value.rsplit_once('@').map(|(password, _)| format!(":{password}@").into()));
+                }
             }
         }
         words.retain(|word| !word.is_empty());
-        let said = |text: &str| words.iter().any(|word| text.contains(*word));
+        let said = |text: &str| {
+            password_in_url(text).is_some() || words.iter().any(|word| text.contains(word.as_ref()))
+        };
         let texts = std::iter::once(&finding.message).chain(&finding.help);
         if !texts.chain(finding.labels.iter().map(|label| &label.text)).any(|text| said(text)) {
             return Cow::Borrowed(finding);
@@ -106,7 +114,7 @@ impl<'a> Findings<'a> {
         let clean = |text: &mut String| {
             for word in &words {
                 if word.chars().count() > 3 {
-                    *text = text.replace(*word, MASK);
+                    *text = text.replace(word.as_ref(), MASK);
                 } else {
                     // So short a word is also a part of others.
                     for quote in ['`', '"', '\''] {
@@ -115,6 +123,7 @@ impl<'a> Findings<'a> {
                     }
                 }
             }
+            *text = without_passwords(text);
         };
         clean(&mut finding.message);
         finding.help.iter_mut().for_each(clean);
@@ -198,6 +207,20 @@ impl<'a> Findings<'a> {
         lines.extend(finding.help.iter().map(|help| format!("help: {}", visible(help))));
         lines
     }
+}
+
+/// A sentence with a mask in the place of the password of each URL.
+fn without_passwords(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = password_in_url(rest) {
+        let end = rest[at..].find(['/', '?', '#', ' ', '\n']).map_or(rest.len(), |end| at + end);
+        let end = rest[..end].rfind('@').unwrap_or(end);
+        out.push_str(&rest[..at]);
+        out.push_str(MASK);
+        rest = &rest[end..];
+    }
+    out + rest
 }
 
 /// Spans without blanks at their ends, in order, overlapping ones made one.

@@ -36,8 +36,16 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
         && let Some(node) = subject.given(&["environment", "GUNICORN_CMD_ARGS"])
         && let Some(line) = text(node)
     {
-        let words: Vec<_> = line.split_whitespace().map(|word| (word, node.span)).collect();
-        gunicorn(&words, "in GUNICORN_CMD_ARGS", false, found);
+        match split(line) {
+            Some(words) => {
+                let words: Vec<_> = words.iter().map(|word| (word.as_str(), node.span)).collect();
+                gunicorn(&words, "in GUNICORN_CMD_ARGS", false, found);
+            }
+            None => {
+                let message = "GUNICORN_CMD_ARGS has a quote or a backslash with nothing that closes it: gunicorn ends";
+                found.push(finding(&rule::COMMAND_OPTION, message).at(node.span, "close it"));
+            }
+        }
     }
 }
 
@@ -47,6 +55,36 @@ fn words(command: &Node) -> Vec<Word<'_>> {
         Value::List(items) => items.iter().filter_map(|item| Some((text(item)?, item.span))).collect(),
         _ => vec![],
     }
+}
+
+/// Words as Python's `shlex.split` has them, which gunicorn reads GUNICORN_CMD_ARGS with: a shell's quotes and backslashes,
+/// and no comments. None if something is left open.
+fn split(line: &str) -> Option<Vec<String>> {
+    let mut words = vec![];
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut rest = line.chars().peekable();
+    while let Some(c) = rest.next() {
+        match (quote, c) {
+            (Some(open), _) if c == open => quote = None,
+            // Within double quotes it escapes them and itself only.
+            (Some('"'), '\\') => {
+                let next = rest.next()?;
+                let kept = if matches!(next, '"' | '\\') { "" } else { "\\" };
+                word.get_or_insert_default().push_str(kept);
+                word.get_or_insert_default().push(next);
+            }
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, '\\') => word.get_or_insert_default().push(rest.next()?),
+            (None, ' ' | '\t' | '\r' | '\n') => words.extend(word.take()),
+            (_, _) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    quote.is_none().then_some(words)
 }
 
 fn text(node: &Node) -> Option<&str> {
@@ -270,6 +308,22 @@ fn unicorn(words: &[Word<'_>], place: &str, found: &mut Vec<Diagnostic>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_those_of_shlex() {
+        for (line, words) in [
+            ("-w 4  --name 'a b'", Some(vec!["-w", "4", "--name", "a b"])),
+            ("a\"b c\"d ''", Some(vec!["ab cd", ""])),
+            ("\"a\\\"b\\n\" \\x '\\'", Some(vec!["a\"b\\n", "x", "\\"])),
+            ("a # b", Some(vec!["a", "#", "b"])),
+            ("'a", None),
+            ("a\\", None),
+            ("", Some(vec![])),
+        ] {
+            let words = words.map(|words| words.into_iter().map(str::to_owned).collect::<Vec<_>>());
+            assert_eq!(split(line), words, "{line}");
+        }
+    }
 
     /// Every option of gunicorn whose setting a pillar may not set is known here, and no other.
     #[test]

@@ -53,7 +53,12 @@ fn zeros(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
             "a server that dies at once would be started again without a pause",
         ),
     ];
-    for (steps, value, why) in zeros {
+    let check = service.handoff.health_check.as_ref();
+    let of_check = check.map(|check| {
+        let steps: &[&str] = &["handoff", "health_check", "timeout"];
+        (steps, check.timeout, "no answer could come in time: write how long one may take")
+    });
+    for (steps, value, why) in zeros.into_iter().chain(of_check) {
         if value.milliseconds == 0 && subject.given(steps).is_some() {
             found.push(
                 finding(&rule::TIMEOUT_ZERO, format!("`{}` is 0", steps.join(".")))

@@ -10,10 +10,11 @@ use serde_json::Value as Json;
 use super::proof::Shapes;
 use super::words::{describe, kind_of, list, show, typed};
 use crate::diagnostic::{Diagnostic, Fix};
-use crate::model::settings::{GUNICORN, Table, UNICORN};
+use crate::model::settings::{GUNICORN, Pillar, Table, UNICORN};
 use crate::model::{nearest, secret};
 use crate::pillar::{Node, Value};
 use crate::rule;
+use crate::source::Span;
 
 /// So many unknown keys of one map are named; who has more has given another file than was meant.
 const MOST_KEYS: usize = 100;
@@ -150,6 +151,16 @@ impl Whole {
             ValidationErrorKind::Required { property } => {
                 let key = property.as_str().unwrap_or_default();
                 let map = node.find(steps.iter().map(String::as_str)).unwrap_or(node);
+                // It is there, misspelt, and that is told.
+                let known = self.known_keys(&steps);
+                let is_meant = |name: &str| {
+                    !known.iter().any(|one| one == name) && nearest(name, &known).as_deref() == Some(key)
+                };
+                if let Value::Map(pairs) = &map.value
+                    && pairs.iter().any(|pair| matches!(&pair.key.value, Value::Str(name) if is_meant(name)))
+                {
+                    return;
+                }
                 let message = format!("`{}` is missing", dotted(&steps, Some(key)));
                 let diagnostic = Diagnostic::error(&rule::MISSING_KEY, message);
                 // One that an application takes away is missed there, not in the defaults that the map is from.
@@ -161,8 +172,39 @@ impl Whole {
             ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
                 self.alternatives(error, context, node, found);
             }
-            _ => found.push(wrong_value(error, &steps, &self.expectation(error), node)),
+            _ => found.push(self.wrong_value(error, node)),
         }
+    }
+
+    fn wrong_value(&self, error: &ValidationError<'_>, node: &Node) -> Diagnostic {
+        let steps = steps(error);
+        let mut finding = wrong_value(error, &steps, &self.expectation(error), node);
+        let place = node.find(steps.iter().map(String::as_str)).unwrap_or(node);
+        if finding.fix.is_some() && !self.takes_quoted(&steps, place) {
+            finding.fix = None;
+        }
+        finding
+    }
+
+    /// Whether what stands there in quotes would be accepted: as far as the schema says, which knows nothing of addresses.
+    fn takes_quoted(&self, steps: &[String], place: &Node) -> bool {
+        if matches!(steps.first().map(String::as_str), Some("app" | "bind")) {
+            return false;
+        }
+        let text = place.key_text();
+        // It was written in another way, as 0022 is 22 for Salt; nobody knows here how.
+        if text.len() != place.span.range().len() {
+            return true;
+        }
+        let mut schemas = vec![&self.schema];
+        for step in steps {
+            schemas = schemas.iter().flat_map(|schema| self.children(schema, step)).collect();
+        }
+        let text = Json::from(text);
+        schemas.iter().flat_map(|schema| self.branches(schema)).any(|schema| {
+            let is_whole = ["$ref", "anyOf", "oneOf", "allOf"].iter().all(|keyword| schema.get(keyword).is_none());
+            is_whole && schema.get("type").is_some() && jsonschema::is_valid(schema, &text)
+        })
     }
 
     /// Of several alternatives, the one that got deepest is the one that was meant.
@@ -188,7 +230,7 @@ impl Whole {
             Some(errors) if !errors.is_empty() => {
                 errors.iter().for_each(|inner| self.explain(inner, node, found))
             }
-            _ => found.push(wrong_value(error, &steps(error), &self.expectation(error), node)),
+            _ => found.push(self.wrong_value(error, node)),
         }
     }
 
@@ -231,7 +273,12 @@ impl Whole {
             |table| format!("{} {} has no such setting", table.server, table.version),
         );
         let diagnostic = Diagnostic::error(&rule::UNKNOWN_KEY, format!("{what}: `{name}`"));
-        match nearest(key, &known) {
+        // Who knows the option of the command line takes its name.
+        let option = format!("--{}", key.replace('_', "-"));
+        let as_option = table.and_then(|table| {
+            table.settings.iter().find(|one| one.pillar == Pillar::Allowed && one.cli.contains(&option))
+        });
+        match as_option.map(|setting| setting.name.clone()).or_else(|| nearest(key, &known)) {
             Some(near) => {
                 let is_quoted = map.is_some_and(|map| {
                     map.get(key).is_some_and(|pair| pair.key.style != crate::pillar::Style::Plain)
@@ -239,7 +286,11 @@ impl Whole {
                 let spelt = if is_quoted { format!("\"{near}\"") } else { near.clone() };
                 let diagnostic = diagnostic.at(span, format!("did you mean `{near}`?"));
                 // A key that is there already, or is another one's correction, would be there twice.
-                let is_free = map.is_none_or(|map| is_free(map, key, &near, &known));
+                // What an alias calls in stands elsewhere, and is somebody else's as well.
+                let is_own = map.is_none_or(|map| {
+                    map.via.is_none() && map.get(key).is_none_or(|pair| pair.key.via.is_none())
+                });
+                let is_free = is_own && map.is_none_or(|map| is_free(map, key, &near, &known));
                 if is_free { diagnostic.fix(Fix::risky(span, spelt)) } else { diagnostic }
             }
             None if known.len() <= 20 && !known.is_empty() => {
@@ -453,14 +504,16 @@ fn dotted(steps: &[String], key: Option<&str>) -> String {
     if all.is_empty() { "the application".to_owned() } else { all }
 }
 
-/// Whether `near` can be written for `key` in this map: it is not there, and no key before is to become it.
+/// Whether `near` can be written for `key` in this map: it is not there, and no other key is near it. What comes from the
+/// defaults or by a merge key stands elsewhere, and is overruled.
 fn is_free(map: &Node, key: &str, near: &str, known: &[String]) -> bool {
     let Value::Map(pairs) = &map.value else { return true };
+    let is_here = |at: Span| at.source == map.span.source && map.span.start <= at.start && at.end <= map.span.end;
     let names = pairs.iter().filter_map(|pair| match &pair.key.value {
-        Value::Str(name) => Some(name.as_str()),
+        Value::Str(name) if pair.key.via.is_none() && is_here(pair.key.span) => Some(name.as_str()),
         _ => None,
     });
-    for name in names.clone().take_while(|name| *name != key) {
+    for name in names.clone().filter(|name| *name != key) {
         if !known.iter().any(|one| one == name) && nearest(name, known).as_deref() == Some(near) {
             return false;
         }

@@ -41,21 +41,14 @@ pub struct Placed {
     pub node: Node,
 }
 
-/// The applications of all documents. `key` is as in [`pillar::select`].
-pub fn applications(documents: Vec<Node>, key: Option<&str>) -> Result<Vec<Application>, Vec<Diagnostic>> {
-    let (applications, found) = select(documents, key);
-    if found.is_empty() { Ok(applications) } else { Err(found) }
-}
-
-/// The applications of those documents that have some, and the complaints about the others.
+/// The applications of all documents, and complaints about what is none. `key` is as in [`pillar::select`].
 pub fn select(documents: Vec<Node>, key: Option<&str>) -> (Vec<Application>, Vec<Diagnostic>) {
     let mut found = vec![];
     let mut applications = vec![];
     for document in documents {
-        match pillar::select(document, key) {
-            Ok(some) => applications.extend(some.into_iter().flatten()),
-            Err(diagnostics) => found.extend(diagnostics),
-        }
+        let (some, complaints) = pillar::select(document, key);
+        applications.extend(some.into_iter().flatten());
+        found.extend(complaints);
     }
     (applications, found)
 }
@@ -198,6 +191,8 @@ struct All {
     disabled: Vec<Retired>,
     known: Vec<Known>,
     found: Vec<Diagnostic>,
+    /// How many applications the rules have not looked at, because they are none yet.
+    unjudged: usize,
     /// What nobody asks for any more.
     remains: (Vec<Planned>, Vec<Claims>),
 }
@@ -236,16 +231,25 @@ pub fn render(
     }
 }
 
-/// Everything that [`render`] would find about the applications, with the built-in templates, and what is left of them.
+/// What [`check`] found.
+#[derive(Debug)]
+pub struct Looked {
+    /// Everything that [`render`] would find, with the built-in templates.
+    pub found: Vec<Diagnostic>,
+    /// How many applications the rules have not looked at, because what is wrong with them leaves nothing to look at.
+    pub unjudged: usize,
+}
+
+/// Everything that is found about the applications, and what is left of them.
 pub fn check(
     applications: Vec<Application>,
     texts: Texts<'_>,
     threads: usize,
-) -> Result<(Vec<Diagnostic>, Remains), Failure> {
+) -> Result<(Looked, Remains), Failure> {
     let templates = Templates::built_in()?;
     let asked = Asked { threads, set: None, known: false, files: false };
-    let All { found, wanted, remains, .. } = plan_all(applications, &templates, texts, asked)?;
-    Ok((found, Remains { _all: (remains, wanted) }))
+    let All { found, unjudged, wanted, remains, .. } = plan_all(applications, &templates, texts, asked)?;
+    Ok((Looked { found, unjudged }, Remains { _all: (remains, wanted) }))
 }
 
 /// What nobody needs any more and takes long to give back piece by piece: of 10,000 services as long as reading them.
@@ -263,10 +267,10 @@ pub fn check_and_keep(
     applications: Vec<Application>,
     texts: Texts<'_>,
     threads: usize,
-) -> Result<(Vec<Diagnostic>, Vec<Configured>), Failure> {
+) -> Result<(Looked, Vec<Configured>), Failure> {
     let templates = Templates::built_in()?;
     let asked = Asked { threads, set: None, known: true, files: true };
-    let All { wanted, known, found, .. } = plan_all(applications, &templates, texts, asked)?;
+    let All { wanted, known, found, unjudged, .. } = plan_all(applications, &templates, texts, asked)?;
     let content = |service: &Service| {
         let path = format!("{}/{}", service.layout.config.path, service.config_name()?);
         let at = wanted.binary_search_by(|(entry, _)| entry.path.as_str().cmp(&path)).ok()?;
@@ -279,7 +283,7 @@ pub fn check_and_keep(
         let content = content(&known.service);
         (known, content)
     });
-    Ok((found, known.collect()))
+    Ok((Looked { found, unjudged }, known.collect()))
 }
 
 fn plan_all(
@@ -296,9 +300,12 @@ fn plan_all(
         plan_one(application, &checker, templates, texts, asked)
     }) {
         let (one, found) = result?;
-        if let Some((plan, claim)) = one {
-            planned.push(plan);
-            claims.push(claim);
+        match one {
+            Some((plan, claim)) => {
+                planned.push(plan);
+                claims.push(claim);
+            }
+            None => all.unjudged += 1,
         }
         all.found.extend(found);
     }
@@ -438,6 +445,24 @@ fn plan_one(
     Ok((Some((planned, claims)), found))
 }
 
+/// What an application leaves behind, in bytes, measured at 10,000.
+const ROOM_OF_AN_ITEM: usize = 6 << 10;
+
+/// glibc maps larger blocks by themselves in any case (DEFAULT_MMAP_THRESHOLD_MAX), in bytes.
+const MOST_ROOM: usize = 30 << 20;
+
+/// Lets the memory of this thread grow once instead of page by page.
+///
+/// glibc's malloc grows the heap of a thread other than the first by mprotect(2), 4 KiB at a time, which waits for every
+/// page fault of the other threads and they for it: a fifth of the time of `validate`. A block that is given back raises
+/// the size from which blocks are mapped by themselves, and the most that a heap keeps (mallopt(3), M_MMAP_THRESHOLD);
+/// the next, smaller one makes the heap grow, and stays with it. Nothing is written to, so no memory is used up.
+fn make_room(bytes: usize) {
+    for size in [bytes, bytes.saturating_sub(64 << 10)] {
+        std::hint::black_box(Vec::<u8>::with_capacity(size));
+    }
+}
+
 /// Both of two things, at the same time if there are threads for that.
 fn in_two<A, B: Send>(parallel: bool, one: impl FnOnce() -> A, other: impl FnOnce() -> B + Send) -> (A, B) {
     if !parallel {
@@ -462,6 +487,7 @@ pub(crate) fn in_parallel<T: Send, R: Send>(
         return items.into_iter().map(map).collect();
     }
     let size = items.len().div_ceil(threads);
+    let room = (size * ROOM_OF_AN_ITEM).min(MOST_ROOM);
     let mut runs = vec![];
     let mut items = items.into_iter();
     for _ in 0..threads {
@@ -471,7 +497,12 @@ pub(crate) fn in_parallel<T: Send, R: Send>(
         let map = &map;
         let handles: Vec<_> = runs
             .into_iter()
-            .map(|run| scope.spawn(move || run.into_iter().map(map).collect::<Vec<R>>()))
+            .map(|run| {
+                scope.spawn(move || {
+                    make_room(room);
+                    run.into_iter().map(map).collect::<Vec<R>>()
+                })
+            })
             .collect();
         handles
             .into_iter()

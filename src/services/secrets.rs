@@ -1,9 +1,12 @@
 //! Where secrets stand in a pillar, so that nothing printed shows them.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crate::model::Service;
-use crate::model::secret::{Named, assigns, is_shouted, is_variable, named, password_in_url, value_in};
+use crate::model::secret::{
+    Named, assigns, is_secret_option, is_shouted, is_variable, named, password_in_url, value_in,
+};
 use crate::pillar::{Application, Node, Pair, Value};
 use crate::source::{SourceId, Span};
 
@@ -88,7 +91,14 @@ impl Found {
     fn collect(&mut self, node: &Node, below: Below) {
         match &node.value {
             Value::Map(pairs) => self.map(pairs, below),
-            Value::List(items) => items.iter().for_each(|item| self.collect(item, below)),
+            Value::List(items) => {
+                // `["gunicorn", "--token", "hunter2"]`
+                let mut follows = false;
+                for item in items {
+                    self.collect(item, if follows { Below::Secret } else { below });
+                    follows = matches!(&item.value, Value::Str(word) if is_secret_option(word));
+                }
+            }
             Value::Null => {}
             _ if below == Below::Secret => self.spans.push(node.span),
             Value::Str(text) if assigns(text) => self.spans.push(node.span),
@@ -100,7 +110,10 @@ impl Found {
         // `secrets:` with nothing below it, because what follows has lost its indentation.
         let mut lost = false;
         for pair in pairs {
-            let key = pair.key.key_text();
+            let key: Cow<'_, str> = match &pair.key.value {
+                Value::Str(key) => Cow::Borrowed(key),
+                _ => Cow::Owned(pair.key.key_text()),
+            };
             // `{A:hunter2}` has a key and no value.
             if (below == Below::Secret && !is_variable(&key)) || assigns(&key) {
                 self.spans.push(pair.key.span);

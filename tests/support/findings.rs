@@ -65,7 +65,7 @@ impl Found {
         found.diagnostics.extend(unfit);
         if !applications.is_empty() {
             match services::check(applications, Texts { sources: &sources, dialect }, 1) {
-                Ok(more) => found.diagnostics.extend(more),
+                Ok((looked, _)) => found.diagnostics.extend(looked.found),
                 Err(failure) => panic!("nothing outside is asked, and yet: {failure}"),
             }
         }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use super::duration::Duration;
 use super::input::{Application, BindInput, OneOrMany, Server};
+use super::is_application_name;
 use super::service::{Place, Restart, Service};
 use crate::diagnostic::Diagnostic;
 use crate::pillar::Node;
@@ -56,6 +57,9 @@ fn build(input: Application, context: Context<'_>, check: &mut Check<'_>) -> Ser
         check.missing("application", "it names the service", &[]);
         // Paths that are made of the name are not complained about as well.
         application.push('-');
+    } else if !is_application_name(&application) {
+        // The same goes for a name that is refused.
+        application = "-".to_owned();
     }
     let user = input.user.unwrap_or_else(|| {
         check.missing("user", "the application runs as this user", &[]);
