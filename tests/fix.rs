@@ -166,12 +166,32 @@ fn a_key_that_others_merge_stays() {
 /// A misspelt key is not corrected to one that is there, nor two to one.
 #[test]
 fn no_correction_makes_a_key_double() {
-    for settings in ["worker: 4, workers: 2", "worker: 4, workerss: 2"] {
+    for (settings, count) in [("worker: 4, workers: 2", 1), ("worker: 4, workerss: 2", 0)] {
         let text = format!("{BASE}gunicorn: {{{settings}}}\n");
         let (after, left, code) = fixed(&text, &["--unsafe-fixes"]);
         assert_eq!(code, Some(1), "{left}");
         assert!(!left.contains("duplicate-key") && left.contains("unknown-key"), "{after}\n{left}");
-        assert_eq!(after.matches("workers:").count(), 1, "{after}");
+        assert_eq!(after.matches("workers:").count(), count, "{after}");
+    }
+}
+
+/// What comes from the defaults is overruled by the corrected key; what an alias calls in is somebody else's as well.
+#[test]
+fn keys_are_corrected_where_they_are_the_applications_own() {
+    let nested = "unicorn:\n  defaults: {user: deploy, virtualenv_home: /h, gunicorn: {workers: 2}}\n  applications:\n    web:\n      gunicorn: {worker: 4}\n";
+    let (after, _, code) = fixed(nested, &["--unsafe-fixes"]);
+    assert!(after.contains("{workers: 4}") && code == Some(0), "{after}");
+    let text = format!("{BASE}environment: &env {{LIMIT: \"1\"}}\nlimits: *env\n");
+    let (after, left, code) = fixed(&text, &["--unsafe-fixes"]);
+    assert_eq!((after, code), (text, Some(1)), "{left}");
+    // Its option on the command line is the setting that was meant.
+    let (after, ..) = fixed(&format!("{BASE}gunicorn: {{preload: true}}\n"), &["--unsafe-fixes"]);
+    assert!(after.contains("{preload_app: true}"), "{after}");
+    // Neither would be taken in quotes.
+    for wrong in ["umask: 22", "bind: 8000"] {
+        let text = format!("{BASE}{wrong}\n");
+        let (after, left, code) = fixed(&text, &["--unsafe-fixes"]);
+        assert_eq!((after, code), (text, Some(1)), "{left}");
     }
 }
 

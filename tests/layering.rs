@@ -27,6 +27,7 @@ const MAY: &[(&str, &[&str])] = &[
         "services",
         &[
             "rules",
+            "steps",
             "source",
             "diagnostic",
             "rule",

@@ -16,6 +16,31 @@ const SECRET: &str = "hunter2";
 /// What is wrong, the ending of the file, and the text.
 const BROKEN: &[(&str, &str, &str)] = &[
     ("a key twice on a line with secrets", "yaml", "secrets: {A: hunter2, A: hunter2x}\nuser: deploy\n"),
+    (
+        "a URL in the place of the application",
+        "yaml",
+        "application: a\nuser: d\nvirtualenv_home: /h\napp: https://bob:hunter2@db/x\n",
+    ),
+    (
+        "a URL in the place of a name",
+        "yaml",
+        "unicorn:\n  defaults: {user: d, virtualenv_home: /h}\n  applications:\n    \"postgres://bob:hunter2@db/x\": {}\n",
+    ),
+    (
+        "an option in a word of its own",
+        "yaml",
+        "{application: a, user: d, unicorn_command: [\"gunicorn\", \"--token\", hunter2], virtualenv_home: v}\n",
+    ),
+    (
+        "an option of a command",
+        "yaml",
+        "{application: a, user: d, unicorn_command: gunicorn --password hunter2, virtualenv_home: v}\n",
+    ),
+    (
+        "a string that connects",
+        "yaml",
+        "application: a\nuser: d\nvirtualenv_home: /h\nenvironment: {DB: \"host=x password=hunter2\", DB_PASS: hunter2x, 1X: a}\n",
+    ),
     ("a key twice beside a secret", "yaml", "environment: {X: 1, X: 2, DB_PASSWORD: hunter2}\n"),
     ("an unclosed flow map", "yaml", "application: web\nsecrets: {A: hunter2\nuser: deploy\n"),
     ("an unclosed flow map of several lines", "yaml", "secrets: {\nA: hunter2,\nB: hunter2x\nuser: deploy\n"),

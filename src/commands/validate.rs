@@ -45,13 +45,16 @@ pub(super) fn validate(arguments: &cli::Validate, terminal: &mut Terminal) -> Ou
         FindingFormat::Junit => report::junit::junit(&findings),
         FindingFormat::Gitlab => report::gitlab::gitlab(&findings),
     };
-    if unjudged > 0 && arguments.format == FindingFormat::Text {
-        let whom = counted(unjudged, "application");
-        terminal.say("note", &format!("rules have not looked at {whom}: mend the errors and validate again"));
-    }
     let written = terminal.out.write_all(text.as_bytes()).and_then(|()| terminal.out.flush());
     match written.map_err(Stop::from) {
-        Ok(()) => Ok(exit),
+        Ok(()) => {
+            if unjudged > 0 && arguments.format == FindingFormat::Text {
+                let whom = counted(unjudged, "application");
+                let sentence = format!("rules have not looked at {whom}: mend the errors and validate again");
+                terminal.say("note", &sentence);
+            }
+            Ok(exit)
+        }
         // Who has seen enough still asks how it went.
         Err(Stop::Gone(_)) => Err(Stop::Gone(exit)),
         Err(stop) => Err(stop),

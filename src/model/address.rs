@@ -29,12 +29,15 @@ impl Address {
             return Err(format!("a Unix socket is written with its scheme: \"unix:{text}\""));
         }
         if let Some((scheme, _)) = text.split_once("://").filter(|(scheme, _)| {
-            !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+            !scheme.is_empty()
+                && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
         }) {
             return Err(format!("an address has no {scheme}:// before it; {EXPECTED}"));
         }
         if text.contains(',') {
-            return Err("several addresses are written as a list: [\"127.0.0.1:8000\", \"[::1]:8000\"]".to_owned());
+            return Err(
+                "several addresses are written as a list: [\"127.0.0.1:8000\", \"[::1]:8000\"]".to_owned()
+            );
         }
         if let Some(rest) = text.strip_prefix('[') {
             let (host, port) = rest.split_once("]:").ok_or_else(|| EXPECTED.to_owned())?;
@@ -47,9 +50,7 @@ impl Address {
         }
         if host.is_empty() || host == "*" {
             let what = if host.is_empty() { "the host is missing" } else { "\"*\" is not a host" };
-            return Err(format!(
-                "{what}: for every address write \"0.0.0.0:{port}\" or \"[::]:{port}\""
-            ));
+            return Err(format!("{what}: for every address write \"0.0.0.0:{port}\" or \"[::]:{port}\""));
         }
         if !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
             || host.starts_with(['-', '.'])

@@ -43,7 +43,8 @@ fn words(name: &str) -> impl Iterator<Item = String> {
     let mut words = vec![String::new()];
     let mut before = None;
     for c in name.chars() {
-        let is_next = c.is_ascii_uppercase() && before.is_some_and(|before: char| before.is_ascii_lowercase());
+        let is_next =
+            c.is_ascii_uppercase() && before.is_some_and(|before: char| before.is_ascii_lowercase());
         if (is_next || !c.is_alphanumeric()) && words.last().is_some_and(|word| !word.is_empty()) {
             words.push(String::new());
         }
@@ -67,10 +68,48 @@ fn is_other(word: &str) -> bool {
 /// rather one too few; who prints something asks [`named`].
 pub fn is_surely_secret(name: &str) -> bool {
     const ABOUT: &[&str] = &[
-        "AGE", "ALGORITHM", "AUDIENCE", "CLASS", "COUNT", "DAYS", "DIR", "DIRECTORY", "ENABLED", "ENDPOINT",
-        "EXPIRATION", "EXPIRE", "EXPIRES", "EXPIRY", "FIELD", "FILE", "HASHERS", "HEADER", "HOST", "HOURS", "ID",
-        "ISSUER", "LENGTH", "LIFETIME", "LIMIT", "MAX", "MIN", "MINUTES", "NAME", "PATH", "POLICY", "PREFIX",
-        "REQUIRED", "SECONDS", "SIZE", "TIMEOUT", "TTL", "TYPE", "URI", "URL", "VALIDATORS", "VERSION",
+        "AGE",
+        "ALGORITHM",
+        "AUDIENCE",
+        "CLASS",
+        "COUNT",
+        "DAYS",
+        "DIR",
+        "DIRECTORY",
+        "ENABLED",
+        "ENDPOINT",
+        "EXPIRATION",
+        "EXPIRE",
+        "EXPIRES",
+        "EXPIRY",
+        "FIELD",
+        "FILE",
+        "HASHERS",
+        "HEADER",
+        "HOST",
+        "HOURS",
+        "ID",
+        "ISSUER",
+        "LENGTH",
+        "LIFETIME",
+        "LIMIT",
+        "MAX",
+        "MIN",
+        "MINUTES",
+        "NAME",
+        "PATH",
+        "POLICY",
+        "PREFIX",
+        "REQUIRED",
+        "SECONDS",
+        "SIZE",
+        "TIMEOUT",
+        "TTL",
+        "TYPE",
+        "URI",
+        "URL",
+        "VALIDATORS",
+        "VERSION",
     ];
     let words: Vec<String> = words(name).collect();
     if words.last().is_some_and(|last| ABOUT.contains(&last.as_str())) {
@@ -84,7 +123,10 @@ pub fn is_surely_secret(name: &str) -> bool {
             || word.contains("PASSWD")
             || ["SECRET", "TOKEN", "DSN"].iter().any(|end| word.ends_with(end) || one.ends_with(end))
             || (!is_public
-                && (one == "KEY" || ["APIKEY", "ACCESSKEY", "SECRETKEY", "PRIVATEKEY"].iter().any(|end| one.ends_with(end))))
+                && (one == "KEY"
+                    || ["APIKEY", "ACCESSKEY", "SECRETKEY", "PRIVATEKEY"]
+                        .iter()
+                        .any(|end| one.ends_with(end))))
     })
 }
 
@@ -212,15 +254,42 @@ mod tests {
     #[test]
     fn what_is_surely_secret() {
         for name in [
-            "DB_PASSWORD", "DBPASSWORD", "apiKey", "API_KEY", "API-KEYS", "APIKEY", "KEY", "CLIENT_SECRET", "clientSecret",
-            "SECRETS", "ACCESS_TOKEN", "SENTRY_DSN", "DB_PASS", "PW", "PASSPHRASE", "AWS_CREDENTIALS", "PRIVATE_KEY",
+            "DB_PASSWORD",
+            "DBPASSWORD",
+            "apiKey",
+            "API_KEY",
+            "API-KEYS",
+            "APIKEY",
+            "KEY",
+            "CLIENT_SECRET",
+            "clientSecret",
+            "SECRETS",
+            "ACCESS_TOKEN",
+            "SENTRY_DSN",
+            "DB_PASS",
+            "PW",
+            "PASSPHRASE",
+            "AWS_CREDENTIALS",
+            "PRIVATE_KEY",
         ] {
             assert!(is_surely_secret(name), "{name}");
             assert_ne!(named(name), Named::No, "{name} is not masked");
         }
         for name in [
-            "TOKEN_URL", "PASSWORD_MIN_LENGTH", "SECRETARY", "MONKEY", "KEYBOARD", "PUBLIC_KEY", "SSL_KEY_FILE", "TOKENIZER",
-            "AWS_ACCESS_KEY_ID", "PASSENGER", "COMPASS", "PWD", "", "_",
+            "TOKEN_URL",
+            "PASSWORD_MIN_LENGTH",
+            "SECRETARY",
+            "MONKEY",
+            "KEYBOARD",
+            "PUBLIC_KEY",
+            "SSL_KEY_FILE",
+            "TOKENIZER",
+            "AWS_ACCESS_KEY_ID",
+            "PASSENGER",
+            "COMPASS",
+            "PWD",
+            "",
+            "_",
         ] {
             assert!(!is_surely_secret(name), "{name}");
         }

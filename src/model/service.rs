@@ -257,7 +257,9 @@ impl Service {
         // Asked a million times of a large pillar: a search for each word, with a copy in capitals, took a tenth of
         // reading it.
         let starts = |at: usize, word: &str| {
-            name.as_bytes().get(at..at + word.len()).is_some_and(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+            name.as_bytes()
+                .get(at..at + word.len())
+                .is_some_and(|part| part.eq_ignore_ascii_case(word.as_bytes()))
         };
         name.bytes().enumerate().any(|(at, byte)| match byte.to_ascii_uppercase() {
             b'P' => starts(at, "PASSWORD") || starts(at, "PASSWD"),

@@ -76,8 +76,9 @@ pub fn select(document: Node, key: Option<&str>) -> (Option<Vec<Application>>, V
     };
     let Value::Map(_) = node.value else {
         let what = if path.is_empty() { "the document".to_owned() } else { format!("`{path}`") };
-        let finding = Diagnostic::error(&rule::NOT_A_PILLAR, format!("{what} is not a map of keys and values"))
-            .at(node.span, "expected an application, or `applications` with their names");
+        let finding =
+            Diagnostic::error(&rule::NOT_A_PILLAR, format!("{what} is not a map of keys and values"))
+                .at(node.span, "expected an application, or `applications` with their names");
         return (None, vec![finding]);
     };
     if node.get("applications").is_none() && node.get("defaults").is_none() {

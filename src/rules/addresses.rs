@@ -295,7 +295,9 @@ fn overlap(one: &Address, two: &Address) -> bool {
     match (one, two) {
         _ if one == two => true,
         (Address::V6(host, _), _) | (_, Address::V6(host, _)) if host.is_unspecified() => true,
-        (Address::Host(..), Address::Host(..)) => is_any(one) || is_any(two) || (is_loopback(one) && is_loopback(two)),
+        (Address::Host(..), Address::Host(..)) => {
+            is_any(one) || is_any(two) || (is_loopback(one) && is_loopback(two))
+        }
         // `localhost` may be either.
         (Address::Host(host, _), Address::V6(v6, _)) | (Address::V6(v6, _), Address::Host(host, _)) => {
             host == "localhost" && v6.is_loopback()

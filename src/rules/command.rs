@@ -42,7 +42,8 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
                 gunicorn(&words, "in GUNICORN_CMD_ARGS", false, found);
             }
             None => {
-                let message = "GUNICORN_CMD_ARGS has a quote or a backslash with nothing that closes it: gunicorn ends";
+                let message =
+                    "GUNICORN_CMD_ARGS has a quote or a backslash with nothing that closes it: gunicorn ends";
                 found.push(finding(&rule::COMMAND_OPTION, message).at(node.span, "close it"));
             }
         }

@@ -14,7 +14,6 @@ use crate::model::settings::{GUNICORN, Pillar, Table, UNICORN};
 use crate::model::{nearest, secret};
 use crate::pillar::{Node, Value};
 use crate::rule;
-use crate::source::Span;
 
 /// So many unknown keys of one map are named; who has more has given another file than was meant.
 const MOST_KEYS: usize = 100;
@@ -202,7 +201,8 @@ impl Whole {
         }
         let text = Json::from(text);
         schemas.iter().flat_map(|schema| self.branches(schema)).any(|schema| {
-            let is_whole = ["$ref", "anyOf", "oneOf", "allOf"].iter().all(|keyword| schema.get(keyword).is_none());
+            let is_whole =
+                ["$ref", "anyOf", "oneOf", "allOf"].iter().all(|keyword| schema.get(keyword).is_none());
             is_whole && schema.get("type").is_some() && jsonschema::is_valid(schema, &text)
         })
     }
@@ -508,9 +508,12 @@ fn dotted(steps: &[String], key: Option<&str>) -> String {
 /// defaults or by a merge key stands elsewhere, and is overruled.
 fn is_free(map: &Node, key: &str, near: &str, known: &[String]) -> bool {
     let Value::Map(pairs) = &map.value else { return true };
-    let is_here = |at: Span| at.source == map.span.source && map.span.start <= at.start && at.end <= map.span.end;
+    let is_here = |node: &Node| {
+        let (at, whole) = (node.span, map.span);
+        node.via.is_none() && at.source == whole.source && whole.start <= at.start && at.end <= whole.end
+    };
     let names = pairs.iter().filter_map(|pair| match &pair.key.value {
-        Value::Str(name) if pair.key.via.is_none() && is_here(pair.key.span) => Some(name.as_str()),
+        Value::Str(name) if is_here(&pair.key) => Some(name.as_str()),
         _ => None,
     });
     for name in names.clone().filter(|name| *name != key) {

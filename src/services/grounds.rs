@@ -59,10 +59,7 @@ pub(super) fn may_meet_itself(service: &Service) -> bool {
             || Some(one) == grounds.service_log && other == grounds.logs && is_below(one, other);
         at != other_at && !usual && is_within(one, other)
     };
-    grounds
-        .all()
-        .enumerate()
-        .any(|one| grounds.all().enumerate().any(|other| meets(one, other)))
+    grounds.all().enumerate().any(|one| grounds.all().enumerate().any(|other| meets(one, other)))
 }
 
 /// For each service whether it may want a path that another one wants as well.
@@ -109,4 +106,75 @@ pub(super) fn meetings(services: &[&Service]) -> Vec<bool> {
         }
     }
     meets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{All, Asked, plan_all, select};
+    use crate::pillar::{self, Dialect, Format};
+    use crate::rules::Texts;
+    use crate::source::{Source, SourceId, Sources};
+    use crate::template::Templates;
+
+    /// What is found, whether all files are planned or only those of services that may meet.
+    fn found(text: &str, files: bool) -> (usize, Vec<String>) {
+        let mut sources = Sources::new();
+        let parsed =
+            pillar::parse(&Source::new("t", text), SourceId(0), Format::Yaml, Dialect::Salt).unwrap();
+        sources.add(Source::new("t", text));
+        let (applications, _) = select(parsed.documents, None);
+        let texts = Texts { sources: &sources, dialect: Dialect::Salt };
+        let asked = Asked { threads: 1, set: None, known: false, files };
+        let All { found, .. } =
+            plan_all(applications, &Templates::built_in().unwrap(), texts, asked).unwrap();
+        let clashes = found.iter().filter(|one| one.rule.name == "path-clash").count();
+        (clashes, found.iter().map(|one| format!("{} {:?}", one.message, one.span())).collect())
+    }
+
+    /// Leaving out what cannot meet changes nothing of what is found: tried with directories that lie in, above and beside
+    /// each other.
+    #[test]
+    fn what_is_left_out_does_not_clash() {
+        const PATHS: &[&str] = &[
+            "/srv/a",
+            "/srv/a/x",
+            "/srv/a/x/y",
+            "/srv/a-b",
+            "/srv/b",
+            "/srv/b/shared/logs",
+            "/opt/c/config",
+        ];
+        const KEYS: &[&str] = &["releases", "pids", "logs", "sockets", "config"];
+        let mut state: u32 = 7;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) as usize % below
+        };
+        let (mut with, mut without) = (0, 0);
+        for _ in 0..600 {
+            let mut text =
+                "unicorn:\n  defaults: {user: deploy, virtualenv_home: /h}\n  applications:\n".to_owned();
+            for (at, name) in ["one", "two"].iter().enumerate() {
+                text.push_str(&format!("    {name}:\n      bind: 127.0.0.1:{}\n", 8000 + at));
+                if random(3) > 0 {
+                    text.push_str(&format!("      root: {}\n", PATHS[random(PATHS.len())]));
+                }
+                if random(4) == 0 {
+                    text.push_str(&format!("      log: {{directory: {}}}\n", PATHS[random(PATHS.len())]));
+                }
+                let mut layout: Vec<String> = vec![];
+                for key in KEYS {
+                    if random(4) == 0 {
+                        let (path, mode) = (PATHS[random(PATHS.len())], ["0755", "0775"][random(2)]);
+                        layout.push(format!("{key}: {{path: {path}, mode: \"{mode}\"}}"));
+                    }
+                }
+                text.push_str(&format!("      layout: {{{}}}\n", layout.join(", ")));
+            }
+            let all = found(&text, true);
+            assert_eq!(found(&text, false), all, "{text}");
+            *if all.0 > 0 { &mut with } else { &mut without } += 1;
+        }
+        assert!(with > 50 && without > 50, "{with} with a clash, {without} without");
+    }
 }

@@ -211,7 +211,8 @@ pub fn render(
     asked: Asked<'_>,
     judge: impl FnOnce(Vec<Diagnostic>) -> Vec<Diagnostic>,
 ) -> Result<Rendered, Failure> {
-    let All { wanted, records, disabled, known, found, .. } = plan_all(applications, templates, texts, asked)?;
+    let All { wanted, records, disabled, known, found, .. } =
+        plan_all(applications, templates, texts, asked)?;
     let found = judge(found);
     if found.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
         return Ok(Rendered::Findings(found));
@@ -369,11 +370,7 @@ fn sorted_plan(
 }
 
 /// Where several applications want one file, its contents decide whether they want the same.
-fn compare_contents(
-    wanted: &mut [Wanted],
-    from: &[Planned],
-    templates: &Templates,
-) -> Result<(), Failure> {
+fn compare_contents(wanted: &mut [Wanted], from: &[Planned], templates: &Templates) -> Result<(), Failure> {
     let meets: Vec<bool> = (0..wanted.len())
         .map(|at| {
             let is_same =
@@ -399,6 +396,9 @@ fn compare_contents(
     Ok(())
 }
 
+/// An application that can be used.
+type Usable = (Planned, Claims);
+
 /// What one application comes to, if nothing keeps it from being used, and everything found.
 fn plan_one(
     application: Application,
@@ -406,7 +406,7 @@ fn plan_one(
     templates: &Templates,
     texts: Texts<'_>,
     asked: Asked<'_>,
-) -> Result<(Option<(Planned, Claims)>, Vec<Diagnostic>), Failure> {
+) -> Result<(Option<Usable>, Vec<Diagnostic>), Failure> {
     let application = application.merge();
     let spelling = rules::check_spelling(&application.node, texts);
     let placed = match service(application, checker) {
@@ -438,8 +438,7 @@ fn plan_one(
     });
     let record =
         asked.set.map(|set| Record::new(&service.application, set, &place.directory, wait, &entries));
-    let known =
-        asked.known.then(|| Known { service: Arc::clone(&service), key: key.clone(), span, node });
+    let known = asked.known.then(|| Known { service: Arc::clone(&service), key: key.clone(), span, node });
     let may_meet_itself = grounds::may_meet_itself(&service);
     let planned = Planned { service, key, span, entries, may_meet_itself, record, disabled, known };
     Ok((Some((planned, claims)), found))
@@ -577,8 +576,8 @@ fn clashes(wanted: &[Wanted], planned: &[Planned]) -> Vec<Diagnostic> {
             && one != two
         {
             let message = format!("{} is wanted twice, and not alike", visible(&one.path));
-            let diagnostic =
-                Diagnostic::error(&rule::PATH_CLASH, message).at(planned[*second].span, "this application wants it");
+            let diagnostic = Diagnostic::error(&rule::PATH_CLASH, message)
+                .at(planned[*second].span, "this application wants it");
             found.push(if first == second {
                 diagnostic
             } else {
