@@ -190,3 +190,39 @@ fn a_root_that_is_a_link_to_nothing() {
     let want = "cannot make the directory root: it is a link to nowhere, which is not there; make that, or remove the link";
     refused(scratch.path(), &["render", "pillar.yaml", "--out", "root"], want);
 }
+
+/// By two names, or by a link as well, it is one file, whose applications are not there twice.
+#[test]
+fn a_file_is_read_once() {
+    let scratch = tempfile::tempdir().unwrap();
+    fs::create_dir(scratch.path().join("pillars")).unwrap();
+    fs::write(scratch.path().join("pillars/web.yaml"), PILLAR).unwrap();
+    symlink("web.yaml", scratch.path().join("pillars/yet.yaml")).unwrap();
+    for pillars in
+        [&["pillars"][..], &["pillars/web.yaml", "./pillars/web.yaml"], &["pillars/yet.yaml", "pillars"]]
+    {
+        let Output { status, stdout, stderr } = runsmith(scratch.path(), &[&["validate"], pillars].concat());
+        let said = String::from_utf8([stdout, stderr].concat()).unwrap();
+        assert_eq!(
+            (status.code(), said.as_str()),
+            (Some(0), "no findings: 1 application in 1 file\n"),
+            "{pillars:?}"
+        );
+    }
+}
+
+/// Beside what is no map, the mistakes of the others are told, and nothing is rendered.
+#[test]
+fn what_is_no_application_hides_no_other() {
+    let scratch = tempfile::tempdir().unwrap();
+    let text = "unicorn:\n  defaults: {user: nobody, virtualenv_home: /h, nyce: 3}\n  applications:\n    a: {bind: \"127.0.0.1:80000\"}\n    b: {}\n    c: oops\n";
+    fs::write(scratch.path().join("p.yaml"), text).unwrap();
+    for command in ["validate", "render"] {
+        let Output { status, stdout, stderr } = runsmith(scratch.path(), &[command, "p.yaml"]);
+        let said = String::from_utf8([stdout, stderr].concat()).unwrap();
+        for part in ["application `c` is not a map", "unknown key: `nyce`", "80000"] {
+            assert!(said.contains(part), "{command}: {part}\n{said}");
+        }
+        assert_eq!(status.code(), Some(1), "{command}: {said}");
+    }
+}

@@ -10,7 +10,7 @@ rules! { Times:
     }
     TIMEOUT_ZERO = "timeout-zero", Warning, Free, yaml {
         "A time-out of 0",
-        what: "`handoff.boot_timeout`, `handoff.drain_timeout`, `service.timeout` and `restart.backoff_initial` do not mean \"for ever\" when they are 0: nothing is waited for.",
+        what: "`handoff.boot_timeout`, `handoff.drain_timeout`, `handoff.health_check.timeout`, `service.timeout` and `restart.backoff_initial` do not mean \"for ever\" when they are 0: nothing is waited for.",
         why: "No generation could get ready in time, requests in flight would be killed, or a crashing server would be started again without a pause.",
     }
 }
