@@ -197,6 +197,7 @@ fn a_file_is_read_once() {
     let scratch = tempfile::tempdir().unwrap();
     fs::create_dir(scratch.path().join("pillars")).unwrap();
     fs::write(scratch.path().join("pillars/web.yaml"), PILLAR).unwrap();
+    symlink("web.yaml", scratch.path().join("pillars/also.yaml")).unwrap();
     symlink("web.yaml", scratch.path().join("pillars/yet.yaml")).unwrap();
     for pillars in
         [&["pillars"][..], &["pillars/web.yaml", "./pillars/web.yaml"], &["pillars/yet.yaml", "pillars"]]
@@ -209,6 +210,19 @@ fn a_file_is_read_once() {
             "{pillars:?}"
         );
     }
+}
+
+/// What is corrected is the file, whichever name comes first.
+#[test]
+fn a_file_that_a_link_leads_to_is_corrected() {
+    let scratch = tempfile::tempdir().unwrap();
+    fs::write(scratch.path().join("web.yaml"), PILLAR.replace("application:", "unicorn_application:"))
+        .unwrap();
+    symlink("web.yaml", scratch.path().join("also.yaml")).unwrap();
+    let Output { status, stderr, .. } = runsmith(scratch.path(), &["validate", "--fix", "."]);
+    assert_eq!(status.code(), Some(0), "{}", String::from_utf8_lossy(&stderr));
+    assert_eq!(fs::read_to_string(scratch.path().join("web.yaml")).unwrap(), PILLAR);
+    assert!(scratch.path().join("also.yaml").is_symlink());
 }
 
 /// Beside what is no map, the mistakes of the others are told, and nothing is rendered.

@@ -1,6 +1,6 @@
 //! Pillars from files, directories and standard input.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -197,16 +197,34 @@ pub(crate) fn files(pillars: &[PathBuf]) -> Result<Vec<PathBuf>, Stop> {
             files.push(pillar.clone());
         }
     }
-    // One that is named twice, or that a link leads to as well, is read once: its applications are there once.
-    let mut seen = HashSet::new();
-    files.retain(|file| match std::fs::metadata(file) {
-        Ok(is) if is.is_file() => seen.insert((is.dev(), is.ino())),
-        _ => true,
-    });
+    let files = once(files);
     if files.iter().filter(|file| file.as_os_str() == "-").count() > 1 {
         return Err(Failure::Usage("standard input (-) can be read only once".to_owned()).into());
     }
     Ok(files)
+}
+
+/// Without those that are the same file as another one, named twice or by a link: its applications are there once. What is
+/// no link stays before what is one, because a link is not corrected.
+fn once(files: Vec<PathBuf>) -> Vec<PathBuf> {
+    if files.len() < 2 {
+        return files;
+    }
+    let mut seen: HashMap<(u64, u64), usize> = HashMap::with_capacity(files.len());
+    let mut kept: Vec<PathBuf> = Vec::with_capacity(files.len());
+    for file in files {
+        // What cannot be read is said when it is.
+        let at = match std::fs::metadata(&file) {
+            Ok(is) if is.is_file() => *seen.entry((is.dev(), is.ino())).or_insert(kept.len()),
+            _ => kept.len(),
+        };
+        match kept.get_mut(at) {
+            Some(earlier) if earlier.is_symlink() && !file.is_symlink() => *earlier = file,
+            Some(_) => {}
+            None => kept.push(file),
+        }
+    }
+    kept
 }
 
 fn search(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Failure> {

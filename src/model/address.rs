@@ -121,6 +121,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn common_mistakes_get_advice() {
+        for (text, said) in [
+            ("127.0.0.1:8000,127.0.0.1:8001", "written as a list"),
+            ("*:8000", "\"*\" is not a host: for every address write \"0.0.0.0:8000\""),
+            (":8000", "the host is missing: for every address write \"0.0.0.0:8000\""),
+            ("postgres://h/x", "an address has no postgres:// before it"),
+            ("tcp://127.0.0.1:1", "an address has no tcp:// before it"),
+            ("::1:8000", "stands in brackets"),
+        ] {
+            let reason = Address::parse(text).unwrap_err();
+            assert!(reason.contains(said), "{text}: {reason}");
+        }
+    }
+
+    #[test]
     fn reads_what_it_writes() {
         for text in
             ["127.0.0.1:8000", "localhost:80", "[::1]:443", "unix:/run/x.sock", "unix:/run/a b:c.sock"]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::duration::Duration;
 use super::input::{LogKind, Ready, Resource, RunScript, Server, Strategy};
+use super::secret::has_any;
 
 /// Where run directories are, one for each application, unless its pillar says otherwise (`layout.run`).
 pub const RUN: &str = "/run/runsmith";
@@ -254,21 +255,7 @@ impl Service {
 
     /// Whether a variable's name says that its value is a secret.
     pub fn is_secret_name(name: &str) -> bool {
-        // Asked a million times of a large pillar: a search for each word, with a copy in capitals, took a tenth of
-        // reading it.
-        let starts = |at: usize, word: &str| {
-            name.as_bytes()
-                .get(at..at + word.len())
-                .is_some_and(|part| part.eq_ignore_ascii_case(word.as_bytes()))
-        };
-        name.bytes().enumerate().any(|(at, byte)| match byte.to_ascii_uppercase() {
-            b'P' => starts(at, "PASSWORD") || starts(at, "PASSWD"),
-            b'S' => starts(at, "SECRET"),
-            b'T' => starts(at, "TOKEN"),
-            b'K' => starts(at, "KEY"),
-            b'D' => starts(at, "DSN"),
-            _ => false,
-        })
+        has_any(name, &["PASSWORD", "PASSWD", "SECRET", "TOKEN", "KEY", "DSN"])
     }
 
     /// The name of the server's configuration file, if it has one of ours.

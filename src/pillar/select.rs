@@ -64,13 +64,13 @@ const DEFAULT_KEY: &str = "unicorn";
 ///
 /// Nothing at `key` is not a complaint, because several documents may be given and one of them has
 /// it: the caller sees that no document did. Complaints come with the applications that they are not about.
-pub fn select(document: Node, key: Option<&str>) -> (Option<Vec<Application>>, Vec<Diagnostic>) {
+pub fn select(document: Node, key: Option<&str>) -> (Vec<Application>, Vec<Diagnostic>) {
     let flat = document.get("application").is_some() || document.get("unicorn_application").is_some();
     let nested = !flat && document.has(&[DEFAULT_KEY]);
     let (node, path) = match key.or(nested.then_some(DEFAULT_KEY)) {
         Some(key) => match descend(document, key) {
             Some(node) => (node, key.to_owned()),
-            None => return (None, vec![]),
+            None => return (vec![], vec![]),
         },
         None => (document, String::new()),
     };
@@ -79,7 +79,7 @@ pub fn select(document: Node, key: Option<&str>) -> (Option<Vec<Application>>, V
         let finding =
             Diagnostic::error(&rule::NOT_A_PILLAR, format!("{what} is not a map of keys and values"))
                 .at(node.span, "expected an application, or `applications` with their names");
-        return (None, vec![finding]);
+        return (vec![], vec![finding]);
     };
     if node.get("applications").is_none() && node.get("defaults").is_none() {
         let application = Application {
@@ -90,10 +90,9 @@ pub fn select(document: Node, key: Option<&str>) -> (Option<Vec<Application>>, V
             defaults: None,
             is_first: true,
         };
-        return (Some(vec![application]), vec![]);
+        return (vec![application], vec![]);
     }
-    let (applications, found) = applications(node, &path);
-    (Some(applications), found)
+    applications(node, &path)
 }
 
 fn applications(node: Node, path: &str) -> (Vec<Application>, Vec<Diagnostic>) {

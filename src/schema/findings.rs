@@ -8,7 +8,8 @@ use jsonschema::{ValidationError, Validator};
 use serde_json::Value as Json;
 
 use super::proof::Shapes;
-use super::words::{describe, kind_of, list, show, typed};
+use super::values::{dotted, integral_floats, not_whole, wrong_value};
+use super::words::{describe, list};
 use crate::diagnostic::{Diagnostic, Fix};
 use crate::model::settings::{GUNICORN, Pillar, Table, UNICORN};
 use crate::model::{nearest, secret};
@@ -17,9 +18,6 @@ use crate::rule;
 
 /// So many unknown keys of one map are named; who has more has given another file than was meant.
 const MOST_KEYS: usize = 100;
-
-/// What to do about a variable that is a boolean or a float.
-const QUOTE_IT: &str = "quote it: Salt, Ansible and YAML 1.2 spell such a value differently";
 
 /// The schema of one application. It is read once in a process, and compiled once somebody has
 /// something wrong.
@@ -117,10 +115,7 @@ impl Whole {
 
     /// Whether a whole number belongs at `steps`, and no other number.
     fn is_whole(&self, steps: &[String]) -> bool {
-        let mut schemas = vec![&self.schema];
-        for step in steps {
-            schemas = schemas.iter().flat_map(|schema| self.children(schema, step)).collect();
-        }
+        let schemas = self.at(steps);
         let takes = |name: &str| {
             schemas.iter().flat_map(|schema| self.branches(schema)).any(|schema| {
                 schema["type"] == name
@@ -152,11 +147,8 @@ impl Whole {
                 let map = node.find(steps.iter().map(String::as_str)).unwrap_or(node);
                 // It is there, misspelt, and that is told.
                 let known = self.known_keys(&steps);
-                let is_meant = |name: &str| {
-                    !known.iter().any(|one| one == name) && nearest(name, &known).as_deref() == Some(key)
-                };
                 if let Value::Map(pairs) = &map.value
-                    && pairs.iter().any(|pair| matches!(&pair.key.value, Value::Str(name) if is_meant(name)))
+                    && pairs.iter().any(|pair| is_misspelt(&pair.key.key_text(), key, &known))
                 {
                     return;
                 }
@@ -195,10 +187,7 @@ impl Whole {
         if text.len() != place.span.range().len() {
             return true;
         }
-        let mut schemas = vec![&self.schema];
-        for step in steps {
-            schemas = schemas.iter().flat_map(|schema| self.children(schema, step)).collect();
-        }
+        let schemas = self.at(steps);
         let text = Json::from(text);
         schemas.iter().flat_map(|schema| self.branches(schema)).any(|schema| {
             let is_whole =
@@ -285,13 +274,11 @@ impl Whole {
                 });
                 let spelt = if is_quoted { format!("\"{near}\"") } else { near.clone() };
                 let diagnostic = diagnostic.at(span, format!("did you mean `{near}`?"));
-                // A key that is there already, or is another one's correction, would be there twice.
-                // What an alias calls in stands elsewhere, and is somebody else's as well.
-                let is_own = map.is_none_or(|map| {
-                    map.via.is_none() && map.get(key).is_none_or(|pair| pair.key.via.is_none())
-                });
-                let is_free = is_own && map.is_none_or(|map| is_free(map, key, &near, &known));
-                if is_free { diagnostic.fix(Fix::risky(span, spelt)) } else { diagnostic }
+                if map.is_none_or(|map| is_free(map, key, &near, &known)) {
+                    diagnostic.fix(Fix::risky(span, spelt))
+                } else {
+                    diagnostic
+                }
             }
             None if known.len() <= 20 && !known.is_empty() => {
                 diagnostic.at(span, "").help(format!("known here: {}", known.join(", ")))
@@ -302,10 +289,7 @@ impl Whole {
 
     /// The keys that the map at `steps` may have.
     fn known_keys(&self, steps: &[String]) -> Vec<String> {
-        let mut schemas = vec![&self.schema];
-        for step in steps {
-            schemas = schemas.iter().flat_map(|schema| self.children(schema, step)).collect();
-        }
+        let schemas = self.at(steps);
         let mut known: Vec<String> = vec![];
         for schema in schemas.iter().flat_map(|schema| self.branches(schema)) {
             known.extend(schema["properties"].as_object().into_iter().flatten().map(|(key, _)| key.clone()));
@@ -317,10 +301,7 @@ impl Whole {
 
     /// Whether a map at `steps` may have `key`; also if no map belongs there, which is said elsewhere.
     fn knows(&self, steps: &[String], key: &str) -> bool {
-        let mut schemas = vec![&self.schema];
-        for step in steps {
-            schemas = schemas.iter().flat_map(|schema| self.children(schema, step)).collect();
-        }
+        let schemas = self.at(steps);
         let maps: Vec<&Json> = schemas
             .iter()
             .flat_map(|schema| self.branches(schema))
@@ -333,6 +314,15 @@ impl Whole {
             named || (fits && schema["additionalProperties"] != false)
         };
         maps.is_empty() || maps.iter().any(takes)
+    }
+
+    /// The schemas of what stands at `steps`, before what they refer to.
+    fn at(&self, steps: &[String]) -> Vec<&Json> {
+        let mut schemas = vec![&self.schema];
+        for step in steps {
+            schemas = schemas.iter().flat_map(|schema| self.children(schema, step)).collect();
+        }
+        schemas
     }
 
     /// A schema, what it refers to, and its alternatives.
@@ -364,11 +354,7 @@ impl Whole {
 
     /// What the schema wants at the place of an error, in words.
     fn expectation(&self, error: &ValidationError<'_>) -> String {
-        let mut schemas = vec![&self.schema];
-        let path = steps(error);
-        for step in &path {
-            schemas = schemas.iter().flat_map(|schema| self.children(schema, step)).collect();
-        }
+        let schemas = self.at(&steps(error));
         let mut wanted: Vec<String> = vec![];
         for schema in schemas.iter().flat_map(|schema| self.branches(schema)) {
             for text in describe(schema) {
@@ -390,136 +376,31 @@ impl Whole {
     }
 }
 
-/// Where `json` has floating point numbers without a fraction: a JSON Schema takes them for whole numbers, and neither
-/// gunicorn nor a field of ours does.
-fn integral_floats(json: &Json, steps: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
-    match json {
-        Json::Number(number) if number.is_f64() => {
-            if number.as_f64().is_some_and(|value| value.fract() == 0.0) {
-                found.push(steps.clone());
-            }
-        }
-        Json::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                steps.push(index.to_string());
-                integral_floats(item, steps, found);
-                steps.pop();
-            }
-        }
-        Json::Object(map) => {
-            for (key, value) in map {
-                steps.push(key.clone());
-                integral_floats(value, steps, found);
-                steps.pop();
-            }
-        }
-        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
-    }
-}
-
-fn not_whole(steps: &[String], node: &Node) -> Diagnostic {
-    /// Whole numbers up to here are themselves as `f64`.
-    const EXACT: f64 = (1_u64 << 53) as f64;
-    let place = node.find(steps.iter().map(String::as_str)).unwrap_or(node);
-    let hidden = secret::is_at(steps.iter().map(String::as_str), Some(&place.value));
-    let shown = if hidden { kind_of(&place.value).to_owned() } else { typed(&place.value) };
-    let message = format!("`{}` is {shown}", dotted(steps, None));
-    let diagnostic = Diagnostic::error(&rule::WRONG_TYPE, message);
-    if matches!(steps.first().map(String::as_str), Some("environment" | "secrets")) {
-        return diagnostic
-            .at(place.span, "expected a string or a whole number")
-            .hide_if(hidden)
-            .help(QUOTE_IT)
-            .fix(Fix::quoting(place.span));
-    }
-    match place.value {
-        Value::Float(value) if !hidden && value.abs() <= EXACT => {
-            let whole = value.to_string();
-            diagnostic.at(place.span, format!("write {whole}")).fix(Fix::risky(place.span, whole))
-        }
-        _ => diagnostic.at(place.span, "expected a whole number, without point and exponent").hide_if(hidden),
-    }
-}
-
-fn wrong_value(error: &ValidationError<'_>, steps: &[String], expected: &str, node: &Node) -> Diagnostic {
-    let name = dotted(steps, None);
-    let place = node.find(steps.iter().map(String::as_str)).unwrap_or(node);
-    let secret = secret::is_at(steps.iter().map(String::as_str), Some(&place.value));
-    let shown = if secret { "a value".to_owned() } else { show(&place.value) };
-    let (rule, message) = match error.kind() {
-        ValidationErrorKind::Type { .. } => (
-            &rule::WRONG_TYPE,
-            format!(
-                "`{name}` is {}",
-                if secret { kind_of(&place.value).to_owned() } else { typed(&place.value) }
-            ),
-        ),
-        ValidationErrorKind::Minimum { limit } => {
-            (&rule::OUT_OF_RANGE, format!("`{name}` is {shown}, and the least is {limit}"))
-        }
-        ValidationErrorKind::Maximum { limit } => {
-            (&rule::OUT_OF_RANGE, format!("`{name}` is {shown}, and the most is {limit}"))
-        }
-        ValidationErrorKind::Enum { .. } => (&rule::NOT_ALLOWED, format!("`{name}` cannot be {shown}")),
-        ValidationErrorKind::MinLength { .. } | ValidationErrorKind::MinItems { .. } => {
-            (&rule::EMPTY, format!("`{name}` is empty"))
-        }
-        ValidationErrorKind::AnyOf { .. } | ValidationErrorKind::OneOfNotValid { .. } => (
-            &rule::WRONG_TYPE,
-            format!(
-                "`{name}` is {}",
-                if secret { kind_of(&place.value).to_owned() } else { typed(&place.value) }
-            ),
-        ),
-        _ => (&rule::NOT_ALLOWED, format!("`{name}` cannot be {shown}")),
-    };
-    let mut diagnostic = Diagnostic::error(rule, message).at(place.span, expected);
-    if secret {
-        diagnostic = diagnostic.hide();
-    }
-    let is_bare = place.style == crate::pillar::Style::Plain
-        && matches!(place.value, Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Timestamp(_));
-    if rule == &rule::WRONG_TYPE && is_bare && expected.contains("a string") {
-        diagnostic = diagnostic.fix(Fix::quoting(place.span));
-    }
-    if matches!(steps.first().map(String::as_str), Some("environment" | "secrets"))
-        && matches!(place.value, Value::Bool(_) | Value::Float(_))
-    {
-        diagnostic = diagnostic.help(QUOTE_IT);
-    }
-    if name.ends_with("umask") && matches!(place.value, Value::Int(_)) {
-        diagnostic = diagnostic.help("quote it: bare, `0022` is 22 to Salt and 18 to Ansible");
-    }
-    diagnostic
-}
-
 /// The instance path as steps.
 fn steps(error: &ValidationError<'_>) -> Vec<String> {
     let path = error.instance_path().as_str();
     path.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect()
 }
 
-fn dotted(steps: &[String], key: Option<&str>) -> String {
-    let all = secret::dotted(steps.iter().map(String::as_str).chain(key));
-    if all.is_empty() { "the application".to_owned() } else { all }
+/// Whether `name` is no known key, and `near` is what it was to be.
+fn is_misspelt(name: &str, near: &str, known: &[String]) -> bool {
+    !known.iter().any(|one| one == name) && nearest(name, known).as_deref() == Some(near)
 }
 
-/// Whether `near` can be written for `key` in this map: it is not there, and no other key is near it. What comes from the
-/// defaults or by a merge key stands elsewhere, and is overruled.
+/// Whether `near` can be written for `key` in this map without being there twice: it is not there, and no other key was
+/// to be it. What comes from the defaults or by a merge key stands elsewhere, and is overruled; what an alias calls in is
+/// somebody else's as well.
 fn is_free(map: &Node, key: &str, near: &str, known: &[String]) -> bool {
     let Value::Map(pairs) = &map.value else { return true };
+    if map.via.is_some() || map.get(key).is_some_and(|pair| pair.key.via.is_some()) {
+        return false;
+    }
     let is_here = |node: &Node| {
         let (at, whole) = (node.span, map.span);
         node.via.is_none() && at.source == whole.source && whole.start <= at.start && at.end <= whole.end
     };
-    let names = pairs.iter().filter_map(|pair| match &pair.key.value {
-        Value::Str(name) if is_here(&pair.key) => Some(name.as_str()),
-        _ => None,
-    });
-    for name in names.clone().filter(|name| *name != key) {
-        if !known.iter().any(|one| one == name) && nearest(name, known).as_deref() == Some(near) {
-            return false;
-        }
-    }
-    !names.into_iter().any(|name| name == near)
+    !pairs.iter().filter(|pair| is_here(&pair.key)).any(|pair| {
+        let name = pair.key.key_text();
+        name == near || (name != key && is_misspelt(&name, near, known))
+    })
 }

@@ -3,6 +3,7 @@
 
 mod findings;
 mod proof;
+mod values;
 mod words;
 
 use schemars::generate::SchemaSettings;

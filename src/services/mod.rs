@@ -5,15 +5,16 @@ mod grounds;
 mod json;
 mod read_back;
 mod secrets;
+mod threads;
+mod wanted;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::failure::Failure;
 use crate::model::{self, Service, input};
 use crate::pillar::{self, Application, Merged, Node};
-use crate::plan::{Contents, plan, plan_with};
+use crate::plan::{Contents, plan_with};
 use crate::record::{Record, Retired};
 use crate::rule;
 use crate::rules::{self, Claims, Texts};
@@ -21,12 +22,14 @@ use crate::schema::Checker;
 use crate::source::Span;
 use crate::template::Templates;
 use crate::tree::{Entry, Kind, Tree};
-use crate::visible::visible;
 use json::{Nulls, json};
+use threads::in_two;
+use wanted::{Wanted, clashes, compare_contents, in_order};
 
 pub use empty::without_empty;
 pub use read_back::{rendered, specimens};
 pub use secrets::{masked, secret_spans, secrets_in_document, secrets_in_text};
+pub(crate) use threads::in_parallel;
 
 /// A service and where it was said.
 #[derive(Debug)]
@@ -47,7 +50,7 @@ pub fn select(documents: Vec<Node>, key: Option<&str>) -> (Vec<Application>, Vec
     let mut applications = vec![];
     for document in documents {
         let (some, complaints) = pillar::select(document, key);
-        applications.extend(some.into_iter().flatten());
+        applications.extend(some);
         found.extend(complaints);
     }
     (applications, found)
@@ -197,9 +200,6 @@ struct All {
     remains: (Vec<Planned>, Vec<Claims>),
 }
 
-/// An entry, and which application wants it.
-type Wanted = (Entry, usize);
-
 /// Every file of every application.
 ///
 /// `judge` gets everything that is found and gives what is to be told: with an error among that,
@@ -313,13 +313,14 @@ fn plan_all(
     let twice = double_names(&planned);
     // Two of one name want the same paths and addresses, and that has been said.
     if twice.is_empty() {
-        let (found, meet) = in_two(
-            asked.threads > 1,
-            || rules::clashes(&claims),
-            || if asked.files { vec![] } else { meeting(&planned) },
-        );
-        all.found.extend(found);
-        plan_these(&meet, &mut planned, templates, asked.threads)?;
+        if asked.files {
+            all.found.extend(rules::clashes(&claims));
+        } else {
+            let one = || rules::clashes(&claims);
+            let (found, meet) = in_two(planned.len(), asked.threads, one, || meeting(&planned));
+            all.found.extend(found);
+            plan_these(&meet, &mut planned, templates, asked.threads)?;
+        }
         all.records.extend(planned.iter_mut().filter_map(|one| one.record.take()));
         all.disabled.extend(planned.iter_mut().filter_map(|one| one.disabled.take()));
         all.known.extend(planned.iter_mut().filter_map(|one| one.known.take()));
@@ -369,33 +370,6 @@ fn sorted_plan(
     Ok(entries)
 }
 
-/// Where several applications want one file, its contents decide whether they want the same.
-fn compare_contents(wanted: &mut [Wanted], from: &[Planned], templates: &Templates) -> Result<(), Failure> {
-    let meets: Vec<bool> = (0..wanted.len())
-        .map(|at| {
-            let is_same =
-                |other: Option<&Wanted>| other.is_some_and(|(one, _)| one.path == wanted[at].0.path);
-            matches!(wanted[at].0.kind, Kind::File(_))
-                && (is_same(at.checked_sub(1).and_then(|at| wanted.get(at))) || is_same(wanted.get(at + 1)))
-        })
-        .collect();
-    // What one application wants lies all over the order; each is planned again once.
-    let mut planned: BTreeMap<usize, Vec<Entry>> = BTreeMap::new();
-    for ((entry, owner), _) in wanted.iter_mut().zip(meets).filter(|(_, meets)| *meets) {
-        if !planned.contains_key(owner) {
-            let Planned { service, key, .. } = &from[*owner];
-            planned.insert(*owner, plan(service, key, templates)?);
-        }
-        // An application may want one path twice, and in the order in which they were planned.
-        if let Some(entries) = planned.get_mut(owner)
-            && let Some(at) = entries.iter().position(|one| one.path == entry.path)
-        {
-            entry.kind = entries.remove(at).kind;
-        }
-    }
-    Ok(())
-}
-
 /// An application that can be used.
 type Usable = (Planned, Claims);
 
@@ -439,75 +413,9 @@ fn plan_one(
     let record =
         asked.set.map(|set| Record::new(&service.application, set, &place.directory, wait, &entries));
     let known = asked.known.then(|| Known { service: Arc::clone(&service), key: key.clone(), span, node });
-    let may_meet_itself = grounds::may_meet_itself(&service);
+    let may_meet_itself = !asked.files && grounds::may_meet_itself(&service);
     let planned = Planned { service, key, span, entries, may_meet_itself, record, disabled, known };
     Ok((Some((planned, claims)), found))
-}
-
-/// What an application leaves behind, in bytes, measured at 10,000.
-const ROOM_OF_AN_ITEM: usize = 6 << 10;
-
-/// glibc maps larger blocks by themselves in any case (DEFAULT_MMAP_THRESHOLD_MAX), in bytes.
-const MOST_ROOM: usize = 30 << 20;
-
-/// Lets the memory of this thread grow once instead of page by page.
-///
-/// glibc's malloc grows the heap of a thread other than the first by mprotect(2), 4 KiB at a time, which waits for every
-/// page fault of the other threads and they for it: a fifth of the time of `validate`. A block that is given back raises
-/// the size from which blocks are mapped by themselves, and the most that a heap keeps (mallopt(3), M_MMAP_THRESHOLD);
-/// the next, smaller one makes the heap grow, and stays with it. Nothing is written to, so no memory is used up.
-fn make_room(bytes: usize) {
-    for size in [bytes, bytes.saturating_sub(64 << 10)] {
-        std::hint::black_box(Vec::<u8>::with_capacity(size));
-    }
-}
-
-/// Both of two things, at the same time if there are threads for that.
-fn in_two<A, B: Send>(parallel: bool, one: impl FnOnce() -> A, other: impl FnOnce() -> B + Send) -> (A, B) {
-    if !parallel {
-        return (one(), other());
-    }
-    std::thread::scope(|scope| {
-        let other = scope.spawn(other);
-        (one(), other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    })
-}
-
-/// Maps in order; each thread takes a run of neighbours.
-pub(crate) fn in_parallel<T: Send, R: Send>(
-    items: Vec<T>,
-    threads: usize,
-    map: impl Fn(T) -> R + Sync,
-) -> Vec<R> {
-    /// Fewer than this are done before a thread has started.
-    const WORTH_A_THREAD: usize = 32;
-    let threads = threads.min(items.len() / WORTH_A_THREAD).max(1);
-    if threads == 1 {
-        return items.into_iter().map(map).collect();
-    }
-    let size = items.len().div_ceil(threads);
-    let room = (size * ROOM_OF_AN_ITEM).min(MOST_ROOM);
-    let mut runs = vec![];
-    let mut items = items.into_iter();
-    for _ in 0..threads {
-        runs.push(items.by_ref().take(size).collect::<Vec<T>>());
-    }
-    std::thread::scope(|scope| {
-        let map = &map;
-        let handles: Vec<_> = runs
-            .into_iter()
-            .map(|run| {
-                scope.spawn(move || {
-                    make_room(room);
-                    run.into_iter().map(map).collect::<Vec<R>>()
-                })
-            })
-            .collect();
-        handles
-            .into_iter()
-            .flat_map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
-    })
 }
 
 /// Services that cannot be on one host because they have the same name.
@@ -525,64 +433,6 @@ fn double_names(planned: &[Planned]) -> Vec<Diagnostic> {
                     .at(two.span, "again here")
                     .at(one.span, "first here"),
             );
-        }
-    }
-    found
-}
-
-/// All entries in the order of their paths, each with the application that wants it.
-///
-/// Each application's are in order; what begins with the same two steps (`/etc/sv`, `/var/www`) is
-/// brought together first. Applications mostly come in the order of their names, so the sort then
-/// finds little to do, where comparing 200,000 paths all over was a good part of a run.
-fn in_order(planned: &mut [Planned]) -> Vec<Wanted> {
-    /// Where every application has a place of its own, bringing together does not help.
-    const MOST_PARTS: usize = 32;
-    let mut parts: Vec<(String, Vec<Wanted>)> = vec![];
-    let mut count = 0;
-    for (owner, planned) in planned.iter_mut().enumerate() {
-        let entries = std::mem::take(&mut planned.entries);
-        count += entries.len();
-        let mut at = 0;
-        for entry in entries {
-            let begins = |part: &(String, _)| first_steps(&entry.path) == part.0;
-            if parts.get(at).is_none_or(|part| !begins(part)) {
-                at = parts.iter().position(begins).unwrap_or(parts.len()).min(MOST_PARTS);
-            }
-            if at == parts.len() {
-                parts.push((first_steps(&entry.path).to_owned(), vec![]));
-            }
-            parts[at].1.push((entry, owner));
-        }
-    }
-    parts.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut all = Vec::with_capacity(count);
-    parts.into_iter().for_each(|(_, part)| all.extend(part));
-    all.sort_by(|a, b| a.0.path.cmp(&b.0.path));
-    all
-}
-
-/// `/etc/sv` of `/etc/sv/shop/run`. The third step is the application's, mostly.
-fn first_steps(path: &str) -> &str {
-    path.match_indices('/').nth(2).map_or(path, |(end, _)| &path[..end])
-}
-
-/// Paths that are wanted for different things; `wanted` is in order.
-fn clashes(wanted: &[Wanted], planned: &[Planned]) -> Vec<Diagnostic> {
-    let mut found = vec![];
-    for pair in wanted.windows(2) {
-        if let [(one, first), (two, second)] = pair
-            && one.path == two.path
-            && one != two
-        {
-            let message = format!("{} is wanted twice, and not alike", visible(&one.path));
-            let diagnostic = Diagnostic::error(&rule::PATH_CLASH, message)
-                .at(planned[*second].span, "this application wants it");
-            found.push(if first == second {
-                diagnostic
-            } else {
-                diagnostic.at(planned[*first].span, "and so does this one")
-            });
         }
     }
     found
