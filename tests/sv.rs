@@ -244,6 +244,30 @@ fn size(pid: u32) -> (usize, usize, usize) {
     (entries("fd"), entries("task"), memory.trim().trim_end_matches(" kB").parse().expect("KiB"))
 }
 
+/// What the descriptors of a process are, for who reads a failure.
+fn descriptors(pid: u32) -> Vec<String> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("proc").flatten();
+    let shown = |path: PathBuf| fs::read_link(path).map(|target| target.display().to_string());
+    entries.filter_map(|entry| shown(entry.path()).ok()).collect()
+}
+
+/// The sizes once both processes have nothing in hand: who asked last hangs up, what is remembered is written, and what the
+/// last generation said is read, after `upgrade` has told its end.
+fn at_rest(service: &Service, pids: [u32; 2]) -> [(usize, usize, usize); 2] {
+    /// So many looks in a row that find the same, one each 50 ms unless a line is logged.
+    const LOOKS: usize = 6;
+    let until = Instant::now() + SOON;
+    let mut sizes = pids.map(size);
+    let mut alike = 0;
+    while alike < LOOKS && Instant::now() < until {
+        service.log.next(Duration::from_millis(50));
+        let now = pids.map(size);
+        alike = if now.map(|size| size.0) == sizes.map(|size| size.0) { alike + 1 } else { 0 };
+        sizes = now;
+    }
+    sizes
+}
+
 /// Upgrades in a row: 40 here, 200 with `make soak`. Nothing grows.
 #[test]
 fn upgrades_in_a_row_do_not_grow_anything() {
@@ -262,16 +286,16 @@ fn upgrades_in_a_row_do_not_grow_anything() {
     // What is allocated once is allocated by then.
     (0..10).for_each(|_| upgrade());
     let pids = [service.runtime(), service.keeper().expect("a keeper")];
-    let before = pids.map(size);
+    let (before, descriptors_before) = (at_rest(&service, pids), pids.map(descriptors));
     (0..count).for_each(|_| upgrade());
-    // Who was connected last, and what the last generation said, may take a moment to go.
-    let until = Instant::now() + SOON;
-    while pids.map(size).map(|size| size.0) != before.map(|size| size.0) && Instant::now() < until {
-        service.log.next(Duration::from_millis(50));
-    }
-    let after = pids.map(size);
+    let after = at_rest(&service, pids);
     for (before, after) in before.into_iter().zip(after) {
-        assert_eq!((before.0, before.1), (after.0, after.1), "descriptors, threads");
+        assert_eq!(
+            (before.0, before.1),
+            (after.0, after.1),
+            "descriptors, threads: {descriptors_before:?} became {:?}",
+            pids.map(descriptors)
+        );
         assert!(after.2 <= before.2 + 64, "{} KiB became {} KiB", before.2, after.2);
     }
     if let Some(directory) = soak {
