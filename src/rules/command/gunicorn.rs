@@ -1,115 +1,12 @@
-//! The words of the server's command, as the server reads them.
+//! The words of gunicorn's command line, as argparse reads them.
 
-use super::{Subject, finding};
+use super::Word;
 use crate::diagnostic::Diagnostic;
-use crate::model::input::Server;
+use crate::model::nearest;
 use crate::model::settings::{GUNICORN, Kind, Pillar};
-use crate::model::{nearest, secret};
-use crate::pillar::{Node, Value};
 use crate::rule;
+use crate::rules::finding;
 use crate::source::Span;
-
-/// A word, and where it stands.
-type Word<'a> = (&'a str, Span);
-
-pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
-    let server = subject.service.server;
-    if server == Server::Any {
-        return;
-    }
-    if let Some(command) = subject.given(&["unicorn_command"]) {
-        let words = words(command);
-        shell(&words, found);
-        // What stands before the server's own word is another program's.
-        let start = words.iter().rposition(|(word, _)| {
-            matches!(word.rsplit('/').next(), Some("gunicorn" | "unicorn" | "unicorn_rails"))
-        });
-        let words = start.map_or(&[][..], |start| &words[start + 1..]);
-        let place = "among the words of the command";
-        match server {
-            Server::Gunicorn => gunicorn(words, place, true, found),
-            Server::Unicorn => unicorn(words, place, found),
-            Server::Any => {}
-        }
-    }
-    if server == Server::Gunicorn
-        && let Some(node) = subject.given(&["environment", "GUNICORN_CMD_ARGS"])
-        && let Some(line) = text(node)
-    {
-        match split(line) {
-            Some(words) => {
-                let words: Vec<_> = words.iter().map(|word| (word.as_str(), node.span)).collect();
-                gunicorn(&words, "in GUNICORN_CMD_ARGS", false, found);
-            }
-            None => {
-                let message =
-                    "GUNICORN_CMD_ARGS has a quote or a backslash with nothing that closes it: gunicorn ends";
-                found.push(finding(&rule::COMMAND_OPTION, message).at(node.span, "close it"));
-            }
-        }
-    }
-}
-
-fn words(command: &Node) -> Vec<Word<'_>> {
-    match &command.value {
-        Value::Str(line) => line.split_whitespace().map(|word| (word, command.span)).collect(),
-        Value::List(items) => items.iter().filter_map(|item| Some((text(item)?, item.span))).collect(),
-        _ => vec![],
-    }
-}
-
-/// Words as Python's `shlex.split` has them, which gunicorn reads GUNICORN_CMD_ARGS with: a shell's quotes and backslashes,
-/// and no comments. None if something is left open.
-fn split(line: &str) -> Option<Vec<String>> {
-    let mut words = vec![];
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut rest = line.chars().peekable();
-    while let Some(c) = rest.next() {
-        match (quote, c) {
-            (Some(open), _) if c == open => quote = None,
-            // Within double quotes it escapes them and itself only.
-            (Some('"'), '\\') => {
-                let next = rest.next()?;
-                let kept = if matches!(next, '"' | '\\') { "" } else { "\\" };
-                word.get_or_insert_default().push_str(kept);
-                word.get_or_insert_default().push(next);
-            }
-            (None, '"' | '\'') => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (None, '\\') => word.get_or_insert_default().push(rest.next()?),
-            (None, ' ' | '\t' | '\r' | '\n') => words.extend(word.take()),
-            (_, _) => word.get_or_insert_default().push(c),
-        }
-    }
-    words.extend(word);
-    quote.is_none().then_some(words)
-}
-
-fn text(node: &Node) -> Option<&str> {
-    match &node.value {
-        Value::Str(text) => Some(text),
-        _ => None,
-    }
-}
-
-/// Words that only a shell understands at the beginning of a command.
-const SHELL: &[&str] = &[".", "cd", "command", "eval", "exec", "export", "set", "source", "ulimit", "umask"];
-
-fn shell(words: &[Word<'_>], found: &mut Vec<Diagnostic>) {
-    let Some((first, span)) = words.first() else { return };
-    let named = first.split_once('=').map(|(name, _)| name);
-    if let Some(name) = named.filter(|name| secret::is_variable(name)) {
-        let message = format!("the command begins with the variable `{name}`, and no shell reads it");
-        found.push(finding(&rule::COMMAND_OPTION, message).at_hidden(*span, "write it below `environment`"));
-    } else if SHELL.contains(first) {
-        let message =
-            format!("the command begins with `{first}`, which only a shell knows, and no shell reads it");
-        found.push(finding(&rule::COMMAND_OPTION, message).at(*span, "begin with the program"));
-    }
-}
 
 /// What to do instead of an option whose setting the pillar owns or refuses, by the setting; a test holds them against the
 /// table.
@@ -195,7 +92,7 @@ fn is_option(word: &str) -> bool {
 }
 
 /// `has_app`: the application follows, so that another one is one too many.
-fn gunicorn(words: &[Word<'_>], place: &str, has_app: bool, found: &mut Vec<Diagnostic>) {
+pub(super) fn check(words: &[Word<'_>], place: &str, has_app: bool, found: &mut Vec<Diagnostic>) {
     let mut say = |message: String, span: Span, help: String| {
         found.push(finding(&rule::COMMAND_OPTION, message).at(span, help));
     };
@@ -264,7 +161,7 @@ fn gunicorn(words: &[Word<'_>], place: &str, has_app: bool, found: &mut Vec<Diag
                         say(message, span, instead.map_or("leave it out", |(_, instead)| instead).to_owned());
                     } else if setting.name == "worker_class"
                         && let Some((class, span)) = value
-                        && let Some((rule, message, help)) = super::server::class(class)
+                        && let Some((rule, message, help)) = super::super::server::class(class)
                         && rule != &rule::NEEDS_PACKAGE
                     {
                         say(format!("`{written} {class}` {place}: {message}"), span, help);
@@ -275,56 +172,9 @@ fn gunicorn(words: &[Word<'_>], place: &str, has_app: bool, found: &mut Vec<Diag
     }
 }
 
-/// An option of unicorn's command line: its names, and what to do instead.
-type UnicornOption = (&'static [&'static str], &'static str);
-
-/// As `unicorn --help` (6.0) has them.
-const UNICORN_OPTIONS: &[UnicornOption] = &[
-    (&["-o", "--host"], "write `bind`"),
-    (&["-p", "--port"], "write `bind`"),
-    (&["-l", "--listen"], "write `bind`"),
-    (&["-D", "--daemonize"], "leave it out: runit supervises the server, which must stay in the foreground"),
-    (&["-c", "--config-file"], "leave it out: the configuration file is rendered"),
-];
-
-fn unicorn(words: &[Word<'_>], place: &str, found: &mut Vec<Diagnostic>) {
-    for (word, span) in words.iter().take_while(|(word, _)| *word != "--") {
-        let written = word.split_once('=').map_or(*word, |(name, _)| name);
-        let is_meant = |name: &str| {
-            // A short option may have its value at once: `-o127.0.0.1`. A long one may be abbreviated (optparse).
-            written == name
-                || (name.len() == 2 && !word.starts_with("--") && word.starts_with(name))
-                || (written.len() > 4 && name.starts_with(written))
-        };
-        let known = UNICORN_OPTIONS.iter().find(|option| option.0.iter().any(|name| is_meant(name)));
-        if let Some((names, instead)) = known {
-            let name = names.iter().find(|name| is_meant(name)).unwrap_or(&written);
-            let name = if name.len() == 2 { name } else { written };
-            let message = format!("`{name}` {place} overrules what the pillar says");
-            found.push(finding(&rule::COMMAND_OPTION, message).at(*span, *instead));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_are_those_of_shlex() {
-        for (line, words) in [
-            ("-w 4  --name 'a b'", Some(vec!["-w", "4", "--name", "a b"])),
-            ("a\"b c\"d ''", Some(vec!["ab cd", ""])),
-            ("\"a\\\"b\\n\" \\x '\\'", Some(vec!["a\"b\\n", "x", "\\"])),
-            ("a # b", Some(vec!["a", "#", "b"])),
-            ("'a", None),
-            ("a\\", None),
-            ("", Some(vec![])),
-        ] {
-            let words = words.map(|words| words.into_iter().map(str::to_owned).collect::<Vec<_>>());
-            assert_eq!(split(line), words, "{line}");
-        }
-    }
 
     /// Every option of gunicorn whose setting a pillar may not set is known here, and no other.
     #[test]

@@ -1,0 +1,135 @@
+//! The words of the server's command, as the server reads them.
+
+mod gunicorn;
+mod unicorn;
+
+use super::{Subject, finding};
+use crate::diagnostic::Diagnostic;
+use crate::model::input::Server;
+use crate::model::secret;
+use crate::pillar::{Node, Value};
+use crate::rule;
+use crate::source::Span;
+
+/// A word, and where it stands.
+type Word<'a> = (&'a str, Span);
+
+pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
+    let server = subject.service.server;
+    if server == Server::Any {
+        return;
+    }
+    if let Some(command) = subject.given(&["unicorn_command"]) {
+        let words = words(command);
+        shell(&words, found);
+        // What stands before the server's own word is another program's.
+        let start = words.iter().rposition(|(word, _)| {
+            matches!(word.rsplit('/').next(), Some("gunicorn" | "unicorn" | "unicorn_rails"))
+        });
+        let words = start.map_or(&[][..], |start| &words[start + 1..]);
+        let place = "among the words of the command";
+        match server {
+            Server::Gunicorn => gunicorn::check(words, place, true, found),
+            Server::Unicorn => unicorn::check(words, place, found),
+            Server::Any => {}
+        }
+    }
+    if server == Server::Gunicorn
+        && let Some(node) = subject.given(&["environment", "GUNICORN_CMD_ARGS"])
+        && let Some(line) = text(node)
+    {
+        match split(line) {
+            Some(words) => {
+                let words: Vec<_> = words.iter().map(|word| (word.as_str(), node.span)).collect();
+                gunicorn::check(&words, "in GUNICORN_CMD_ARGS", false, found);
+            }
+            None => {
+                let message =
+                    "GUNICORN_CMD_ARGS has a quote or a backslash with nothing that closes it: gunicorn ends";
+                found.push(finding(&rule::COMMAND_OPTION, message).at(node.span, "close it"));
+            }
+        }
+    }
+}
+
+fn words(command: &Node) -> Vec<Word<'_>> {
+    match &command.value {
+        Value::Str(line) => line.split_whitespace().map(|word| (word, command.span)).collect(),
+        Value::List(items) => items.iter().filter_map(|item| Some((text(item)?, item.span))).collect(),
+        _ => vec![],
+    }
+}
+
+/// Words as Python's `shlex.split` has them, which gunicorn reads GUNICORN_CMD_ARGS with: a shell's quotes and backslashes,
+/// and no comments. None if something is left open.
+fn split(line: &str) -> Option<Vec<String>> {
+    let mut words = vec![];
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut rest = line.chars().peekable();
+    while let Some(c) = rest.next() {
+        match (quote, c) {
+            (Some(open), _) if c == open => quote = None,
+            // Within double quotes it escapes them and itself only.
+            (Some('"'), '\\') => {
+                let next = rest.next()?;
+                let kept = if matches!(next, '"' | '\\') { "" } else { "\\" };
+                word.get_or_insert_default().push_str(kept);
+                word.get_or_insert_default().push(next);
+            }
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, '\\') => word.get_or_insert_default().push(rest.next()?),
+            (None, ' ' | '\t' | '\r' | '\n') => words.extend(word.take()),
+            (_, _) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    quote.is_none().then_some(words)
+}
+
+fn text(node: &Node) -> Option<&str> {
+    match &node.value {
+        Value::Str(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// Words that only a shell understands at the beginning of a command.
+const SHELL: &[&str] = &[".", "cd", "command", "eval", "exec", "export", "set", "source", "ulimit", "umask"];
+
+fn shell(words: &[Word<'_>], found: &mut Vec<Diagnostic>) {
+    let Some((first, span)) = words.first() else { return };
+    let named = first.split_once('=').map(|(name, _)| name);
+    if let Some(name) = named.filter(|name| secret::is_variable(name)) {
+        let message = format!("the command begins with the variable `{name}`, and no shell reads it");
+        found.push(finding(&rule::COMMAND_OPTION, message).at_hidden(*span, "write it below `environment`"));
+    } else if SHELL.contains(first) {
+        let message =
+            format!("the command begins with `{first}`, which only a shell knows, and no shell reads it");
+        found.push(finding(&rule::COMMAND_OPTION, message).at(*span, "begin with the program"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_those_of_shlex() {
+        for (line, words) in [
+            ("-w 4  --name 'a b'", Some(vec!["-w", "4", "--name", "a b"])),
+            ("a\"b c\"d ''", Some(vec!["ab cd", ""])),
+            ("\"a\\\"b\\n\" \\x '\\'", Some(vec!["a\"b\\n", "x", "\\"])),
+            ("a # b", Some(vec!["a", "#", "b"])),
+            ("'a", None),
+            ("a\\", None),
+            ("", Some(vec![])),
+        ] {
+            let words = words.map(|words| words.into_iter().map(str::to_owned).collect::<Vec<_>>());
+            assert_eq!(split(line), words, "{line}");
+        }
+    }
+}
