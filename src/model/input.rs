@@ -428,12 +428,12 @@ pub struct LogInput {
     /// `svlogd`: a log service with rotation. `files`: the server writes access.log and error.log itself. `none`: to runsvdir's output.
     #[schemars(extend("examples" = ["files"], "default" = "svlogd"))]
     pub kind: Option<LogKind>,
-    /// Size in bytes at which svlogd rotates.
-    #[schemars(range(min = 2048, max = 4_294_967_295_i64))]
+    /// Size in bytes at which svlogd rotates; with 0 it does not.
+    #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     #[schemars(extend("examples" = [10_000_000], "default" = 1_000_000))]
     pub size: Option<u32>,
-    /// How many old logs svlogd keeps.
-    #[schemars(range(min = 2, max = 100_000))]
+    /// How many old logs svlogd keeps; with 0 it removes none.
+    #[schemars(range(min = 0, max = 100_000))]
     #[schemars(extend("examples" = [20], "default" = 10))]
     pub number: Option<u32>,
     /// A command that svlogd feeds each rotated log through: a string of words, split at blanks, or a list of words.

@@ -38,6 +38,8 @@ pub struct Setting {
     /// What its value is.
     #[serde(rename = "type")]
     pub kind: Kind,
+    /// More about its texts, or how its number is written.
+    pub format: Option<String>,
     /// Whether it may be null.
     pub nullable: bool,
     /// The server's default, where it is a plain value.
@@ -46,10 +48,25 @@ pub struct Setting {
     pub minimum: Option<i64>,
     /// The greatest number it takes.
     pub maximum: Option<i64>,
-    /// How short a text it takes, in characters.
+    /// How short a text it takes, or each of its texts, in characters.
     pub min_length: Option<u64>,
     /// The only values it takes.
     pub choices: Option<Vec<Value>>,
+    /// Whether its choices may be written in capitals.
+    #[serde(default)]
+    pub any_case: bool,
+    /// Other ways to write its choices.
+    #[serde(default)]
+    pub aliases: Vec<Value>,
+    /// What true and false stand for among its choices, if anything.
+    pub booleans: Option<BTreeMap<String, String>>,
+    /// Whether one text is a list of one.
+    #[serde(default)]
+    pub or_string: bool,
+    /// What its option on the command line means without a value, where it needs none.
+    pub bare: Option<String>,
+    /// What its option on the command line sets, where it takes no value and does not mean true.
+    pub sets: Option<Value>,
     /// What the values of a map are: `string` or `any`.
     pub values: Option<String>,
     /// A value that shows what it takes, where the default does not.
@@ -142,16 +159,34 @@ impl Setting {
         }
     }
 
+    /// Every way to write one of its choices: as the server lists them, and as operators write a level of a log.
+    fn spellings(&self, choices: &[Value]) -> Vec<Value> {
+        let mut all = choices.to_vec();
+        all.extend(self.aliases.iter().cloned());
+        if self.booleans.is_some() {
+            all.extend([true.into(), false.into()]);
+        }
+        if self.any_case {
+            let words: Vec<String> = all.iter().filter_map(|one| one.as_str().map(str::to_owned)).collect();
+            let capital = |word: &String| {
+                let (first, rest) = word.split_at(word.chars().next().map_or(0, char::len_utf8));
+                first.to_uppercase() + rest
+            };
+            all.extend(words.iter().map(|word| word.to_uppercase().into()));
+            all.extend(words.iter().map(|word| capital(word).into()));
+        }
+        let mut seen = vec![];
+        for one in all {
+            if !seen.contains(&one) {
+                seen.push(one);
+            }
+        }
+        seen
+    }
+
     /// Its schema; `rendered` is its default where the rendered configuration has one.
     fn schema(&self, server: &str, rendered: Option<Rendered>) -> Map<String, Value> {
         let mut schema = Map::new();
-        let text = || {
-            if self.strips {
-                json!({"type": "string", "pattern": STRIPPED})
-            } else {
-                json!({"type": "string"})
-            }
-        };
         let name = match self.kind {
             Kind::Boolean => "boolean",
             Kind::Integer => "integer",
@@ -159,13 +194,24 @@ impl Setting {
             Kind::StringList => "array",
             Kind::Map => "object",
         };
-        schema.insert("type".into(), if self.nullable { json!([name, "null"]) } else { json!(name) });
+        let also =
+            [(self.booleans.is_some(), "boolean"), (self.or_string, "string"), (self.nullable, "null")];
+        let mut types = vec![name];
+        types.extend(also.iter().filter(|(is_so, _)| *is_so).map(|(_, name)| *name));
+        schema.insert("type".into(), if let [one] = types[..] { json!(one) } else { json!(types) });
+        if self.strips && (self.kind == Kind::String || self.or_string) {
+            schema.insert("pattern".into(), STRIPPED.into());
+        }
         match self.kind {
-            Kind::String if self.strips => {
-                schema.insert("pattern".into(), STRIPPED.into());
-            }
             Kind::StringList => {
-                schema.insert("items".into(), text());
+                let mut text = json!({"type": "string"});
+                if self.strips {
+                    text["pattern"] = STRIPPED.into();
+                }
+                if let Some(length) = self.min_length {
+                    text["minLength"] = length.into();
+                }
+                schema.insert("items".into(), text);
             }
             Kind::Map if self.values.as_deref() == Some("string") => {
                 schema.insert("additionalProperties".into(), json!({"type": "string"}));
@@ -177,11 +223,15 @@ impl Setting {
                 schema.insert(keyword.into(), bound.into());
             }
         }
-        if let Some(length) = self.min_length {
+        if let Some(length) = self.min_length.filter(|_| self.kind != Kind::StringList) {
             schema.insert("minLength".into(), length.into());
         }
         if let Some(choices) = &self.choices {
-            schema.insert("enum".into(), choices.clone().into());
+            let spellings = self.spellings(choices);
+            if spellings.len() > choices.len() {
+                schema.insert("x-choices".into(), choices.clone().into());
+            }
+            schema.insert("enum".into(), spellings.into());
         }
         let note = self.note.as_ref().map(|note| format!(" {note}")).unwrap_or_default();
         schema.insert("description".into(), format!("{}{note}", self.description).into());

@@ -9,6 +9,7 @@ use crate::diagnostic::Diagnostic;
 use crate::model::input::{LogKind, RunScript, Server, Strategy};
 use crate::pillar::Value;
 use crate::rule;
+use crate::source::Span;
 
 pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     let service = subject.service;
@@ -84,39 +85,143 @@ fn sockets(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// Settings of gunicorn that this kind of worker, or another setting, makes idle.
+/// Settings of gunicorn that an option, the kind of worker, or another setting makes idle.
 fn settings(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
-    let service = subject.service;
-    if service.server != Server::Gunicorn {
+    if subject.service.server != Server::Gunicorn {
         return;
     }
-    let mut idle = |name: &str, why: &str| {
-        if let Some(span) = subject.own_key(&["gunicorn", name]) {
-            let message = format!("`gunicorn.{name}` has no effect: {why}");
-            found.push(finding(&rule::NO_EFFECT, message).at(span, "leave it out"));
-        }
+    let mut say = |name: String, span: Span, why: &str| {
+        let message = format!("{name} has no effect: {why}");
+        found.push(finding(&rule::NO_EFFECT, message).at(span, "leave it out"));
     };
+    // What gunicorn's own classes do is known; one from elsewhere may do anything.
     let class = server::class_of(subject);
-    if class == "sync" {
-        for name in ["worker_connections", "keepalive"] {
-            idle(name, "a sync worker has one connection, for one request");
+    let kind = server::kind_of(&class);
+    let groups: [(bool, &[&str], &str); 13] = [
+        (
+            kind == Some("sync"),
+            &["worker_connections", "keepalive"],
+            "a sync worker has one connection, for one request",
+        ),
+        (
+            matches!(kind, Some("gevent" | "gevent_wsgi" | "gevent_pywsgi" | "tornado" | "asgi")),
+            &["threads"],
+            "only gthread workers have threads",
+        ),
+        (
+            kind.is_some_and(|kind| kind != "asgi"),
+            &["asgi_loop", "asgi_lifespan", "asgi_disconnect_grace_period", "websocket_max_message_size"],
+            "only asgi workers read it",
+        ),
+        (
+            subject.is_on("control_socket_disable"),
+            &["control_socket", "control_socket_mode"],
+            "the control socket is off (`control_socket_disable`)",
+        ),
+        (!subject.is_on("reload"), &["reload_engine", "reload_extra_files"], "`reload` is off"),
+        (subject.service.inherits_sockets(), &["reuse_port"], "the runtime makes the sockets"),
+        (
+            subject.service.inherits_sockets(),
+            &["backlog"],
+            "the runtime makes the sockets; write `backlog` below `bind`",
+        ),
+        (
+            !subject.is_on("syslog"),
+            &["syslog_addr", "syslog_prefix", "syslog_facility", "disable_redirect_access_to_syslog"],
+            "`syslog` is off",
+        ),
+        (!subject.is_filled("paste"), &["raw_paste_global_conf"], "`paste` is not set"),
+        (
+            !subject.is_filled("certfile") && !subject.is_filled("keyfile"),
+            &["cert_reqs", "ca_certs", "suppress_ragged_eofs", "do_handshake_on_connect", "ciphers"],
+            "there is no TLS without `certfile`",
+        ),
+        (
+            subject.number("dirty_workers").unwrap_or(0) == 0,
+            &["dirty_apps", "dirty_timeout", "dirty_threads", "dirty_graceful_timeout"],
+            "`dirty_workers` is 0",
+        ),
+        (
+            subject.number("dirty_workers").unwrap_or(0) > 0 && !subject.is_filled("dirty_apps"),
+            &["dirty_workers", "dirty_timeout", "dirty_threads", "dirty_graceful_timeout"],
+            "`dirty_apps` names none",
+        ),
+        (
+            subject.word("protocol").as_deref() != Some("uwsgi"),
+            &["uwsgi_allow_ips"],
+            "`protocol` is not uwsgi",
+        ),
+    ];
+    let has_h2 =
+        subject.word("http_protocols").is_some_and(|list| list.split(',').any(|one| one.trim() == "h2"));
+    let has_proxy = match subject.value("proxy_protocol").as_deref() {
+        None => false,
+        Some(Json::Bool(is_on)) => *is_on,
+        Some(Json::String(word)) => {
+            !["off", "false", "0", "none"].contains(&word.trim().to_lowercase().as_str())
+        }
+        Some(_) => true,
+    };
+    // A logger of somebody else's may read them whatever there is.
+    let logger = subject.value("logger_class");
+    let is_own_logger = logger.as_deref().is_none_or(|name| {
+        name == "simple" || name == "gunicorn.glogging.Logger" || name == "gunicorn.instrument.statsd.Statsd"
+    });
+    let more: [(bool, &[&str], &str); 5] = [
+        (
+            !has_h2,
+            &[
+                "http2_cleartext",
+                "http2_max_concurrent_streams",
+                "http2_initial_window_size",
+                "http2_max_frame_size",
+                "http2_max_header_list_size",
+            ],
+            "`http_protocols` has no h2",
+        ),
+        (!has_proxy, &["proxy_allow_ips"], "`proxy_protocol` is off"),
+        (
+            is_own_logger && !subject.is_filled("statsd_host"),
+            &["statsd_prefix", "dogstatsd_tags"],
+            "`statsd_host` is not set",
+        ),
+        (
+            subject.is_filled("logconfig_dict"),
+            &["logconfig", "logconfig_json"],
+            "`logconfig_dict` counts instead",
+        ),
+        (
+            !subject.is_filled("logconfig_dict") && subject.is_filled("logconfig_json"),
+            &["logconfig"],
+            "`logconfig_json` counts instead",
+        ),
+    ];
+    for (is_idle, names, why) in groups.into_iter().chain(more) {
+        for name in names.iter().filter(|_| is_idle) {
+            if let Some((line, given)) = subject.option(name) {
+                say(format!("`{}` {}", given.written, line.place()), given.span, why);
+            } else if let Some(span) = subject.own_key(&["gunicorn", name]) {
+                say(format!("`gunicorn.{name}`"), span, why);
+            }
         }
     }
-    if ["gevent", "tornado", "asgi"].iter().any(|name| class.contains(name)) {
-        idle("threads", "only gthread workers have threads");
+    overruled(subject, found);
+}
+
+/// Settings of the pillar that an option sets as well.
+fn overruled(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
+    if subject.lines.is_empty() {
+        return;
     }
-    let is_on = |name: &str| service.settings.get(name) == Some(&Json::Bool(true));
-    if is_on("control_socket_disable") {
-        for name in ["control_socket", "control_socket_mode"] {
-            idle(name, "the control socket is off (`control_socket_disable`)");
-        }
-    }
-    if !is_on("reload") {
-        for name in ["reload_engine", "reload_extra_files"] {
-            idle(name, "`reload` is off");
-        }
-    }
-    if service.inherits_sockets() {
-        idle("reuse_port", "the runtime makes the sockets");
+    for name in subject.service.settings.keys() {
+        let Some((line, given)) = subject.option(name) else { continue };
+        let Some(span) = subject.own_key(&["gunicorn", name]) else { continue };
+        let place = line.place();
+        let message = format!("`gunicorn.{name}` has no effect: `{}` {place} overrules it", given.written);
+        found.push(
+            finding(&rule::NO_EFFECT, message)
+                .at(span, "leave one of them out")
+                .at(given.span, "this counts"),
+        );
     }
 }

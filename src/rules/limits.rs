@@ -1,13 +1,12 @@
 //! Resource limits that cannot hold.
 
-use serde_json::Value as Json;
-
 use super::{Subject, finding, server};
 use crate::diagnostic::Diagnostic;
-use crate::model::input::{LimitValue, Resource, Server};
+use crate::model::input::{LimitValue, LogKind, Resource, Server};
 use crate::rule;
 
-/// Files a worker has open before the first request: code, logs, sockets, pipes.
+/// Files that a worker may need besides connections: its sockets, pipes and logs are about ten (gunicorn 27, sync), the
+/// rest is for what an application opens.
 const FILES_AT_REST: u64 = 64;
 
 /// The least address space in which a Python or Ruby interpreter with a server starts, in bytes.
@@ -20,6 +19,7 @@ const LEAST_DATA: u64 = 16 << 20;
 const LEAST_STACK: u64 = 128 << 10;
 
 pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
+    log(subject, found);
     let service = subject.service;
     let soft = |resource| match service.limits.get(&resource).map(|limit| limit.soft) {
         Some(LimitValue::Number(number)) => Some(number),
@@ -40,7 +40,9 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     let message = if connections > 0 {
         format!("and a worker has up to {connections} connections and {FILES_AT_REST} other files")
     } else {
-        format!("and a worker has some {FILES_AT_REST} files open before the first request")
+        format!(
+            "and a worker with its sockets, its logs and what the application opens needs some {FILES_AT_REST}"
+        )
     };
     tight(Resource::Nofile, "nofile", message, files);
     if let Some((processes, words)) = processes(subject) {
@@ -49,12 +51,29 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     let bytes = "which is in bytes, and no interpreter starts in it".to_owned();
     tight(Resource::As, "as", bytes.clone(), LEAST_MEMORY);
     tight(Resource::Data, "data", bytes, LEAST_DATA);
+    tight(Resource::Fsize, "fsize", "and no file can be written, a log neither".to_owned(), 1);
+    tight(Resource::Cpu, "cpu", "and the kernel ends what has run for so many seconds".to_owned(), 1);
     tight(
         Resource::Stack,
         "stack",
         "which is in bytes, and no program starts with it".to_owned(),
         LEAST_STACK,
     );
+}
+
+/// svlogd cuts a line in pieces at the end of a file that has no room for it (svlogd(8): size should be at least twice
+/// the length of a line, 1000 by default).
+fn log(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
+    /// The least size at which svlogd is to rotate, in bytes.
+    const LEAST: u32 = 2048;
+    let log = &subject.service.log;
+    if log.kind != LogKind::Svlogd || log.size == 0 || log.size >= LEAST {
+        return;
+    }
+    let Some(node) = subject.given(&["log", "size"]) else { return };
+    let message = format!("`log.size` is {}, and svlogd cuts lines in pieces at it", log.size);
+    let help = format!("write at least {LEAST}, or 0 not to rotate");
+    found.push(finding(&rule::TIGHT_LIMIT, message).at(node.span, help));
 }
 
 /// How many connections one worker of gunicorn holds at once; 0 where it is one, or nobody knows.
@@ -65,15 +84,14 @@ fn connections(subject: &Subject<'_>) -> u64 {
         return 0;
     }
     let class = server::class_of(subject);
-    let many = ["gthread", "gevent", "asgi", "tornado"].iter().any(|name| class.contains(name));
-    let set = subject.service.settings.get("worker_connections").and_then(Json::as_u64);
+    let many = server::kind_of(&class).is_some_and(|kind| kind != "sync");
+    let set = subject.number("worker_connections");
     if many { set.unwrap_or(WORKER_CONNECTIONS) } else { 0 }
 }
 
 /// Processes and threads of two generations, which RLIMIT_NPROC counts together with all others of the user.
 fn processes(subject: &Subject<'_>) -> Option<(u64, String)> {
-    let settings = &subject.service.settings;
-    let number = |name: &str| settings.get(name).and_then(Json::as_u64);
+    let number = |name: &str| subject.number(name);
     let (workers, threads) = match subject.service.server {
         Server::Gunicorn => (number("workers")?, number("threads").unwrap_or(1).max(1)),
         Server::Unicorn => (number("worker_processes")?, 1),

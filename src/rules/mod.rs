@@ -13,8 +13,10 @@ mod host;
 pub mod judge;
 mod limits;
 mod paths;
+mod refused;
 mod secrets;
 mod server;
+mod settings;
 pub mod silence;
 mod spelling;
 mod times;
@@ -45,17 +47,20 @@ pub(crate) struct Subject<'a> {
     node: &'a Node,
     /// Where the application is named: what has no place of its own is found there.
     span: Span,
+    /// The options that a gunicorn gets besides its configuration.
+    lines: Vec<command::Line>,
 }
 
 /// Everything the rules have to say about one service.
 pub fn check(service: &Service, node: &Node, span: Span) -> Vec<Diagnostic> {
-    let subject = Subject { service, node, span };
+    let subject = Subject::of(service, node, span);
     let mut found = vec![];
     addresses::check(&subject, &mut found);
     users::check(&subject, &mut found);
     paths::check(&subject, &mut found);
     secrets::check(&subject, &mut found);
     server::check(&subject, &mut found);
+    refused::check(&subject, &mut found);
     command::check(&subject, &mut found);
     times::check(&subject, &mut found);
     limits::check(&subject, &mut found);
@@ -67,7 +72,7 @@ pub fn check(service: &Service, node: &Node, span: Span) -> Vec<Diagnostic> {
 /// Everything the rules have to say about one service on the host that `facts` are of.
 pub fn check_host(service: &Service, node: &Node, span: Span, facts: &Facts) -> Vec<Diagnostic> {
     let mut found = vec![];
-    host::check(&Subject { service, node, span }, facts, &mut found);
+    host::check(&Subject::of(service, node, span), facts, &mut found);
     found
 }
 
@@ -76,7 +81,11 @@ pub fn check_spelling(node: &Node, texts: Texts<'_>) -> Vec<Diagnostic> {
     spelling::check(node, texts)
 }
 
-impl Subject<'_> {
+impl<'a> Subject<'a> {
+    fn of(service: &'a Service, node: &'a Node, span: Span) -> Self {
+        Self { service, node, span, lines: command::lines(service, node) }
+    }
+
     /// The value that the pillar gives at `steps`.
     fn given(&self, steps: &[&str]) -> Option<&Node> {
         self.node.find(steps.iter().copied()).filter(|node| node.value != Value::Null)

@@ -1,7 +1,5 @@
 //! Time-outs that have to fit together.
 
-use serde_json::Value as Json;
-
 use super::{Subject, finding};
 use crate::diagnostic::Diagnostic;
 use crate::model::duration::Duration;
@@ -74,7 +72,7 @@ fn server(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     if service.server != Server::Gunicorn {
         return;
     }
-    let setting = |name: &str| service.settings.get(name).and_then(Json::as_u64).map(Duration::seconds);
+    let setting = |name: &str| subject.number(name).map(Duration::seconds);
     let drain = service.handoff.drain_timeout;
     if let Some(graceful) = setting("graceful_timeout")
         && graceful > drain
@@ -89,18 +87,17 @@ fn server(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
             subject.place(&["handoff", "drain_timeout"]),
             format!("write at least {}, or a smaller `graceful_timeout`", graceful.whole_seconds() + 1),
         );
-        if let Some(node) = subject.setting("graceful_timeout") {
-            order = order.at(node.span, "so long gunicorn waits");
+        if let Some(said) = subject.said("graceful_timeout") {
+            order = order.at(said.span, "so long gunicorn waits");
         }
         found.push(order);
     }
     let boot = service.handoff.boot_timeout;
-    if let (Some(node), Some(given)) =
-        (subject.setting("timeout"), subject.given(&["handoff", "boot_timeout"]))
+    if let (Some(said), Some(given)) = (subject.said("timeout"), subject.given(&["handoff", "boot_timeout"]))
         && let Some(timeout) = setting("timeout")
         && timeout.milliseconds > 0
         && timeout < boot
-        && service.settings.get("preload_app") == Some(&Json::Bool(false))
+        && !subject.is_on("preload_app")
     {
         let message = format!(
             "a worker that loads the application for longer than {} is killed by gunicorn (`timeout`), so `handoff.boot_timeout` of {} is never reached",
@@ -109,7 +106,7 @@ fn server(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
         );
         found.push(
             finding(&rule::TIMEOUT_ORDER, message)
-                .at(node.span, "write as much as `handoff.boot_timeout`, or set `preload_app`")
+                .at(said.span, "write as much as `handoff.boot_timeout`, or set `preload_app`")
                 .at(given.span, "so long a generation may take to get ready"),
         );
     }

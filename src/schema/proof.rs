@@ -56,6 +56,8 @@ struct Shape {
     _examples: IgnoredAny,
     #[serde(rename = "enumDescriptions")]
     _enum_descriptions: IgnoredAny,
+    #[serde(rename = "x-choices")]
+    _choices: IgnoredAny,
     #[serde(rename = "deprecated")]
     _deprecated: IgnoredAny,
     #[serde(rename = "x-server-version")]

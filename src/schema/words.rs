@@ -6,7 +6,8 @@ use crate::pillar::Value;
 
 /// What one schema wants, in words.
 pub(super) fn describe(schema: &Json) -> Vec<String> {
-    if let Some(options) = schema["enum"].as_array() {
+    // What is only another spelling of a choice need not be told.
+    if let Some(options) = schema["x-choices"].as_array().or(schema["enum"].as_array()) {
         return options.iter().filter(|option| !option.is_null()).map(ToString::to_string).collect();
     }
     // The ends of all numbers are nobody's bounds.

@@ -1,18 +1,34 @@
 //! The words of the server's command, as the server reads them.
 
+mod argparse;
 mod gunicorn;
 mod unicorn;
 
 use super::{Subject, finding};
+use argparse::Part;
+pub(super) use argparse::{Given, integer};
+
 use crate::diagnostic::Diagnostic;
 use crate::model::input::Server;
-use crate::model::secret;
+use crate::model::{Service, secret};
 use crate::pillar::{Node, Value};
 use crate::rule;
 use crate::source::Span;
 
 /// A word, and where it stands.
 type Word<'a> = (&'a str, Span);
+
+/// Options that gunicorn reads, and where they are from.
+pub(super) struct Line {
+    /// Where the words are, for a sentence.
+    place: &'static str,
+    /// Whether the application follows, so that another one is one too many.
+    has_application: bool,
+    /// What argparse makes of them; none if gunicorn cannot take them apart.
+    parts: Vec<Part>,
+    span: Span,
+    is_open: bool,
+}
 
 pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     let server = subject.service.server;
@@ -22,33 +38,65 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     if let Some(command) = subject.given(&["unicorn_command"]) {
         let words = words(command);
         shell(&words, found);
-        // What stands before the server's own word is another program's.
-        let start = words.iter().rposition(|(word, _)| {
-            matches!(word.rsplit('/').next(), Some("gunicorn" | "unicorn" | "unicorn_rails"))
-        });
-        let words = start.map_or(&[][..], |start| &words[start + 1..]);
-        let place = "among the words of the command";
-        match server {
-            Server::Gunicorn => gunicorn::check(words, place, true, found),
-            Server::Unicorn => unicorn::check(words, place, found),
-            Server::Any => {}
+        if server == Server::Unicorn {
+            unicorn::check(of_server(&words), COMMAND, found);
         }
     }
-    if server == Server::Gunicorn
-        && let Some(node) = subject.given(&["environment", "GUNICORN_CMD_ARGS"])
+    for line in &subject.lines {
+        gunicorn::check(line, found);
+    }
+}
+
+/// Where the words of `unicorn_command` are, for a sentence.
+const COMMAND: &str = "among the words of the command";
+
+/// What stands before the server's own word is another program's.
+fn of_server<'a, 'b>(words: &'a [Word<'b>]) -> &'a [Word<'b>] {
+    let start = words.iter().rposition(|(word, _)| {
+        matches!(word.rsplit('/').next(), Some("gunicorn" | "unicorn" | "unicorn_rails"))
+    });
+    start.map_or(&[], |start| &words[start + 1..])
+}
+
+/// The options that a gunicorn gets, in the order in which they count: later ones more.
+pub(super) fn lines(service: &Service, node: &Node) -> Vec<Line> {
+    if service.server != Server::Gunicorn {
+        return vec![];
+    }
+    let mut lines = vec![];
+    if let Some(node) = node.find(["environment", "GUNICORN_CMD_ARGS"])
         && let Some(line) = text(node)
     {
-        match split(line) {
-            Some(words) => {
-                let words: Vec<_> = words.iter().map(|word| (word.as_str(), node.span)).collect();
-                gunicorn::check(&words, "in GUNICORN_CMD_ARGS", false, found);
-            }
-            None => {
-                let message =
-                    "GUNICORN_CMD_ARGS has a quote or a backslash with nothing that closes it: gunicorn ends";
-                found.push(finding(&rule::COMMAND_OPTION, message).at(node.span, "close it"));
-            }
-        }
+        let words = split(line);
+        let is_open = words.is_none();
+        let words = words.unwrap_or_default();
+        let words: Vec<_> = words.iter().map(|word| (word.as_str(), node.span)).collect();
+        let parts = argparse::read(&words);
+        lines.push(Line {
+            place: "in GUNICORN_CMD_ARGS",
+            has_application: false,
+            parts,
+            span: node.span,
+            is_open,
+        });
+    }
+    if let Some(command) = node.find(["unicorn_command"]) {
+        let parts = argparse::read(of_server(&words(command)));
+        let span = command.span;
+        lines.push(Line { place: COMMAND, has_application: true, parts, span, is_open: false });
+    }
+    lines
+}
+
+impl Line {
+    /// The settings that its options set, in order.
+    pub(super) fn settings(&self) -> impl Iterator<Item = &Given> {
+        self.parts.iter().filter_map(|part| if let Part::Setting(given) = part { Some(given) } else { None })
+    }
+
+    /// Where it is from, for a sentence.
+    pub(super) fn place(&self) -> &'static str {
+        self.place
     }
 }
 
