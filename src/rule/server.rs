@@ -9,18 +9,18 @@ rules! { Server:
         why: "gunicorn ends at once, and runsv starts it again every second.",
     }
     REFUSED_VALUE = "refused-value", Error, Free, yaml {
-        "A value of a setting that the server ends at",
-        what: "A worker class that is neither gunicorn's own nor a class with its module, `forwarded_allow_ips` and `proxy_allow_ips` that are no networks, `statsd_host` without a port.",
-        why: "gunicorn ends at once, and runsv starts it again every second.",
+        "A value of a setting that the server ends at, or cannot work with",
+        what: "Settings of gunicorn whose text it takes apart: `worker_class` and `logger_class` that no class can be loaded by, `forwarded_allow_ips` and its like that are no networks, addresses of statsd and syslog, `http_protocols`, `dirty_apps`, a `logconfig_dict` that names handlers it lacks, an `access_log_format` that Python cannot fill in. Values of options among the words of `unicorn_command` and in GUNICORN_CMD_ARGS are looked at like those in the pillar.",
+        why: "gunicorn ends at once, and runsv starts it again every second; or it writes a traceback for each request.",
     }
     NEEDS_PACKAGE = "needs-package", Warning, Free, yaml {
         "A setting that needs a package besides gunicorn",
-        what: "Worker classes that are not part of gunicorn (gevent, tornado, others'), `http_protocols` with h2, `http_parser: fast`, `reload_engine: inotify`, `paste`. Once the package is in the application's requirements, silence the line with that as the reason.",
-        why: "Without the package in the virtualenv gunicorn ends, or no worker starts.",
+        what: "Worker classes that are not part of gunicorn (gevent, tornado, others'), `http_protocols` with h2, `http_parser: fast`, `reload_engine: inotify`, `paste`, `asgi_loop: uvloop`. Once the package is in the application's requirements, silence the line with that as the reason.",
+        why: "Without the package in the virtualenv gunicorn ends, no worker starts, or every request fails.",
     }
     CONTRADICTION = "contradiction", Warning, Free, yaml {
-        "Two settings of gunicorn that contradict each other",
-        what: "`reload` with `preload_app` (which is on by default), `worker_class: sync` with `threads`, `max_requests_jitter` without `max_requests`, `keyfile` without `certfile`.",
+        "Settings of gunicorn that contradict each other, or what they say",
+        what: "`reload` with `preload_app` (which is on by default), `worker_class: sync` with `threads`, `max_requests_jitter` without `max_requests`, `keyfile` without `certfile`; `sendfile: true`, which turns sendfile off. Options among the words of the command and in GUNICORN_CMD_ARGS count as well.",
         why: "gunicorn follows one of them without a word, or fails at the first request.",
     }
     COMMAND_OPTION = "command-option", Error, Free, yaml {
@@ -30,7 +30,7 @@ rules! { Server:
     }
     NO_EFFECT = "no-effect", Warning, Free, yaml {
         "A key that has no effect for this server or run script",
-        what: "For example settings of gunicorn for a unicorn application, the size of a log that svlogd does not write, the mode of a TCP socket, a health check in a shell run script. Keys among `defaults` may be meant for others and are left alone.",
+        what: "For example settings of gunicorn for a unicorn application, a setting that an option of the command overrules or whose switch is off (`syslog_addr` without `syslog`), the size of a log that svlogd does not write, the mode of a TCP socket, a health check in a shell run script. Keys among `defaults` may be meant for others and are left alone.",
         why: "Who wrote it believes that it is so on the host.",
     }
 }

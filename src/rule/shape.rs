@@ -25,7 +25,7 @@ rules! { Shape:
     }
     OUT_OF_RANGE = "out-of-range", Error, Fixed, yaml {
         "A number that is too small or too large",
-        what: "The least and the most are those of the kernel, the server or svlogd: svlogd takes no log smaller than 2048 bytes, a process no nice value above 19.",
+        what: "The least and the most are those of the kernel and of the server: a process takes no nice value above 19, a pool no 0 threads.",
         why: "The service would not start, or would silently run with another value.",
     }
     NOT_ALLOWED = "not-allowed", Error, Fixed, yaml {

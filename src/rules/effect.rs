@@ -213,6 +213,18 @@ fn overruled(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     if subject.lines.is_empty() {
         return;
     }
+    if let Some((line, given)) = subject.option("config")
+        && !line.has_application()
+    {
+        let message = format!("`{}` {} has no effect", given.written, line.place());
+        found.push(
+            finding(
+                &rule::NO_EFFECT,
+                format!("{message}: the command names the configuration that is rendered"),
+            )
+            .at(given.span, "leave it out"),
+        );
+    }
     for name in subject.service.settings.keys() {
         let Some((line, given)) = subject.option(name) else { continue };
         let Some(span) = subject.own_key(&["gunicorn", name]) else { continue };

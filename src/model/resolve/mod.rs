@@ -1,6 +1,7 @@
 //! From what a pillar says to a [`Service`]: defaults filled in, values that only make sense
 //! together checked together, every complaint collected.
 
+mod application;
 mod check;
 mod handoff;
 mod places;

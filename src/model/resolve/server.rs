@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value as Json;
 
 use super::ARGUMENT_MAX;
+use super::application::unloadable;
 use super::check::Check;
 use crate::model::input::{LogKind, Server, Words};
 use crate::model::settings::{gunicorn_defaults, unicorn_defaults};
@@ -97,40 +98,6 @@ pub(super) fn app(given: Option<String>, server: Server, check: &mut Check<'_>) 
         check.complain(&rule::APP, &["app"], format!("`app`: {why}"));
     }
     app
-}
-
-/// Why gunicorn cannot load this, whatever modules there are (util.py, import_app, 27.0.1); none if it may.
-fn unloadable(app: &str) -> Option<String> {
-    let is_name = |text: &str| {
-        text.chars().next().is_some_and(|first| first.is_alphabetic() || first == '_')
-            && text.chars().all(|c| c.is_alphanumeric() || c == '_')
-    };
-    let (module, object) = app.split_once(':').map_or((app, None), |(module, object)| (module, Some(object)));
-    if module.contains('/') || module.ends_with(".py") {
-        let name = module.trim_start_matches("./").trim_end_matches(".py").replace('/', ".");
-        let object = object.filter(|object| is_name(object)).unwrap_or("app");
-        return Some(format!("`{module}` is a file, and gunicorn imports a module; write {name}:{object}"));
-    }
-    // Whatever else a file can be called gunicorn imports, a dash and a blank included.
-    if module.split('.').any(str::is_empty) {
-        return Some(format!(
-            "`{module}` is not the name of a module; write MODULE:VARIABLE, such as wsgi:app"
-        ));
-    }
-    let object = object?;
-    if object.is_empty() {
-        return Some(format!("no variable follows the colon; write {module}:app"));
-    }
-    // A call has its arguments, which Python is to read: `create_app("production")`.
-    let name = match object.strip_suffix(')') {
-        Some(call) => call.split_once('(').map_or(object, |(name, _)| name),
-        None => object,
-    };
-    (!is_name(name)).then(|| {
-        format!(
-            "`{object}` is neither the name of a variable nor a call; write MODULE:VARIABLE, such as wsgi:app"
-        )
-    })
 }
 
 pub(super) fn virtualenv(

@@ -92,14 +92,11 @@ fn option(given: &Given, line: &Line, say: &mut impl FnMut(String, Span, String)
     }
     let instead = INSTEAD.iter().find(|(name, _)| *name == setting.name);
     let instead = instead.map_or("leave it out", |(_, instead)| instead).to_owned();
-    // The words of the command, with the rendered `-c` at their end, count more than the variable.
-    let message = if setting.name == "config" && !line.has_application {
-        format!(
-            "`{written}` {place} has no effect: the command names the configuration file that is rendered"
-        )
-    } else {
-        format!("`{written}` {place} overrules what the pillar says")
-    };
+    if setting.name == "config" && !line.has_application {
+        // The command names one after the variable was read.
+        return;
+    }
+    let message = format!("`{written}` {place} overrules what the pillar says");
     say(message, *span, instead);
 }
 

@@ -94,6 +94,11 @@ impl Line {
         self.parts.iter().filter_map(|part| if let Part::Setting(given) = part { Some(given) } else { None })
     }
 
+    /// Whether the application follows: whether these are the words of the command.
+    pub(super) fn has_application(&self) -> bool {
+        self.has_application
+    }
+
     /// Where it is from, for a sentence.
     pub(super) fn place(&self) -> &'static str {
         self.place
