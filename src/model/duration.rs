@@ -12,7 +12,7 @@ pub struct Duration {
 }
 
 /// The longest that is accepted: a day. Longer waits are mistyped units.
-const MAX_MILLISECONDS: u64 = 86_400_000;
+pub(crate) const MAX_MILLISECONDS: u64 = 86_400_000;
 
 impl Duration {
     /// So many seconds; more than can be counted is the most that can.

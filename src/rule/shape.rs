@@ -51,7 +51,7 @@ rules! { Shape:
     SETTING = "setting", Error, Fixed, yaml {
         "A setting of the server that a pillar cannot set",
         what: "The setting is code (a hook), is gone from this version of the server, has a key of its own in the pillar, or would keep the service from working (`daemon`). What to write instead is said beside it.",
-        why: "gunicorn ends at a setting it does not know; one that daemonises or binds by itself cannot be supervised or handed over.",
+        why: "gunicorn ignores a setting that it does not know, without a word, and unicorn ends at it; a server that daemonises or binds by itself cannot be supervised or handed over.",
     }
     NUL = "nul", Error, Fixed, yaml {
         "A NUL character in a text",

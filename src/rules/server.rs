@@ -178,7 +178,7 @@ fn contradictions(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
         say(message, &reload, "leave it out, or set `preload_app: false`", other);
     }
     if let (Some(class), Some(threads)) = (subject.said("worker_class"), subject.said("threads"))
-        && subject.word("worker_class").as_deref() == Some("sync")
+        && subject.word("worker_class").is_some_and(|class| class == "sync" || class.ends_with("syncworker"))
         && subject.number("threads").is_some_and(|threads| threads > 1)
     {
         let message = "with `threads` gunicorn uses gthread workers, not sync ones".to_owned();

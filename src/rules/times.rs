@@ -2,7 +2,7 @@
 
 use super::{Subject, finding};
 use crate::diagnostic::Diagnostic;
-use crate::model::duration::Duration;
+use crate::model::duration::{Duration, MAX_MILLISECONDS};
 use crate::model::input::Server;
 use crate::rule;
 
@@ -74,23 +74,31 @@ fn server(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     }
     let setting = |name: &str| subject.number(name).map(Duration::seconds);
     let drain = service.handoff.drain_timeout;
-    if let Some(graceful) = setting("graceful_timeout")
-        && graceful > drain
+    if let Some(graceful) = subject.number("graceful_timeout")
+        && Duration::seconds(graceful) > drain
         && drain.milliseconds > 0
     {
         let message = format!(
-            "gunicorn gives requests {} to finish (`graceful_timeout`), and is killed after {} (`handoff.drain_timeout`)",
-            seconds(graceful),
+            "gunicorn gives requests {graceful} s to finish (`graceful_timeout`), and is killed after {} (`handoff.drain_timeout`)",
             seconds(drain)
         );
-        let mut order = finding(&rule::TIMEOUT_ORDER, message).at(
-            subject.place(&["handoff", "drain_timeout"]),
-            format!("write at least {}, or a smaller `graceful_timeout`", graceful.whole_seconds() + 1),
-        );
-        if let Some(said) = subject.said("graceful_timeout") {
-            order = order.at(said.span, "so long gunicorn waits");
-        }
-        found.push(order);
+        let is_a_day = Duration::seconds(graceful).milliseconds >= MAX_MILLISECONDS;
+        let help = match is_a_day {
+            true => "write a smaller `graceful_timeout`".to_owned(),
+            false => format!("write at least {}, or a smaller `graceful_timeout`", graceful + 1),
+        };
+        let order = finding(&rule::TIMEOUT_ORDER, message);
+        let given = subject.given(&["handoff", "drain_timeout"]);
+        found.push(match (given, subject.said("graceful_timeout")) {
+            (Some(given), Some(said)) => order.at(given.span, help).at(said.span, "so long gunicorn waits"),
+            (None, Some(said)) => {
+                let more =
+                    format!("write less, or {} as `handoff.drain_timeout`", graceful.saturating_add(1));
+                let help = if is_a_day { help } else { more };
+                order.at(said.span, help)
+            }
+            (_, None) => order.at(subject.place(&["handoff", "drain_timeout"]), help),
+        });
     }
     let boot = service.handoff.boot_timeout;
     if let (Some(said), Some(given)) = (subject.said("timeout"), subject.given(&["handoff", "boot_timeout"]))
