@@ -22,16 +22,24 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     if let Some(command) = subject.given(&["unicorn_command"]) {
         let words = words(command);
         shell(&words, found);
+        // What follows the words of the command is added by the service.
+        let added = subject.service.command.get(words.len()..).unwrap_or_default();
         // What stands before the server's own word is another program's.
-        let start = words.iter().rposition(|(word, _)| {
-            matches!(word.rsplit('/').next(), Some("gunicorn" | "unicorn" | "unicorn_rails"))
-        });
-        let words = start.map_or(&[][..], |start| &words[start + 1..]);
-        let place = "among the words of the command";
-        match server {
-            Server::Gunicorn => gunicorn::check(words, place, true, found),
-            Server::Unicorn => unicorn::check(words, place, found),
-            Server::Any => {}
+        let name = |word: &str| {
+            let name = word.rsplit('/').next()?;
+            ["gunicorn", "unicorn", "unicorn_rails"].into_iter().find(|one| *one == name)
+        };
+        let program = words.iter().enumerate().rev().find_map(|(at, (word, _))| Some((at, name(word)?)));
+        if let Some((at, program)) = program {
+            let words = &words[at + 1..];
+            let place = "among the words of the command";
+            match server {
+                Server::Gunicorn => gunicorn::check(words, place, true, found),
+                Server::Unicorn => {
+                    unicorn::check(program, words, place, &after(subject, program, added), found)
+                }
+                Server::Any => {}
+            }
         }
     }
     if server == Server::Gunicorn
@@ -49,6 +57,16 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
                 found.push(finding(&rule::COMMAND_OPTION, message).at(node.span, "close it"));
             }
         }
+    }
+}
+
+fn after<'a>(subject: &Subject<'a>, program: &str, added: &'a [String]) -> unicorn::After<'a> {
+    let variable = unicorn::variable(program);
+    unicorn::After {
+        added,
+        app: &subject.service.app,
+        variable,
+        set: subject.service.environment.get(variable).map(String::as_str),
     }
 }
 
