@@ -290,7 +290,11 @@ fn settings(table: &[Setting], texts: &mut Texts, scratch: &str) -> Json {
             Kind::String => {
                 json!(std::iter::repeat_with(one).find(|text| text.chars().count() >= least))
             }
-            Kind::StringList => json!([one(), one()]),
+            Kind::StringList => {
+                let fits = |text: &String| text.chars().count() >= least;
+                let two: Vec<String> = std::iter::repeat_with(one).filter(fits).take(2).collect();
+                json!(two)
+            }
             Kind::Map if setting.values.as_deref() == Some("string") => json!({one(): one(), one(): one()}),
             Kind::Map => json!({one(): [one(), {one(): one(), "n": null, "t": true, "i": -1}]}),
             Kind::Boolean | Kind::Integer | Kind::Hook => continue,
@@ -315,8 +319,13 @@ fn service(name: &'static str, texts: &mut Texts, scratch: &Path) -> Service {
         vec![if shell { format!("~{}", texts.filled()) } else { format!("/{}", texts.filled()) }]
     };
     let virtualenv = texts.path("/srv").replace(':', ";");
-    // gunicorn's is a module and what is in it, of which only the arguments of a call may be anything (rule `app`).
-    let app = if server == "gunicorn" { format!("a:b({})", texts.stripped()) } else { texts.stripped() };
+    // gunicorn's is a module and what is in it, of which only a literal among the arguments may be anything (rule `app`).
+    let literal = |text: String| text.replace('\\', r"\\").replace('"', "\\\"");
+    let app = if server == "gunicorn" {
+        format!("a:b(\"\"\"{}\"\"\")", literal(texts.any()))
+    } else {
+        texts.stripped()
+    };
     let secret = |texts: &mut Texts| {
         let value = texts.any();
         // A shell run script's secrets are read by chpst, which drops these: refused, see below.

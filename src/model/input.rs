@@ -181,6 +181,15 @@ pub enum Text {
     Integer(serde_json::Number),
 }
 
+impl std::fmt::Display for Text {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::String(text) => formatter.write_str(text),
+            Self::Integer(number) => number.fmt(formatter),
+        }
+    }
+}
+
 /// A number of seconds, or a text with a unit: `"500ms"`, `"30s"`, `"2m"`, `"1h"`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]

@@ -25,7 +25,7 @@ rules! { Server:
     }
     COMMAND_OPTION = "command-option", Error, Free, yaml {
         "An option on the server's command line that overrules the pillar, or that the server ends at",
-        what: "Options such as `-b`, `-c`, `--pid`, `--user` and `--daemon`, abbreviated ones (`--daem`) and several in one word (`-RD`) included, among the words of `unicorn_command`, or in GUNICORN_CMD_ARGS: the pillar has keys of its own for what they set. Options that gunicorn does not have, and the application, which is added to the command.",
+        what: "Options such as `-b`, `-c`, `--pid`, `--user` and `--daemon`, abbreviated ones (`--daem`) and several in one word (`-RD`) included, among the words of `unicorn_command`, or in GUNICORN_CMD_ARGS: the pillar has keys of its own for what they set. Options that the server does not have, that lack their value or take the next option for it, and the application, which is added to the command. `-E` of unicorn, unless it says what `environment` says.",
         why: "The server would listen, write or run elsewhere than the rest of the service believes, so that it cannot be supervised or handed over; or it ends at once.",
     }
     NO_EFFECT = "no-effect", Warning, Free, yaml {

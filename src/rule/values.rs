@@ -20,7 +20,7 @@ rules! { Values:
     }
     APP = "app", Error, Fixed, yaml {
         "What the server cannot load",
-        what: "For gunicorn write `MODULE`, `MODULE:VARIABLE` or `MODULE:FUNCTION()`, where the module is named as `import` names it: no path, no `.py`. For unicorn write the path of a rackup file. No blanks around it.",
+        what: "For gunicorn write `MODULE`, `MODULE:VARIABLE` or `MODULE:FUNCTION()`, where the module is named as `import` names it: no path, no `.py`. For unicorn write the path of a rackup file, which ends in `.ru`, or of a file of Ruby that is named like the constant it makes: `./shop.rb` for `Shop`. No blanks around it.",
         why: "No worker of the new generation would start, and the deploy would be backed out.",
     }
     COMMAND = "command", Error, Fixed, yaml {

@@ -74,7 +74,7 @@ fn build(input: Application, context: Context<'_>, check: &mut Check<'_>) -> Ser
     let home = check.path(&["home"], input.home, || format!("/home/{user}"));
     let virtualenv = virtualenv(input.virtualenv, input.virtualenv_home, &application, server, check);
     let layout = layout(&input.layout, &root, &application, &user, &group, check);
-    let app = app(input.app, server, check);
+    let app = app(input.app, server, &words, &input.environment, check);
     let settings = match server {
         Server::Gunicorn => gunicorn_settings(input.gunicorn.0, &layout.logs.path, input.log.kind),
         Server::Unicorn => unicorn_settings(input.unicorn.0, &layout.logs.path, input.log.kind),
@@ -83,7 +83,7 @@ fn build(input: Application, context: Context<'_>, check: &mut Check<'_>) -> Ser
     let handoff = handoff(&input.handoff, server, run_script, &settings, check);
     let default_bind = || OneOrMany::One(BindInput::Address("127.0.0.1:8000".to_owned()));
     let bind = sockets(input.bind.unwrap_or_else(default_bind), server, check);
-    let has_rack_env = input.environment.contains_key("RACK_ENV");
+    let command = command(words, server, &layout.config.path, &app, &input.environment);
     let (environment, secret_values) = variables(input.environment, input.secrets, run_script, check);
     let log = log(input.log, &layout.logs.path, check);
     let directory = check.path(&["service", "directory"], input.service.directory, || "/etc/sv".to_owned());
@@ -91,7 +91,7 @@ fn build(input: Application, context: Context<'_>, check: &mut Check<'_>) -> Ser
     let waits =
         Duration { milliseconds: handoff.boot_timeout.milliseconds + handoff.drain_timeout.milliseconds };
     Service {
-        command: command(words, server, &layout.config.path, &app, has_rack_env),
+        command,
         server,
         app,
         home,

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use super::ARGUMENT_MAX;
 use super::application::unloadable;
 use super::check::Check;
-use crate::model::input::{LogKind, Server, Words};
+use crate::model::input::{LogKind, Server, Text, Words};
 use crate::model::settings::{gunicorn_defaults, unicorn_defaults};
 use crate::rule;
 
@@ -40,13 +40,17 @@ pub(super) fn words(
     }
 }
 
+/// The name of the program that a word is the path of.
+fn name(word: &str) -> &str {
+    word.rsplit('/').next().unwrap_or_default()
+}
+
 /// The last word that names a server decides: `bundle exec unicorn`, `python -m gunicorn`.
 pub(super) fn server_of(words: &[String]) -> Server {
-    let name = |word: &String| word.rsplit('/').next().unwrap_or_default().to_owned();
     words
         .iter()
         .rev()
-        .find_map(|word| match name(word).as_str() {
+        .find_map(|word| match name(word) {
             "gunicorn" => Some(Server::Gunicorn),
             "unicorn" | "unicorn_rails" => Some(Server::Unicorn),
             _ => None,
@@ -60,15 +64,26 @@ pub(super) fn command(
     server: Server,
     config: &str,
     app: &str,
-    has_rack_env: bool,
+    environment: &BTreeMap<String, Text>,
 ) -> Vec<String> {
+    let is_rails = words.iter().rev().find_map(|word| match name(word) {
+        "unicorn" => Some(false),
+        "unicorn_rails" => Some(true),
+        _ => None,
+    });
+    let rack_env = environment.get("RACK_ENV").map(ToString::to_string);
     let mut add = |more: &[&str]| words.extend(more.iter().map(|word| (*word).to_owned()));
     match server {
         Server::Gunicorn => add(&["-c", &format!("{config}/gunicorn.py"), "--", app]),
         Server::Unicorn => {
-            // Otherwise it is `development`, where unicorn adds Rack::Lint and error pages with code.
-            if !has_rack_env {
-                add(&["-E", "production"]);
+            // Otherwise it is `development`, where unicorn adds Rack::Lint and error pages with code. What the option sets of
+            // unicorn_rails is RAILS_ENV, which Rails asks before RACK_ENV.
+            let is_set = match is_rails {
+                Some(true) => environment.contains_key("RAILS_ENV"),
+                _ => rack_env.is_some(),
+            };
+            if !is_set {
+                add(&["-E", rack_env.as_deref().unwrap_or("production")]);
             }
             add(&["-c", &format!("{config}/unicorn.rb"), "--", app]);
         }
@@ -77,7 +92,13 @@ pub(super) fn command(
     words
 }
 
-pub(super) fn app(given: Option<String>, server: Server, check: &mut Check<'_>) -> String {
+pub(super) fn app(
+    given: Option<String>,
+    server: Server,
+    words: &[String],
+    environment: &BTreeMap<String, Text>,
+    check: &mut Check<'_>,
+) -> String {
     let app = given.unwrap_or_else(|| match server {
         Server::Unicorn => "config.ru".to_owned(),
         Server::Gunicorn | Server::Any => "wsgi:app".to_owned(),
@@ -91,13 +112,46 @@ pub(super) fn app(given: Option<String>, server: Server, check: &mut Check<'_>) 
     }
     if app.trim() != app {
         check.complain(&rule::APP, &["app"], "`app` begins or ends with a blank");
-    } else if server == Server::Gunicorn
-        && !app.contains('\0')
-        && let Some(why) = unloadable(&app)
-    {
-        check.complain(&rule::APP, &["app"], format!("`app`: {why}"));
+    } else if !app.contains('\0') {
+        let why = match server {
+            Server::Gunicorn => unloadable(&app),
+            Server::Unicorn => no_rackup(&app, words, environment),
+            Server::Any => None,
+        };
+        if let Some(why) = why {
+            check.complain(&rule::APP, &["app"], format!("`app`: {why}"));
+        }
     }
     app
+}
+
+/// Why unicorn cannot load this, whatever files there are (unicorn.rb, `builder`, 6.0); none if it may. What does not end in
+/// `.ru` is given to Ruby's `require`, and the application is the constant of the file's name.
+fn no_rackup(app: &str, words: &[String], environment: &BTreeMap<String, Text>) -> Option<String> {
+    // Its pattern looks at the end of each line.
+    if app.lines().any(|line| line.ends_with(".ru")) {
+        return None;
+    }
+    let base = name(app.trim_end_matches('/'));
+    let stem = base.strip_suffix(".rb").filter(|stem| !stem.is_empty()).unwrap_or(base);
+    // What Ruby thinks of other letters depends on the locale.
+    let may_begin = |c: char| c.is_ascii_alphabetic() || !c.is_ascii();
+    let is_constant = stem.starts_with(may_begin)
+        && stem.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii());
+    if !is_constant {
+        return Some(format!(
+            "`{app}` is neither a rackup file, whose name ends in .ru, nor a file of Ruby with the name of a constant; write the path of a rackup file, such as config.ru"
+        ));
+    }
+    // Ruby looks for other paths in its own directories, which options, these variables and other programs change.
+    let is_path = ["/", "./", "../"].iter().any(|begin| app.starts_with(begin));
+    let is_plain = matches!(words, [word] if matches!(word.as_str(), "unicorn" | "unicorn_rails"))
+        && !["RUBYLIB", "RUBYOPT"].iter().any(|name| environment.contains_key(*name));
+    (!is_path && is_plain).then(|| {
+        format!(
+            "`{app}` is no rackup file, whose name ends in .ru, and Ruby looks for it among its libraries; write ./{app}"
+        )
+    })
 }
 
 pub(super) fn virtualenv(
@@ -180,6 +234,30 @@ pub(super) fn unicorn_settings(
 mod tests {
     use super::*;
     use crate::model::settings::{GUNICORN, Table, UNICORN};
+
+    #[test]
+    fn unicorn_runs_in_production_unless_the_pillar_says_otherwise() {
+        let text = |value: &str| Text::String(value.to_owned());
+        for (words, environment, wanted) in [
+            ("unicorn", None, Some("production")),
+            ("unicorn", Some("RACK_ENV"), None),
+            ("unicorn", Some("RAILS_ENV"), Some("production")),
+            ("bundle exec unicorn_rails", None, Some("production")),
+            ("unicorn_rails", Some("RACK_ENV"), Some("staging")),
+            ("unicorn_rails", Some("RAILS_ENV"), None),
+        ] {
+            let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
+            let given = words.len();
+            let environment =
+                environment.map(|name| (name.to_owned(), text("staging"))).into_iter().collect();
+            let command = command(words, Server::Unicorn, "/config", "config.ru", &environment);
+            let mut added = vec!["-c", "/config/unicorn.rb", "--", "config.ru"];
+            if let Some(wanted) = wanted {
+                added.splice(0..0, ["-E", wanted]);
+            }
+            assert_eq!(command[given..], added, "{command:?}, {environment:?}");
+        }
+    }
 
     /// The tables are not asked at every run, because reading them takes longer than rendering a service.
     #[test]

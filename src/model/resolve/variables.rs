@@ -19,15 +19,11 @@ pub(super) fn variables(
     run_script: RunScript,
     check: &mut Check<'_>,
 ) -> (Variables, Variables) {
-    let text = |value: Text| match value {
-        Text::String(text) => text,
-        Text::Integer(number) => number.to_string(),
-    };
     let mut plain = Variables::new();
     let mut kept = Variables::new();
     for (name, value) in environment {
         let target = if Service::is_secret_name(&name) { &mut kept } else { &mut plain };
-        target.insert(name, text(value));
+        target.insert(name, value.to_string());
     }
     for (name, value) in secrets {
         if plain.contains_key(&name) || kept.contains_key(&name) {
@@ -37,7 +33,7 @@ pub(super) fn variables(
                 format!("`{name}` is in `environment` and in `secrets`"),
             );
         }
-        kept.insert(name, text(value));
+        kept.insert(name, value.to_string());
     }
     for (name, value) in plain.iter().chain(&kept) {
         let place = ["secrets", "environment"].into_iter().find(|key| check.node.has(&[key, name]));

@@ -37,9 +37,14 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     }
     if let Some(command) = subject.given(&["unicorn_command"]) {
         let words = words(command);
+        let count = words.len();
         shell(&words, found);
-        if server == Server::Unicorn {
-            unicorn::check(of_server(&words), COMMAND, found);
+        if server == Server::Unicorn
+            && let Some((program, words)) = of_server(&words)
+        {
+            // What follows the words of the command is added by the service.
+            let added = subject.service.command.get(count..).unwrap_or_default();
+            unicorn::check(program, words, COMMAND, &after(subject, program, added), found);
         }
     }
     for line in &subject.lines {
@@ -50,12 +55,14 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
 /// Where the words of `unicorn_command` are, for a sentence.
 const COMMAND: &str = "among the words of the command";
 
-/// What stands before the server's own word is another program's.
-fn of_server<'a, 'b>(words: &'a [Word<'b>]) -> &'a [Word<'b>] {
-    let start = words.iter().rposition(|(word, _)| {
-        matches!(word.rsplit('/').next(), Some("gunicorn" | "unicorn" | "unicorn_rails"))
-    });
-    start.map_or(&[], |start| &words[start + 1..])
+/// The server's own word, and what follows it: what stands before is another program's.
+fn of_server<'a, 'b>(words: &'a [Word<'b>]) -> Option<(&'static str, &'a [Word<'b>])> {
+    let name = |word: &str| {
+        let name = word.rsplit('/').next()?;
+        ["gunicorn", "unicorn", "unicorn_rails"].into_iter().find(|one| *one == name)
+    };
+    let (at, program) = words.iter().enumerate().rev().find_map(|(at, (word, _))| Some((at, name(word)?)))?;
+    Some((program, &words[at + 1..]))
 }
 
 /// The options that a gunicorn gets, in the order in which they count: later ones more.
@@ -81,7 +88,8 @@ pub(super) fn lines(service: &Service, node: &Node) -> Vec<Line> {
         });
     }
     if let Some(command) = node.find(["unicorn_command"]) {
-        let parts = argparse::read(of_server(&words(command)));
+        let words = words(command);
+        let parts = of_server(&words).map_or_else(Vec::new, |(_, words)| argparse::read(words));
         let span = command.span;
         lines.push(Line { place: COMMAND, has_application: true, parts, span, is_open: false });
     }
@@ -102,6 +110,16 @@ impl Line {
     /// Where it is from, for a sentence.
     pub(super) fn place(&self) -> &'static str {
         self.place
+    }
+}
+
+fn after<'a>(subject: &Subject<'a>, program: &str, added: &'a [String]) -> unicorn::After<'a> {
+    let variable = unicorn::variable(program);
+    unicorn::After {
+        added,
+        app: &subject.service.app,
+        variable,
+        set: subject.service.environment.get(variable).map(String::as_str),
     }
 }
 
