@@ -1,5 +1,5 @@
 //! The world refusing: a file that cannot be read or written, a template that cannot be used.
-//! The first failure ends a command; a user's wrong text is a [`Diagnostic`](crate::diagnostic) instead.
+//! The first failure ends a command, after all that has nothing to do with it (`validate --fix`); a user's wrong text is a [`Diagnostic`](crate::diagnostic) instead.
 
 use std::fmt;
 

@@ -4,8 +4,12 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+
+use rustix::buffer::spare_capacity;
+use rustix::fs::XattrFlags;
 
 const DIALECTS: [&str; 3] = ["salt", "ansible", "yaml1.2"];
 
@@ -255,6 +259,106 @@ fn mode_and_owner_stay() {
     let names: Vec<_> =
         fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["p.yaml"], "nothing is left beside it");
+}
+
+/// A text that has something to correct.
+fn crooked() -> String {
+    format!("{BASE}service: {{enabled: yes}}\n")
+}
+
+/// The other name would go on holding the old text.
+#[test]
+fn a_file_with_several_names_stays_one() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (file, other) = (scratch.path().join("p.yaml"), scratch.path().join("other"));
+    fs::write(&file, crooked()).unwrap();
+    fs::hard_link(&file, &other).unwrap();
+    let output = runsmith(scratch.path(), &["validate", "--fix", "p.yaml"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("cannot write to p.yaml: it has 2 names (hard links)"), "{said}");
+    assert_eq!(fs::metadata(&file).unwrap().ino(), fs::metadata(&other).unwrap().ino());
+    assert_eq!(fs::read_to_string(&file).unwrap(), crooked());
+    // What would be done is shown all the same.
+    let output = runsmith(scratch.path(), &["validate", "--fix", "--diff", "p.yaml"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("+service: {enabled: true}"));
+}
+
+/// One file that cannot be written keeps no other from being corrected, and all is told.
+#[test]
+fn what_can_be_written_is_and_the_rest_is_told() {
+    let scratch = tempfile::tempdir().unwrap();
+    let names = ["a.yaml", "b.yaml", "c.yaml", "d.yaml"];
+    for (port, name) in names.iter().enumerate() {
+        let text = crooked().replace("application: web", &format!("application: web{port}"));
+        fs::write(scratch.path().join(name), format!("{text}bind: 127.0.0.1:800{port}\n")).unwrap();
+    }
+    for name in ["a.yaml", "c.yaml"] {
+        fs::hard_link(scratch.path().join(name), scratch.path().join(format!("{name}.other"))).unwrap();
+    }
+    let output = runsmith(scratch.path(), &[&["validate", "--fix"][..], &names].concat());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    for line in ["error: cannot write to a.yaml", "error: cannot write to c.yaml", "2 fixes in 2 files made"]
+    {
+        assert!(said.contains(line), "{said}");
+    }
+    let is_fixed = |name| fs::read_to_string(scratch.path().join(name)).unwrap().contains("enabled: true");
+    assert_eq!(names.map(is_fixed), [false, true, false, true]);
+}
+
+#[test]
+fn extended_attributes_and_access_lists_stay() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("p.yaml");
+    fs::write(&file, crooked()).unwrap();
+    // Linux, posix_acl_xattr.h: version 2; owner rw, user 65534 rw, group none, mask rw, others none.
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, mode, id) in
+        [(1_u16, 6_u16, u32::MAX), (2, 6, 65534), (4, 0, u32::MAX), (16, 6, u32::MAX), (32, 0, u32::MAX)]
+    {
+        list.extend([tag.to_le_bytes(), mode.to_le_bytes()].concat());
+        list.extend(id.to_le_bytes());
+    }
+    let attributes =
+        [("user.origin", b"by hand".to_vec()), ("user.empty", vec![]), ("system.posix_acl_access", list)];
+    for (name, value) in &attributes {
+        rustix::fs::setxattr(&file, *name, value, XattrFlags::CREATE).unwrap();
+    }
+    let before = fs::metadata(&file).unwrap().mode();
+    assert_eq!(runsmith(scratch.path(), &["validate", "--fix", "p.yaml"]).status.code(), Some(0));
+    assert!(fs::read_to_string(&file).unwrap().contains("enabled: true"));
+    assert_eq!(fs::metadata(&file).unwrap().mode(), before);
+    for (name, value) in &attributes {
+        let mut kept = Vec::with_capacity(100);
+        rustix::fs::getxattr(&file, *name, spare_capacity(&mut kept)).expect(name);
+        assert_eq!(kept, *value, "{name}");
+    }
+}
+
+/// To write in the directory is not to write to a file that is read-only.
+#[test]
+fn a_file_that_is_read_only_stays() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("p.yaml");
+    fs::write(&file, crooked()).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).unwrap();
+    for path in [scratch.path(), &file] {
+        chown(path, Some(65534), Some(65534)).unwrap();
+    }
+    let program = scratch.path().join("runsmith");
+    fs::copy(env!("CARGO_BIN_EXE_runsmith"), &program).unwrap();
+    let output = Command::new(program)
+        .current_dir(scratch.path())
+        .args(["validate", "--fix", "p.yaml"])
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("cannot write to p.yaml: Permission denied"), "{said}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), crooked());
 }
 
 #[test]

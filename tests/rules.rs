@@ -151,6 +151,26 @@ fn the_page_of_rules_is_that_of_the_registry() {
     assert!(golden(&root().join("docs/rules.md"), &page), "run `make golden` and review the difference");
 }
 
+/// What an example shows it shows with the arguments of its folder, so they are told with it; and it can be copied.
+#[test]
+fn examples_are_as_they_are_validated() {
+    let page = std::fs::read_to_string(root().join("docs/rules.md")).unwrap();
+    for rule in rule::all() {
+        let Some(example) = &rule.example else { continue };
+        let file = std::fs::read_to_string(folder(rule).join("arguments")).unwrap_or_default();
+        assert_eq!(example.arguments, file.lines().collect::<Vec<_>>().join(" "), "{}", rule.name);
+        let output = runsmith(root(), &["rule", rule.name]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let named = |quote: &str| format!("Wrong, with {quote}{}{quote}", example.arguments);
+        assert_eq!(text.contains("Wrong, with"), !example.arguments.is_empty(), "{text}");
+        assert!(example.arguments.is_empty() || text.contains(&named("")) && page.contains(&named("`")));
+        for tabbed in example.wrong.lines().filter(|line| line.contains('\t')) {
+            assert!(text.contains(tabbed) && page.contains(&format!("\n{tabbed}\n")), "{tabbed:?}: {text}");
+            assert!(text.contains("There is a tab on line"), "{text}");
+        }
+    }
+}
+
 #[test]
 fn the_command_lists_and_explains() {
     let text = |arguments: &[&str]| {

@@ -25,6 +25,8 @@ struct Changed {
     path: PathBuf,
     before: Vec<u8>,
     after: Vec<u8>,
+    /// How many fixes that took.
+    fixes: usize,
 }
 
 /// Corrects the pillars and gives the texts as they are then, of which findings are told.
@@ -42,11 +44,11 @@ pub(super) fn fix(
     }
     let before: Vec<Vec<u8>> = given.iter().map(|given| given.bytes.clone()).collect();
     let is_wanted = |fix: &Fix| fix.is_safe || arguments.unsafe_fixes;
-    let mut count = 0;
+    let mut fixes = vec![0; given.len()];
     for _ in 0..TURNS {
         let checked = validate::check(arguments, levels, inputs::parse(given.clone(), &arguments.inputs))?;
-        let mut turn = 0;
-        for (index, given) in given.iter_mut().enumerate() {
+        let mut is_done = true;
+        for (index, (given, fixes)) in given.iter_mut().zip(&mut fixes).enumerate() {
             let id = SourceId(index as u32);
             let source = checked.pillars.sources.get(id);
             let mut fixed = apply(source.text(), id, &checked.found, is_wanted);
@@ -69,33 +71,59 @@ pub(super) fn fix(
             }
             given.bytes = fixed.text.into_bytes();
             given.size = given.bytes.len() as u64;
-            turn += fixed.count;
+            *fixes += fixed.count;
+            is_done = false;
         }
-        if turn == 0 {
+        if is_done {
             break;
         }
-        count += turn;
     }
     let changed: Vec<Changed> = given
         .iter()
         .zip(before)
-        .filter(|(given, before)| given.bytes != *before)
-        .map(|(given, before)| Changed { path: given.path.clone(), before, after: given.bytes.clone() })
+        .zip(fixes)
+        .filter(|((given, before), _)| given.bytes != *before)
+        .map(|((given, before), fixes)| Changed {
+            path: given.path.clone(),
+            before,
+            after: given.bytes.clone(),
+            fixes,
+        })
         .collect();
-    let files = counted(changed.len(), "file");
     if arguments.diff {
-        if count > 0 {
-            terminal.say("note", &format!("{} in {files} would be made", counted(count, "fix")));
-        }
+        say(&changed.iter().collect::<Vec<_>>(), "would be made", terminal);
     } else {
-        for file in &changed {
-            disk::replace(&file.path, &file.before, &file.after)?;
-        }
-        if count > 0 {
-            terminal.say("note", &format!("{} in {files} made", counted(count, "fix")));
-        }
+        write(&changed, terminal)?;
     }
     Ok(Fixed { given, changed })
+}
+
+/// Writes every file that can be written. Files have nothing to do with each other: one that cannot
+/// be does not keep the others from it, and all that failed are told.
+fn write(changed: &[Changed], terminal: &mut Terminal) -> Result<(), Failure> {
+    let mut made = vec![];
+    let mut failures = vec![];
+    for file in changed {
+        match disk::replace(&file.path, &file.before, &file.after) {
+            Ok(()) => made.push(file),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    say(&made, "made", terminal);
+    let Some(last) = failures.pop() else { return Ok(()) };
+    for failure in failures {
+        terminal.say("error", &failure.to_string());
+    }
+    Err(last)
+}
+
+/// Says how many fixes there are in how many files, if there are any.
+fn say(files: &[&Changed], done: &str, terminal: &mut Terminal) {
+    let fixes: usize = files.iter().map(|file| file.fixes).sum();
+    if fixes > 0 {
+        let files = counted(files.len(), "file");
+        terminal.say("note", &format!("{} in {files} {done}", counted(fixes, "fix")));
+    }
 }
 
 /// What [`fix`] leaves.

@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::report::{self, Findings};
 use crate::rules::judge::{Levels, judge};
 use crate::rules::{self, Texts};
-use crate::services::{self, Configured};
+use crate::services::{self, Configured, Unjudged};
 
 pub(super) fn validate(arguments: &cli::Validate, terminal: &mut Terminal) -> Outcome {
     let levels = levels(&arguments.severities)?;
@@ -48,10 +48,13 @@ pub(super) fn validate(arguments: &cli::Validate, terminal: &mut Terminal) -> Ou
     let written = terminal.out.write_all(text.as_bytes()).and_then(|()| terminal.out.flush());
     match written.map_err(Stop::from) {
         Ok(()) => {
-            if unjudged > 0 && arguments.format == FindingFormat::Text {
-                let whom = counted(unjudged, "application");
-                let sentence = format!("rules have not looked at {whom}: mend the errors and validate again");
-                terminal.say("note", &sentence);
+            let Unjudged { partly, wholly } = unjudged;
+            for (count, how) in [(wholly, "not looked at"), (partly, "looked only in part at")] {
+                if count > 0 && arguments.format == FindingFormat::Text {
+                    let whom = counted(count, "application");
+                    terminal
+                        .say("note", &format!("rules have {how} {whom}: mend the errors and validate again"));
+                }
             }
             Ok(exit)
         }
@@ -69,8 +72,8 @@ pub(super) struct Checked {
     pub(super) found: Vec<Diagnostic>,
     /// How many applications were looked at.
     count: usize,
-    /// How many of them by the schema only.
-    unjudged: usize,
+    /// How many of them the rules have not looked at.
+    unjudged: Unjudged,
 }
 
 /// Everything that is found in pillars, without a look at this host.

@@ -15,7 +15,7 @@ pub mod settings;
 mod system;
 
 pub use nearest::nearest;
-pub use resolve::{Context, resolve};
+pub use resolve::{Context, resolve, resolve_anyway};
 pub use service::Service;
 
 /// Whether a service can have that name: `[a-z0-9][a-z0-9_.-]*`, at most 64.

@@ -58,10 +58,14 @@ pub fn explain(rule: &Rule, colour: bool, width: usize) -> String {
     }
     if let Some(example) = &rule.example {
         for (title, text) in [("Wrong", example.wrong), ("Right", example.right)] {
-            out.push_str(&format!("\n{}\n", bold(title, colour)));
+            let with = with(example.arguments, "");
+            out.push_str(&format!("\n{}{with}\n", bold(title, colour)));
             for line in text.lines() {
-                out.push_str(format!("  {}", crate::visible::visible(line)).trim_end());
+                out.push_str(format!("  {}", shown(line)).trim_end());
                 out.push('\n');
+            }
+            if let Some(sentence) = tabs(text) {
+                out.push_str(&format!("\n  {sentence}\n"));
             }
         }
     }
@@ -86,7 +90,8 @@ pub fn json(rules: &[&Rule]) -> String {
                 "what": rule.what,
                 "why": rule.why,
                 "example": rule.example.as_ref().map(|example| {
-                    json!({"format": example.format, "wrong": example.wrong, "right": example.right})
+                    let arguments: Vec<&str> = example.arguments.split_whitespace().collect();
+                    json!({"format": example.format, "arguments": arguments, "wrong": example.wrong, "right": example.right})
                 }),
             })
         })
@@ -143,23 +148,51 @@ fn chapter(rule: &Rule) -> String {
     );
     if let Some(example) = &rule.example {
         for (word, text) in [("Wrong", example.wrong), ("Right", example.right)] {
-            let lines: Vec<_> = text.lines().map(crate::visible::visible).collect();
-            out.push_str(&format!("\n{word}:\n\n```{}\n{}\n```\n", example.format, lines.join("\n")));
+            let with = with(example.arguments, "`");
+            let lines: Vec<_> = text.lines().map(shown).collect();
+            out.push_str(&format!("\n{word}{with}:\n\n```{}\n{}\n```\n", example.format, lines.join("\n")));
+            if let Some(sentence) = tabs(text) {
+                out.push_str(&format!("\n{sentence}\n"));
+            }
             // A page cannot hold them, and what stands there instead would be something else.
-            let mut shown: Vec<String> = text
+            let mut spelt: Vec<String> = text
                 .chars()
                 .filter(|c| *c != '\n')
-                .map(|c| (c, crate::visible::visible(&c.to_string()).into_owned()))
-                .filter(|(c, shown)| *shown != c.to_string())
-                .map(|(_, shown)| format!("`{shown}`"))
+                .map(|c| (c, shown(&c.to_string())))
+                .filter(|(c, spelt)| *spelt != c.to_string())
+                .map(|(_, spelt)| format!("`{spelt}`"))
                 .collect();
-            shown.dedup();
-            if !shown.is_empty() {
-                out.push_str(&format!("\n{} stands for the character itself.\n", shown.join(" and ")));
+            spelt.dedup();
+            if !spelt.is_empty() {
+                out.push_str(&format!("\n{} stands for the character itself.\n", spelt.join(" and ")));
             }
         }
     }
     out
+}
+
+/// How an example is seen that needs arguments, between such quotes.
+pub(super) fn with(arguments: &str, quote: &str) -> String {
+    if arguments.is_empty() { String::new() } else { format!(", with {quote}{arguments}{quote}") }
+}
+
+/// A line of an example, with its tabs, so that it can be copied.
+fn shown(line: &str) -> String {
+    line.split('\t').map(crate::visible::visible).collect::<Vec<_>>().join("\t")
+}
+
+/// Where there are tabs in an example, which nobody sees.
+fn tabs(text: &str) -> Option<String> {
+    let lines: Vec<_> = (1..)
+        .zip(text.lines())
+        .filter(|(_, line)| line.contains('\t'))
+        .map(|(number, _)| number.to_string())
+        .collect();
+    match lines.as_slice() {
+        [] => None,
+        [one] => Some(format!("There is a tab on line {one}.")),
+        _ => Some(format!("There are tabs on the lines {}.", lines.join(", "))),
+    }
 }
 
 fn switch(rule: &Rule) -> &'static str {

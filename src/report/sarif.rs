@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::place::Place;
+use super::rules::with;
 use super::{Findings, json_text};
 use crate::diagnostic::Diagnostic;
 use crate::rule::Rule;
@@ -47,8 +48,9 @@ fn rule(rule: &Rule) -> Value {
     let mut markdown = text.clone();
     if let Some(example) = &rule.example {
         for (word, shown) in [("Wrong", example.wrong), ("Right", example.right)] {
-            text.push(format!("{word}:\n{shown}"));
-            markdown.push(format!("{word}:\n\n```{}\n{shown}```", example.format));
+            text.push(format!("{word}{}:\n{shown}", with(example.arguments, "")));
+            let with = with(example.arguments, "`");
+            markdown.push(format!("{word}{with}:\n\n```{}\n{shown}```", example.format));
         }
     }
     json!({

@@ -64,6 +64,8 @@ pub struct Rule {
 pub struct Example {
     /// What the texts are: `yaml` or `json`.
     pub format: &'static str,
+    /// What `validate` is to be given besides the pillar, if it is more than that: `--dialect ansible`.
+    pub arguments: &'static str,
     /// Exactly this rule finds something in it.
     pub wrong: &'static str,
     /// No rule finds anything in it.
@@ -228,9 +230,9 @@ pub fn nearest(name: &str) -> Option<&'static str> {
 }
 
 /// The rules of one family, and the list of them. `yaml` and `json` take the examples from
-/// `fixtures/rules/NAME`, `none` says that no small pillar can show it.
+/// `fixtures/rules/NAME`, with the arguments that those need; `none` says that no small pillar can show it.
 macro_rules! rules {
-    ($family:ident: $($id:ident = $name:tt, $severity:ident, $switch:ident, $example:ident {
+    ($family:ident: $($id:ident = $name:tt, $severity:ident, $switch:ident, $example:ident $(($arguments:literal))? {
         $summary:literal, what: $what:literal, why: $why:literal $(,)?
     })*) => {
         $(
@@ -243,7 +245,7 @@ macro_rules! rules {
                 summary: $summary,
                 what: $what,
                 why: $why,
-                example: $crate::rule::example!($example $name),
+                example: $crate::rule::example!($example $name $($arguments)?),
             };
         )*
         pub(super) static ALL: &[&$crate::rule::Rule] = &[$(&$id),*];
@@ -254,9 +256,10 @@ macro_rules! example {
     (none $name:tt) => {
         None
     };
-    ($format:ident $name:tt) => {
+    ($format:ident $name:tt $($arguments:literal)?) => {
         Some($crate::rule::Example {
             format: stringify!($format),
+            arguments: concat!($($arguments)?),
             wrong: include_str!(concat!("../../fixtures/rules/", $name, "/wrong.", stringify!($format))),
             right: include_str!(concat!("../../fixtures/rules/", $name, "/right.", stringify!($format))),
         })

@@ -93,7 +93,7 @@ rules! { Reading:
         what: "For example `!!int abc`, or a date that does not exist with `--dialect ansible`. Correct it, or quote it if the text is meant.",
         why: "The loaders refuse the file.",
     }
-    VAULT_KEY = "vault-key", Error, Fixed, yaml {
+    VAULT_KEY = "vault-key", Error, Fixed, yaml("--dialect ansible") {
         "An encrypted text as a key",
         what: "Ansible cannot compare a key that it has not decrypted. Write the key in clear text and encrypt its value. Only `--dialect ansible` has encrypted texts.",
         why: "Ansible refuses the file.",

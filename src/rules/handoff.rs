@@ -1,7 +1,5 @@
 //! How a new generation takes over.
 
-use serde_json::Value as Json;
-
 use super::{Subject, finding};
 use crate::diagnostic::Diagnostic;
 use crate::model::input::{Ready, Server};
@@ -9,7 +7,7 @@ use crate::rule;
 
 pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     let service = subject.service;
-    let preloads = service.settings.get("preload_app") != Some(&Json::Bool(false));
+    let preloads = subject.is_on("preload_app");
     let message = match (service.server, service.handoff.ready) {
         (Server::Gunicorn | Server::Unicorn, Ready::Alive) => {
             "`handoff.ready: alive` says nothing about the application: a release that does not load would take over"

@@ -120,7 +120,7 @@ pub fn judge(
         }
     }
     for (silence, used) in silences.iter().zip(used) {
-        kept.extend(silence::complaint(silence, used || !is_whole));
+        kept.extend(silence::complaints(silence, used || !is_whole));
     }
     kept.into_iter().filter_map(|finding| levels.apply(finding)).collect()
 }

@@ -5,6 +5,7 @@
 //! that is: by the command line, and by comments in the pillar.
 
 mod addresses;
+mod beside;
 mod command;
 mod effect;
 pub mod fix;
@@ -30,6 +31,7 @@ use crate::rule::Rule;
 use crate::source::{Sources, Span};
 
 pub use addresses::{Claims, claims, clashes};
+pub use beside::{Steps, check_beside, paths_of};
 
 /// The texts that pillars were read from, and how.
 #[derive(Clone, Copy, Debug)]
@@ -53,19 +55,22 @@ pub(crate) struct Subject<'a> {
 
 /// Everything the rules have to say about one service.
 pub fn check(service: &Service, node: &Node, span: Span) -> Vec<Diagnostic> {
-    let subject = Subject::of(service, node, span);
+    check_all(&Subject::of(service, node, span))
+}
+
+fn check_all(subject: &Subject<'_>) -> Vec<Diagnostic> {
     let mut found = vec![];
-    addresses::check(&subject, &mut found);
-    users::check(&subject, &mut found);
-    paths::check(&subject, &mut found);
-    secrets::check(&subject, &mut found);
-    server::check(&subject, &mut found);
-    refused::check(&subject, &mut found);
-    command::check(&subject, &mut found);
-    times::check(&subject, &mut found);
-    limits::check(&subject, &mut found);
-    handoff::check(&subject, &mut found);
-    effect::check(&subject, &mut found);
+    addresses::check(subject, &mut found);
+    users::check(subject, &mut found);
+    paths::check(subject, &mut found);
+    secrets::check(subject, &mut found);
+    server::check(subject, &mut found);
+    refused::check(subject, &mut found);
+    command::check(subject, &mut found);
+    times::check(subject, &mut found);
+    limits::check(subject, &mut found);
+    handoff::check(subject, &mut found);
+    effect::check(subject, &mut found);
     found
 }
 

@@ -11,7 +11,7 @@ use crate::pillar::{Node, Value};
 use crate::rule::{self, Family, Rule};
 use crate::source::{Source, SourceId, Sources, Span};
 
-/// A comment that begins with `runsmith:`.
+/// A comment that begins with `runsmith:`, or is meant to.
 #[derive(Debug)]
 pub struct Silence {
     /// The comment, from its `#`.
@@ -23,16 +23,24 @@ pub struct Silence {
 
 #[derive(Debug)]
 enum Meaning {
-    /// It silences these.
-    Rules(Vec<&'static Rule>),
-    /// It would, had it a reason.
-    NoReason,
-    /// It does not, and why.
+    /// It names rules.
+    Names {
+        /// Those that it can silence.
+        rules: Vec<&'static Rule>,
+        /// The other names, and what is wrong with each.
+        wrong: Vec<(Span, String)>,
+        /// Without a reason it silences nothing.
+        has_reason: bool,
+    },
+    /// It cannot be followed; what was to be written.
     Wrong(String),
 }
 
 /// What a comment begins with that is meant for us.
 const MARK: &str = "runsmith:";
+
+/// What a comment says that is meant to silence: ours, and what other tools say.
+const VERBS: [&str; 4] = ["allow", "ignore", "disable", "silence"];
 
 /// So many lines of comments and blanks may stand between a comment and the line it is about.
 const FAR: usize = 1000;
@@ -42,28 +50,76 @@ pub fn find(source: &Source, id: SourceId, documents: &[Node]) -> Vec<Silence> {
     let text = source.text();
     let mut found = vec![];
     let mut scalars: Option<Vec<Span>> = None;
-    for (at, _) in text.match_indices(MARK) {
-        let line_start = text[..at].rfind(['\n', '\r']).map_or(0, |end| end + 1);
-        let before = &text[line_start..at];
-        let Some(hash) = before.rfind('#') else { continue };
-        let code = before[..hash].trim_start_matches('\u{feff}');
-        let begins = code.is_empty() || code.ends_with([' ', '\t']);
-        if !begins || !before[hash + 1..].trim().is_empty() {
+    for (start, _) in text.match_indices('#') {
+        let end = text[start..].find(['\n', '\r']).map_or(text.len(), |end| start + end);
+        let comment = text[start + 1..end].trim_start();
+        let is_ours = comment.starts_with(MARK);
+        if !is_ours && !is_meant(comment) {
             continue;
         }
-        let start = line_start + hash;
+        let line_start = text[..start].rfind(['\n', '\r']).map_or(0, |end| end + 1);
+        let code = text[line_start..start].trim_start_matches('\u{feff}');
+        if !code.is_empty() && !code.ends_with([' ', '\t']) {
+            continue;
+        }
         let scalars = scalars.get_or_insert_with(|| scalars_of(documents, id));
         let last = scalars.partition_point(|span| span.range().start <= start);
         if last.checked_sub(1).is_some_and(|last| start < scalars[last].range().end) {
             continue;
         }
-        let end = text[at..].find(['\n', '\r']).map_or(text.len(), |end| at + end);
         let own = source.position(start as u32).line;
-        let line = if code.trim().is_empty() { own + next_line(&text[end..]) } else { own };
-        let meaning = meaning(text[at + MARK.len()..end].trim());
+        let is_alone = code.trim().is_empty() || code.trim_start().starts_with('#');
+        let line = if is_alone { own + next_line(&text[end..]) } else { own };
+        let meaning = match is_ours {
+            true => meaning(&comment[MARK.len()..], |at, length| {
+                let at = end - comment.len() + MARK.len() + at;
+                Span::new(id, at, at + length)
+            }),
+            false => Meaning::Wrong(expected(comment)),
+        };
         found.push(Silence { span: Span::new(id, start, end), line, meaning });
     }
     found
+}
+
+/// Whether a comment that does not begin with the mark was meant to: it nearly does, and goes on as
+/// one that silences does. Prose about runsmith is not meant.
+fn is_meant(comment: &str) -> bool {
+    let comment = comment.trim_start_matches('#').trim_start();
+    if !comment.starts_with(['r', 'R']) {
+        return false;
+    }
+    let (name, rest) = first_word(comment);
+    let (verb, rest) = first_word(rest.trim_start_matches([':', ' ', '\t', '-', '.', ',', ';', '=']));
+    let verb = verb.to_lowercase();
+    let is_near = |most: usize| VERBS.iter().any(|word| strsim::damerau_levenshtein(&verb, word) <= most);
+    let is_followed = if rest.starts_with('(') {
+        is_near(2)
+    } else {
+        // What runsmith allows is told in prose, and so is whatever names no rule.
+        is_near(1)
+            && !verb.ends_with(['s', 'd'])
+            && names_of(rest).next().is_some_and(|name| name.contains('-') && rule::named(name).is_some())
+    };
+    is_followed && strsim::damerau_levenshtein(&name.to_lowercase(), MARK.trim_end_matches(':')) <= 2
+}
+
+/// The letters that a text begins with, and the rest.
+fn first_word(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(text.len()))
+}
+
+/// What looks like names of rules, whatever stands between them.
+fn names_of(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter(|name| !name.is_empty())
+}
+
+/// What is to be written instead of a comment that cannot be followed: with the rules that it names.
+fn expected(comment: &str) -> String {
+    let names: Vec<_> =
+        names_of(comment).filter(|name| name.contains('-') && judge::silenceable(name).is_ok()).collect();
+    let names = if names.is_empty() { "RULE".to_owned() } else { names.join(", ") };
+    format!("expected `# {MARK} allow({names}) because REASON`")
 }
 
 /// Where the scalars of the documents stand, in order.
@@ -96,24 +152,31 @@ fn next_line(mut rest: &str) -> usize {
     1
 }
 
-fn meaning(text: &str) -> Meaning {
-    let expected = "expected `allow(RULE) because REASON`".to_owned();
-    let Some((names, reason)) = text.strip_prefix("allow(").and_then(|rest| rest.split_once(')')) else {
-        return Meaning::Wrong(expected);
+/// What follows the mark means; `place` says where so many of its bytes are.
+fn meaning(text: &str, place: impl Fn(usize, usize) -> Span) -> Meaning {
+    let command = text.trim_start();
+    let Some((names, reason)) = command.strip_prefix("allow(").and_then(|rest| rest.split_once(')')) else {
+        return Meaning::Wrong(expected(text));
     };
-    let mut rules = vec![];
-    for name in names.split(',').map(str::trim) {
+    let (mut rules, mut wrong) = (vec![], vec![]);
+    let mut at = text.len() - command.len() + "allow(".len();
+    for given in names.split(',') {
+        let name = given.trim();
         if name.is_empty() {
-            return Meaning::Wrong(expected);
+            return Meaning::Wrong(expected(text));
         }
         match judge::silenceable(name) {
             Ok(rule) => rules.push(rule),
-            Err(sentence) => return Meaning::Wrong(sentence),
+            Err(sentence) => {
+                let blanks = given.len() - given.trim_start().len();
+                wrong.push((place(at + blanks, name.len()), sentence));
+            }
         }
+        at += given.len() + 1;
     }
     let reason = reason.trim();
     let reason = reason.strip_prefix("because").unwrap_or(reason);
-    if reason.chars().any(char::is_alphanumeric) { Meaning::Rules(rules) } else { Meaning::NoReason }
+    Meaning::Names { rules, wrong, has_reason: reason.chars().any(char::is_alphanumeric) }
 }
 
 /// Comments by the line they are about.
@@ -138,8 +201,8 @@ impl<'a> Lines<'a> {
             return None;
         }
         let names = |index: &&usize| match &self.silences[**index].meaning {
-            Meaning::Rules(rules) => rules.contains(&finding.rule),
-            Meaning::NoReason | Meaning::Wrong(_) => false,
+            Meaning::Names { rules, has_reason, .. } => *has_reason && rules.contains(&finding.rule),
+            Meaning::Wrong(_) => false,
         };
         finding.labels.iter().find_map(|label| {
             let source = label.span.source;
@@ -149,25 +212,33 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// What is wrong with a comment, if anything is; `used` says that it silenced something, or might have.
-pub(super) fn complaint(silence: &Silence, used: bool) -> Option<Diagnostic> {
+/// What is wrong with a comment; `used` says that it silenced something, or might have.
+pub(super) fn complaints(silence: &Silence, used: bool) -> Vec<Diagnostic> {
     let at = silence.span;
-    match &silence.meaning {
-        // What is so on one host need not be so where this is looked at.
-        Meaning::Rules(rules) if !used && rules.iter().all(|rule| rule.family != Family::Host) => {
-            let names: Vec<_> = rules.iter().map(|rule| format!("`{rule}`")).collect();
-            let message = format!("nothing on line {} is found by {}", silence.line, names.join(" or "));
-            Some(finding(&rule::SILENCE_UNUSED, message).at(at, "remove this comment"))
-        }
-        Meaning::Rules(_) => None,
-        Meaning::NoReason => Some(
-            finding(&rule::SILENCE_REASON, "a rule is silenced without a reason, so it is not silenced")
-                .at(at, "write `because` and the reason"),
-        ),
+    let (rules, wrong, has_reason) = match &silence.meaning {
         Meaning::Wrong(sentence) => {
-            Some(finding(&rule::SILENCE_RULE, "this comment silences nothing").at(at, sentence.clone()))
+            let found = finding(&rule::SILENCE_RULE, "this comment silences nothing");
+            return vec![found.at(at, sentence.clone())];
         }
+        Meaning::Names { rules, wrong, has_reason } => (rules, wrong, *has_reason),
+    };
+    let mut found: Vec<_> = wrong
+        .iter()
+        .map(|(name, sentence)| {
+            finding(&rule::SILENCE_RULE, "this comment names what it cannot silence")
+                .at(*name, sentence.clone())
+        })
+        .collect();
+    if !has_reason {
+        let message = "a rule is silenced without a reason, so it is not silenced";
+        found.push(finding(&rule::SILENCE_REASON, message).at(at, "write `because` and the reason"));
+    // What is so on one host need not be so where this is looked at.
+    } else if !used && !rules.is_empty() && rules.iter().all(|rule| rule.family != Family::Host) {
+        let names: Vec<_> = rules.iter().map(|rule| format!("`{rule}`")).collect();
+        let message = format!("nothing on line {} is found by {}", silence.line, names.join(" or "));
+        found.push(finding(&rule::SILENCE_UNUSED, message).at(at, "remove this comment"));
     }
+    found
 }
 
 #[cfg(test)]
@@ -189,25 +260,86 @@ mod tests {
         assert_eq!(lines(&format!("a: b{comment}\n")), Vec::<usize>::new());
         assert_eq!(lines("a: 1 # see runsmith: allow(x)\n"), Vec::<usize>::new());
         assert_eq!(lines(comment), [2]);
+        assert_eq!(lines(&format!("# prose {comment}\n\nb: 2\n")), [3]);
+    }
+
+    /// What is silenced, then what is said of the comment.
+    fn told(text: &str) -> String {
+        let source = Source::new("x", text);
+        let [silence] = &find(&source, SourceId(0), &[])[..] else { return "nothing".to_owned() };
+        let said = complaints(silence, true);
+        let said = said.iter().map(|one| format!("{}: {}", one.rule, one.labels[0].text));
+        let rules: Vec<_> = match &silence.meaning {
+            Meaning::Names { rules, has_reason: true, .. } => {
+                rules.iter().map(|rule| rule.name.to_owned()).collect()
+            }
+            _ => vec![],
+        };
+        rules.into_iter().chain(said).collect::<Vec<_>>().join("; ")
     }
 
     #[test]
     fn what_a_comment_means() {
-        let kind = |text: &str| match meaning(text) {
-            Meaning::Rules(rules) => rules.iter().map(|rule| rule.name).collect::<Vec<_>>().join(" "),
-            Meaning::NoReason => "no reason".to_owned(),
-            Meaning::Wrong(sentence) => sentence,
-        };
-        assert_eq!(kind("allow(user-root) because it must"), "user-root");
-        assert_eq!(kind("allow(user-root, no-effect): it must"), "user-root no-effect");
+        let told = |comment: &str| told(&format!("a: 1 # runsmith: {comment}"));
+        assert_eq!(told("allow(user-root) because it must"), "user-root");
+        assert_eq!(told("allow(user-root, no-effect): it must"), "user-root; no-effect");
         for text in ["allow(user-root)", "allow(user-root) because", "allow(user-root) because …"] {
-            assert_eq!(kind(text), "no reason");
+            assert_eq!(told(text), "silence-reason: write `because` and the reason");
         }
-        assert!(kind("allow(user-rot) because x").contains("did you mean `user-root`?"));
-        assert!(kind("allow(yaml-syntax) because x").contains("cannot silence"));
-        assert!(kind("allow(silence-unused) because x").contains("cannot silence"));
-        for text in ["allow user-root", "deny(user-root) because x", "allow() because x", ""] {
-            assert!(kind(text).contains("expected"), "{text}");
+        assert!(told("allow(user-rot) because x").contains("did you mean `user-root`?"));
+        assert!(told("allow(yaml-syntax) because x").contains("cannot silence"));
+        assert!(told("allow(silence-unused) because x").contains("cannot silence"));
+        for text in ["allow user-root", "Allow(user-root) because x", "allow (user-root) because x"] {
+            assert!(told(text).ends_with("expected `# runsmith: allow(user-root) because REASON`"), "{text}");
+        }
+        for text in ["allow() because x", "", "renders this file"] {
+            assert!(told(text).ends_with("expected `# runsmith: allow(RULE) because REASON`"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_name_voids_no_other() {
+        assert_eq!(
+            told("a: 1 # runsmith: allow(user-rot, no-effect, yaml-syntax) because x"),
+            "no-effect; silence-rule: there is no rule `user-rot`; did you mean `user-root`?; silence-rule: a \
+             comment cannot silence `yaml-syntax`: with such a finding no service can be rendered"
+        );
+        let text = "a: 1 #\trunsmith:  allow( no-effect , user-rot) because x";
+        let found = complaints(&find(&Source::new("x", text), SourceId(0), &[])[0], true);
+        assert_eq!(&text[found[0].labels[0].span.range()], "user-rot");
+    }
+
+    #[test]
+    fn what_was_meant_to_silence_is_told() {
+        for comment in [
+            "runsmith allow user-root: it mounts",
+            "runsmith allow(user-root) because it mounts",
+            "runsmith - alow (user-root) because it mounts",
+            "Runsmith: allow(user-root) because it mounts",
+            "runsmith : allow(user-root)",
+            "RUNSMITH ignore user-root",
+            "runsmiht: allow(user-root) because it mounts",
+            "runsmith-disable(user-root)",
+        ] {
+            let told = told(&format!("user: root # {comment}"));
+            assert_eq!(
+                told, "silence-rule: expected `# runsmith: allow(user-root) because REASON`",
+                "{comment}"
+            );
+        }
+        for prose in [
+            "runsmith renders this file",
+            "runsmith allows user-root and says so",
+            "Runsmith: see the page about user-root",
+            "runsmith allows (since 1.0) what we need",
+            "runsmith allow us to go on",
+            "runsmith ignores (unlike Salt) this key",
+            "runsmith",
+            "runner: allow(user-root)",
+            "see runsmith allow(user-root)",
+            "clippy: allow(user-root)",
+        ] {
+            assert_eq!(told(&format!("user: root # {prose}")), "nothing", "{prose}");
         }
     }
 }

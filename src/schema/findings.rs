@@ -66,6 +66,12 @@ impl Checker {
         unknown.take(MOST_KEYS).map(|(steps, key)| whole.unknown_key(steps, key, node)).collect()
     }
 
+    /// The key that was most likely meant by one that the map at `steps` cannot have.
+    pub fn meant(&self, steps: &[String], key: &str) -> Option<String> {
+        let Ok(whole) = WHOLE.get_or_init(Whole::compile) else { return None };
+        meant(steps, key, &whole.known_keys(steps))
+    }
+
     /// Whether `json` is certainly valid; what is valid in an unusual way is not proven.
     pub fn proves(&self, json: &Json) -> bool {
         SHAPES.get_or_init(|| Shapes::read(super::text())).as_ref().is_some_and(|shapes| shapes.prove(json))
@@ -236,11 +242,7 @@ impl Whole {
                 .at(span, "expected letters, digits and underscores, not beginning with a digit")
                 .hide_if(hidden);
         }
-        let table: Option<&Table> = match steps {
-            [first] if first == "gunicorn" => Some(&GUNICORN),
-            [first] if first == "unicorn" => Some(&UNICORN),
-            _ => None,
-        };
+        let table = settings_at(steps);
         if let Some(table) = table {
             if let Some(reason) = table.get(key).and_then(|setting| setting.refusal()) {
                 return Diagnostic::error(&rule::SETTING, format!("`{name}` cannot be set here"))
@@ -262,12 +264,7 @@ impl Whole {
             |table| format!("{} {} has no such setting", table.server, table.version),
         );
         let diagnostic = Diagnostic::error(&rule::UNKNOWN_KEY, format!("{what}: `{name}`"));
-        // Who knows the option of the command line takes its name.
-        let option = format!("--{}", key.replace('_', "-"));
-        let as_option = table.and_then(|table| {
-            table.settings.iter().find(|one| one.pillar == Pillar::Allowed && one.cli.contains(&option))
-        });
-        match as_option.map(|setting| setting.name.clone()).or_else(|| nearest(key, &known)) {
+        match meant(steps, key, &known) {
             Some(near) => {
                 let is_quoted = map.is_some_and(|map| {
                     map.get(key).is_some_and(|pair| pair.key.style != crate::pillar::Style::Plain)
@@ -374,6 +371,25 @@ impl Whole {
             _ => format!("expected {}{example}", list(&wanted)),
         }
     }
+}
+
+/// The server whose settings the map at `steps` has.
+fn settings_at(steps: &[String]) -> Option<&'static Table> {
+    match steps {
+        [first] if first == "gunicorn" => Some(&GUNICORN),
+        [first] if first == "unicorn" => Some(&UNICORN),
+        _ => None,
+    }
+}
+
+/// The one of the `known` keys that was most likely meant.
+fn meant(steps: &[String], key: &str, known: &[String]) -> Option<String> {
+    // Who knows the option of the command line takes its name.
+    let option = format!("--{}", key.replace('_', "-"));
+    let as_option = settings_at(steps).and_then(|table| {
+        table.settings.iter().find(|one| one.pillar == Pillar::Allowed && one.cli.contains(&option))
+    });
+    as_option.map(|setting| setting.name.clone()).or_else(|| nearest(key, known))
 }
 
 /// The instance path as steps.

@@ -4,6 +4,7 @@ mod empty;
 mod grounds;
 mod json;
 mod read_back;
+mod rest;
 mod secrets;
 mod threads;
 mod wanted;
@@ -67,8 +68,20 @@ fn wrong_defaults(defaults: &Node, checker: &Checker) -> Vec<Diagnostic> {
     found
 }
 
+/// An application that is no service, and why.
+#[derive(Debug)]
+pub struct Unfit {
+    /// What is wrong with it: at least one error.
+    pub found: Vec<Diagnostic>,
+    /// Its key in `applications`, if it has one.
+    name: Option<String>,
+    /// As in [`model::Context`].
+    place: Span,
+    node: Node,
+}
+
 /// Checks one application and fills in its defaults.
-pub fn service(application: Merged, checker: &Checker) -> Result<Placed, Vec<Diagnostic>> {
+pub fn service(application: Merged, checker: &Checker) -> Result<Placed, Box<Unfit>> {
     let Merged { name, name_span, key, node, defaults } = application;
     let mut found = vec![];
     let mut nulls = vec![];
@@ -109,17 +122,17 @@ pub fn service(application: Merged, checker: &Checker) -> Result<Placed, Vec<Dia
                     .filter(|diagnostic| diagnostic.rule != &rule::MISSING_KEY || keys.is_empty()),
             );
         }
-        return Err(found);
+        return Err(Box::new(Unfit { found, name, place, node }));
     }
-    let input: input::Application = serde_json::from_value(json).map_err(|error| {
-        vec![
-            Diagnostic::error(&rule::INVALID, format!("the application cannot be read: {error}"))
-                .at(node.span, ""),
-        ]
-    })?;
     let context = model::Context { name: name.as_deref(), place, node: &node };
-    let service = model::resolve(input, context)?;
-    Ok(Placed { service, key, span: place, node })
+    let input = serde_json::from_value::<input::Application>(json).map_err(|error| {
+        let message = format!("the application cannot be read: {error}");
+        vec![Diagnostic::error(&rule::INVALID, message).at(node.span, "")]
+    });
+    match input.and_then(|input| model::resolve(input, context)) {
+        Ok(service) => Ok(Placed { service, key, span: place, node }),
+        Err(found) => Err(Box::new(Unfit { found, name, place, node })),
+    }
 }
 
 /// Every file of every service, and what is to be written down about them.
@@ -194,8 +207,7 @@ struct All {
     disabled: Vec<Retired>,
     known: Vec<Known>,
     found: Vec<Diagnostic>,
-    /// How many applications the rules have not looked at, because they are none yet.
-    unjudged: usize,
+    unjudged: Unjudged,
     /// What nobody asks for any more.
     remains: (Vec<Planned>, Vec<Claims>),
 }
@@ -237,8 +249,17 @@ pub fn render(
 pub struct Looked {
     /// Everything that [`render`] would find, with the built-in templates.
     pub found: Vec<Diagnostic>,
-    /// How many applications the rules have not looked at, because what is wrong with them leaves nothing to look at.
-    pub unjudged: usize,
+    /// How many applications have errors that keep rules from looking.
+    pub unjudged: Unjudged,
+}
+
+/// How many applications rules have not looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unjudged {
+    /// Only at what holds however their errors are mended.
+    pub partly: usize,
+    /// Not at all, because what is wrong with them leaves nothing to look at.
+    pub wholly: usize,
 }
 
 /// Everything that is found about the applications, and what is left of them.
@@ -302,11 +323,12 @@ fn plan_all(
     }) {
         let (one, found) = result?;
         match one {
-            Some((plan, claim)) => {
+            Ok((plan, claim)) => {
                 planned.push(plan);
                 claims.push(claim);
             }
-            None => all.unjudged += 1,
+            Err(Look::Part) => all.unjudged.partly += 1,
+            Err(Look::None) => all.unjudged.wholly += 1,
         }
         all.found.extend(found);
     }
@@ -373,6 +395,14 @@ fn sorted_plan(
 /// An application that can be used.
 type Usable = (Planned, Claims);
 
+/// How far rules have looked at an application that cannot be used.
+enum Look {
+    /// At what is not wrong in it.
+    Part,
+    /// Not at all.
+    None,
+}
+
 /// What one application comes to, if nothing keeps it from being used, and everything found.
 fn plan_one(
     application: Application,
@@ -380,17 +410,21 @@ fn plan_one(
     templates: &Templates,
     texts: Texts<'_>,
     asked: Asked<'_>,
-) -> Result<(Option<Usable>, Vec<Diagnostic>), Failure> {
+) -> Result<(Result<Usable, Look>, Vec<Diagnostic>), Failure> {
     let application = application.merge();
     let spelling = rules::check_spelling(&application.node, texts);
     let placed = match service(application, checker) {
         Ok(placed) => placed,
-        Err(mut found) => {
+        Err(unfit) => {
+            let beside = rest::check(&unfit, checker);
+            let look = if beside.is_some() { Look::Part } else { Look::None };
+            let mut found = unfit.found;
             // A value that is refused need not be spelt better as well.
             let is_new = |finding: &Diagnostic| !found.iter().any(|other| other.span() == finding.span());
             let spelling: Vec<_> = spelling.into_iter().filter(is_new).collect();
             found.extend(spelling);
-            return Ok((None, found));
+            found.extend(beside.into_iter().flatten());
+            return Ok((Err(look), found));
         }
     };
     let mut found = spelling;
@@ -415,7 +449,7 @@ fn plan_one(
     let known = asked.known.then(|| Known { service: Arc::clone(&service), key: key.clone(), span, node });
     let may_meet_itself = !asked.files && grounds::may_meet_itself(&service);
     let planned = Planned { service, key, span, entries, may_meet_itself, record, disabled, known };
-    Ok((Some((planned, claims)), found))
+    Ok((Ok((planned, claims)), found))
 }
 
 /// Services that cannot be on one host because they have the same name.

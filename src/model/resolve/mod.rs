@@ -42,10 +42,16 @@ pub struct Context<'a> {
 /// Fills in the defaults of an application that the schema accepted. The error is every complaint
 /// about values that a schema cannot say: paths, addresses, and what does not fit together.
 pub fn resolve(input: Application, context: Context<'_>) -> Result<Service, Vec<Diagnostic>> {
+    let (service, found) = resolve_anyway(input, context);
+    if found.is_empty() { Ok(service) } else { Err(found) }
+}
+
+/// As [`resolve`]; what is complained about has something in its place that nobody is to run.
+pub fn resolve_anyway(input: Application, context: Context<'_>) -> (Service, Vec<Diagnostic>) {
     let mut check = Check { context, node: context.node, found: vec![] };
     let service = build(input, context, &mut check);
     shared_directories(&service, &mut check);
-    if check.found.is_empty() { Ok(service) } else { Err(check.found) }
+    (service, check.found)
 }
 
 fn build(input: Application, context: Context<'_>, check: &mut Check<'_>) -> Service {

@@ -1,8 +1,10 @@
 //! What runsv, the parent, has written down and is.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::process::{Process, stat};
 
@@ -18,13 +20,24 @@ pub enum Wanted {
 }
 
 /// Byte 17 of `supervise/status`, which runsv writes before it signals (runit 2.1.2, runsv.c): how `sv restart` is told from `sv down`.
+///
+/// The file stays when runsv dies, so it is read only if somebody has `supervise/ok` open for reading,
+/// which is what sv asks first (runit 2.1.2, sv.c, svstatus_get).
 pub fn wanted(directory: &str) -> Wanted {
-    let mut status = [0; 20];
-    let read = fs::File::open(format!("{directory}/supervise/status"))
-        .and_then(|mut file| file.read_exact(&mut status));
-    match (read, status[17]) {
-        (Ok(()), b'u') => Wanted::Up,
-        (Ok(()), b'd') => Wanted::Down,
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    if openat(CWD, format!("{directory}/supervise/ok"), flags, Mode::empty()).is_err() {
+        return Wanted::Unknown;
+    }
+    let wish = || {
+        let mut status = [0; 20];
+        fs::File::open(format!("{directory}/supervise/status"))?.read_exact(&mut status)?;
+        Ok::<u8, io::Error>(status[17])
+    };
+    // It is there, whole, before `ok` is, and another one takes its place by a rename: what fails
+    // once, for want of descriptors say, is no word about runsv.
+    match wish().or_else(|_| wish()) {
+        Ok(b'u') => Wanted::Up,
+        Ok(b'd') => Wanted::Down,
         _ => Wanted::Unknown,
     }
 }
