@@ -9,9 +9,9 @@ rules! { Server:
         why: "gunicorn ends at once, and runsv starts it again every second.",
     }
     REFUSED_VALUE = "refused-value", Error, Free, yaml {
-        "A value of a setting that the server ends at",
-        what: "A worker class that is neither gunicorn's own nor a class with its module, `forwarded_allow_ips` and `proxy_allow_ips` that are no networks, `statsd_host` without a port.",
-        why: "gunicorn ends at once, and runsv starts it again every second.",
+        "A value of a setting or a variable that the server ends at",
+        what: "A worker class that is neither gunicorn's own nor a class with its module, `forwarded_allow_ips` and `proxy_allow_ips` that are no networks, `statsd_host` without a port. Variables of `environment` that gunicorn reads whatever its configuration says (WEB_CONCURRENCY, FORWARDED_ALLOW_IPS), or at which Python (PYTHONHASHSEED, PYTHONMALLOC, PYTHONTRACEMALLOC, PYTHONUTF8) or Ruby (RUBYOPT) ends.",
+        why: "The server ends at once, and runsv starts it again every second.",
     }
     NEEDS_PACKAGE = "needs-package", Warning, Free, yaml {
         "A setting that needs a package besides gunicorn",

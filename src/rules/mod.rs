@@ -7,6 +7,7 @@
 mod addresses;
 mod command;
 mod effect;
+mod environment;
 pub mod fix;
 mod handoff;
 mod host;
@@ -57,6 +58,7 @@ pub fn check(service: &Service, node: &Node, span: Span) -> Vec<Diagnostic> {
     secrets::check(&subject, &mut found);
     server::check(&subject, &mut found);
     command::check(&subject, &mut found);
+    environment::check(&subject, &mut found);
     times::check(&subject, &mut found);
     limits::check(&subject, &mut found);
     handoff::check(&subject, &mut found);

@@ -127,7 +127,7 @@ fn refused_values(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
 }
 
 /// Why this is no network, as Python's ipaddress has it; none if it is one.
-fn no_network(text: &str) -> Option<String> {
+pub(super) fn no_network(text: &str) -> Option<String> {
     let (address, length) = text.split_once('/').map_or((text, None), |(one, other)| (one, Some(other)));
     let none = || Some(format!("{text} is neither an address nor a network"));
     let Ok(address) = address.parse::<IpAddr>() else { return none() };
