@@ -243,7 +243,7 @@ mod tests {
                     "-w",
                     "-W:no-deprecated",
                     "-rbundler/setup -I /x",
-                    "-r -n",
+                    "-r json -d",
                     "--yjit -d",
                     "--disable=gems",
                     "-",
