@@ -324,7 +324,8 @@ fn service(name: &'static str, texts: &mut Texts, scratch: &Path) -> Service {
     let app = if server == "gunicorn" {
         format!("a:b(\"\"\"{}\"\"\")", literal(texts.any()))
     } else {
-        texts.stripped()
+        // unicorn's is a rackup file by its name.
+        format!("{}.ru", texts.stripped())
     };
     let secret = |texts: &mut Texts| {
         let value = texts.any();
@@ -340,7 +341,7 @@ fn service(name: &'static str, texts: &mut Texts, scratch: &Path) -> Service {
         "server": server,
         "run_script": if shell { "shell" } else { "native" },
         "unicorn_command": command,
-        "app": if app.is_empty() { "a" } else { &app },
+        "app": app,
         "home": texts.path("/home"),
         "virtualenv": virtualenv,
         "root": root,

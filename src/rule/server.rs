@@ -9,9 +9,9 @@ rules! { Server:
         why: "gunicorn ends at once, and runsv starts it again every second.",
     }
     REFUSED_VALUE = "refused-value", Error, Free, yaml {
-        "A value of a setting that the server ends at, or cannot work with",
-        what: "Settings of gunicorn whose text it takes apart: `worker_class` and `logger_class` that no class can be loaded by, `forwarded_allow_ips` and its like that are no networks, addresses of statsd and syslog, `http_protocols`, `dirty_apps`, a `logconfig_dict` that names handlers it lacks, an `access_log_format` that Python cannot fill in. Values of options among the words of `unicorn_command` and in GUNICORN_CMD_ARGS are looked at like those in the pillar.",
-        why: "gunicorn ends at once, and runsv starts it again every second; or it writes a traceback for each request.",
+        "A value of a setting or a variable that the server ends at, or cannot work with",
+        what: "Settings of gunicorn whose text it takes apart: `worker_class` and `logger_class` that no class can be loaded by, `forwarded_allow_ips` and its like that are no networks, addresses of statsd and syslog, `http_protocols`, `dirty_apps`, a `logconfig_dict` that names handlers it lacks, an `access_log_format` that Python cannot fill in. Values of options among the words of `unicorn_command` and in GUNICORN_CMD_ARGS are looked at like those in the pillar. Variables of `environment` that gunicorn reads whatever its configuration says (WEB_CONCURRENCY, FORWARDED_ALLOW_IPS), or at which Python (PYTHONHASHSEED, PYTHONMALLOC, PYTHONTRACEMALLOC, PYTHONUTF8) or Ruby (RUBYOPT) ends.",
+        why: "The server ends at once, and runsv starts it again every second; or it writes a traceback for each request.",
     }
     NEEDS_PACKAGE = "needs-package", Warning, Free, yaml {
         "A setting that needs a package besides gunicorn",

@@ -33,6 +33,7 @@ const NEEDS: &[(&Rule, &str, &[&str])] = &[
     (&rule::PLAIN_SECRET, "environment", &[]),
     (&rule::REMOVED_VALUE, "gunicorn", SERVER),
     (&rule::REFUSED_VALUE, "gunicorn", SETTINGS),
+    (&rule::REFUSED_VALUE, "environment", SERVER),
     (&rule::NEEDS_PACKAGE, "gunicorn", SETTINGS),
     (&rule::CONTRADICTION, "gunicorn", SETTINGS),
     (

@@ -4,7 +4,7 @@
 
 use serde_json::Value as Json;
 
-use super::{Subject, finding, server};
+use super::{Subject, environment, finding, server};
 use crate::diagnostic::Diagnostic;
 use crate::model::input::{LogKind, RunScript, Server, Strategy};
 use crate::pillar::Value;
@@ -29,7 +29,7 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
             idle(&[section], format!("the server is {name}"));
         }
     }
-    if service.server == Server::Gunicorn {
+    if service.server == Server::Gunicorn && !environment::ends_at_concurrency(subject) {
         // Without a number of its own the configuration counts the processors.
         let why = "the rendered configuration sets `workers`; write `gunicorn.workers`".to_owned();
         idle(&["environment", "WEB_CONCURRENCY"], why);

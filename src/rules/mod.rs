@@ -8,6 +8,7 @@ mod addresses;
 mod beside;
 mod command;
 mod effect;
+mod environment;
 pub mod fix;
 mod handoff;
 mod host;
@@ -67,6 +68,7 @@ fn check_all(subject: &Subject<'_>) -> Vec<Diagnostic> {
     server::check(subject, &mut found);
     refused::check(subject, &mut found);
     command::check(subject, &mut found);
+    environment::check(subject, &mut found);
     times::check(subject, &mut found);
     limits::check(subject, &mut found);
     handoff::check(subject, &mut found);

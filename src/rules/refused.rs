@@ -126,14 +126,18 @@ fn unfit(given: &Given, text: &str) -> Option<String> {
     }
 }
 
-/// Addresses and networks, as config.py's `validate_string_to_addr_list` splits them.
-pub(super) fn networks(text: &str) -> Why {
-    let mut parts = text.split(',').filter(|part| !part.is_empty()).map(str::trim);
-    let what = parts.find_map(|part| if part == "*" { None } else { no_network(part) })?;
+fn networks(text: &str) -> Why {
+    let what = no_networks(text)?;
     Some((
         format!("{what}, and gunicorn ends"),
         "write addresses and networks, separated by commas, or *".to_owned(),
     ))
+}
+
+/// What among addresses and networks is none, as config.py's `validate_string_to_addr_list` splits them.
+pub(super) fn no_networks(text: &str) -> Option<String> {
+    let mut parts = text.split(',').filter(|part| !part.is_empty()).map(str::trim);
+    parts.find_map(|part| if part == "*" { None } else { no_network(part) })
 }
 
 /// Why this is no network, as Python's ipaddress has it; none if it is one.

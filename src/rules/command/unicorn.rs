@@ -357,7 +357,7 @@ mod tests {
             assert_eq!(read("unicorn", word), found, "{word}");
         }
         for (word, found) in [
-            ("-ND", "?"),
+            ("-ND", "?=D"),
             ("-P", "-P"),
             ("--p", "port|path"),
             ("--pa", "path"),
