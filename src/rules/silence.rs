@@ -50,16 +50,21 @@ pub fn find(source: &Source, id: SourceId, documents: &[Node]) -> Vec<Silence> {
     let text = source.text();
     let mut found = vec![];
     let mut scalars: Option<Vec<Span>> = None;
+    // A line of many `#` is looked for once.
+    let mut line = 0..0;
     for (start, _) in text.match_indices('#') {
-        let end = text[start..].find(['\n', '\r']).map_or(text.len(), |end| start + end);
+        if start >= line.end {
+            let end = text[start..].find(['\n', '\r']).map_or(text.len(), |end| start + end);
+            line = text[..start].rfind(['\n', '\r']).map_or(0, |end| end + 1)..end;
+        }
+        let end = line.end;
+        let code = text[line.start..start].trim_start_matches('\u{feff}');
+        if !code.is_empty() && !code.ends_with([' ', '\t']) {
+            continue;
+        }
         let comment = text[start + 1..end].trim_start();
         let is_ours = comment.starts_with(MARK);
         if !is_ours && !is_meant(comment) {
-            continue;
-        }
-        let line_start = text[..start].rfind(['\n', '\r']).map_or(0, |end| end + 1);
-        let code = text[line_start..start].trim_start_matches('\u{feff}');
-        if !code.is_empty() && !code.ends_with([' ', '\t']) {
             continue;
         }
         let scalars = scalars.get_or_insert_with(|| scalars_of(documents, id));
