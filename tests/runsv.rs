@@ -10,7 +10,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use runsmith::runtime::linux::process::Process;
-use runsmith::runtime::linux::runsv::{Wanted, wanted};
+use runsmith::runtime::linux::runsv::{Wanted, wanted, was_wanted};
 
 /// How long the service runs that nobody stops: longer than the test, and not for ever.
 const LIFE: u32 = 60;
@@ -75,10 +75,14 @@ fn a_runsv_that_is_dead_wants_nothing() {
     supervised.kill_runsv();
     assert_eq!(fs::read(format!("{directory}/supervise/status")).unwrap()[17], b'u', "what runsv left");
     assert_eq!(wanted(directory), Wanted::Unknown, "runsv is dead");
+    assert!(was_wanted(directory), "it did not say that it is no longer wanted");
     drop(supervised);
 
     let supervised = Supervised::start(directory);
     assert_eq!(wanted(directory), Wanted::Up, "another one is there");
     supervised.sv("down");
     assert_eq!(wanted(directory), Wanted::Down);
+    supervised.sv("exit");
+    assert_eq!(wanted(directory), Wanted::Unknown, "runsv has ended");
+    assert!(!was_wanted(directory), "nor did anybody want it");
 }

@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::report::status::{Entry, details, table};
 use crate::runtime::linux::asking::{Asking, Silence};
 use crate::runtime::linux::clock;
-use crate::runtime::linux::runsv::{Wanted, wanted};
+use crate::runtime::linux::runsv::{Wanted, wanted, was_wanted};
 use crate::runtime::protocol::{Reply, Status, Wish};
 
 pub(super) fn status(arguments: &cli::Status, terminal: &mut Terminal) -> Outcome {
@@ -106,7 +106,8 @@ fn ask(target: &Target) -> Result<Entry, Stop> {
     let status = status.unwrap_or_else(down);
     Ok(Entry {
         is_supervised: wish != Wanted::Unknown,
-        is_wanted: wish == Wanted::Up,
+        // A runsv that died left a service behind that ought to run.
+        is_wanted: wish == Wanted::Up || (wish == Wanted::Unknown && was_wanted(&directory)),
         newer: newer::than(&status, target),
         status,
         root: target.root.clone(),

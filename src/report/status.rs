@@ -40,6 +40,7 @@ impl Entry {
 
     fn state(&self) -> String {
         match self.status.state.as_str() {
+            "down" if !self.is_supervised && self.is_wanted => "DOWN (no runsv)".to_owned(),
             "down" if !self.is_supervised => "down (no runsv)".to_owned(),
             "down" if self.is_wanted => "DOWN".to_owned(),
             "resting" => "RESTING".to_owned(),
@@ -160,7 +161,10 @@ pub fn details(entry: &Entry, now: u64, colour: bool) -> String {
         say("runtime", format!("{pid}, runsmith {version}; its keeper is {keeper}"));
     }
     let supervised = match (entry.is_supervised, entry.is_wanted) {
-        (false, _) => "no runsv watches over it: is it linked into runsvdir's directory?",
+        (false, true) => {
+            "no runsv watches over it any more, and the last one wanted it up: does runsvdir run?"
+        }
+        (false, false) => "no runsv watches over it: is it linked into runsvdir's directory?",
         (true, true) => "wants it up",
         (true, false) => "wants it down (or runs it once)",
     };

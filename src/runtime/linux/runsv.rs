@@ -28,18 +28,25 @@ pub fn wanted(directory: &str) -> Wanted {
     if openat(CWD, format!("{directory}/supervise/ok"), flags, Mode::empty()).is_err() {
         return Wanted::Unknown;
     }
-    let wish = || {
-        let mut status = [0; 20];
-        fs::File::open(format!("{directory}/supervise/status"))?.read_exact(&mut status)?;
-        Ok::<u8, io::Error>(status[17])
-    };
     // It is there, whole, before `ok` is, and another one takes its place by a rename: what fails
     // once, for want of descriptors say, is no word about runsv.
-    match wish().or_else(|_| wish()) {
+    match wish(directory).or_else(|_| wish(directory)) {
         Ok(b'u') => Wanted::Up,
         Ok(b'd') => Wanted::Down,
         _ => Wanted::Unknown,
     }
+}
+
+/// Whether the last runsv wanted the service up, whether or not it is still there. One that is told to exit, or whose link
+/// is taken away, writes that it does not; one that is killed, or goes down with the host, leaves what it wanted.
+pub fn was_wanted(directory: &str) -> bool {
+    wish(directory).is_ok_and(|wish| wish == b'u')
+}
+
+fn wish(directory: &str) -> io::Result<u8> {
+    let mut status = [0; 20];
+    fs::File::open(format!("{directory}/supervise/status"))?.read_exact(&mut status)?;
+    Ok(status[17])
 }
 
 /// Whoever started this process.
