@@ -218,8 +218,8 @@ fn statsd(text: &str) -> Why {
     let port = port?;
     match port.trim().parse::<i64>() {
         Ok(1..=65535) => None,
-        Ok(_) => Some((format!("there is no port {port}, and no statistics are sent"), help())),
-        Err(_) => Some((format!("its port {port:?} is no number, and gunicorn ends"), help())),
+        Ok(_) => Some(("there is no such port, and no statistics are sent".to_owned(), help())),
+        Err(_) => Some(("its port is no number, and gunicorn ends".to_owned(), help())),
     }
 }
 
@@ -240,7 +240,7 @@ fn syslog(text: &str) -> Why {
     let port = rest.split_once(':').map(|(_, port)| port)?;
     let fits =
         port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
-    (!fits).then(|| (format!("{port:?} is no port, and gunicorn ends"), help()))
+    (!fits).then(|| ("its port is none, and gunicorn ends".to_owned(), help()))
 }
 
 /// config.py, `paste_global_conf`: a name, a sign, a value; a backslash keeps a sign from being it.
@@ -252,7 +252,7 @@ fn assignment(text: &str) -> Why {
         }
         before = c;
     }
-    Some((format!("{text:?} assigns nothing, and no worker starts"), "write KEY=VALUE".to_owned()))
+    Some(("it assigns nothing, and no worker starts".to_owned(), "write KEY=VALUE".to_owned()))
 }
 
 /// dirty/app.py, `parse_dirty_app_spec`.
