@@ -31,16 +31,23 @@ const NEEDS: &[(&Rule, &str, &[&str])] = &[
     (&rule::OWNED_PATH, "service", OWNED),
     (&rule::OWNED_PATH, "layout", OWNED),
     (&rule::PLAIN_SECRET, "environment", &[]),
+    (&rule::COMMAND_OPTION, "unicorn_command", OF_COMMAND),
+    (&rule::COMMAND_OPTION, "environment", SERVER),
     (&rule::REMOVED_VALUE, "gunicorn", SERVER),
-    (&rule::REFUSED_VALUE, "gunicorn", SETTINGS),
+    (&rule::REMOVED_VALUE, "unicorn_command", SERVER),
+    (&rule::REMOVED_VALUE, "environment", SERVER),
+    (&rule::REFUSED_VALUE, "gunicorn", SWITCHES),
+    (&rule::REFUSED_VALUE, "unicorn_command", SWITCHES),
+    (&rule::REFUSED_VALUE, "environment.GUNICORN_CMD_ARGS", SWITCHES),
     (&rule::REFUSED_VALUE, "environment", SERVER),
-    (&rule::NEEDS_PACKAGE, "gunicorn", SETTINGS),
-    (&rule::CONTRADICTION, "gunicorn", SETTINGS),
-    (
-        &rule::NO_EFFECT,
-        "gunicorn",
-        &["gunicorn", "server", "unicorn_command", OPTIONS, "run_script", "handoff.strategy"],
-    ),
+    (&rule::NEEDS_PACKAGE, "gunicorn", SWITCHES),
+    (&rule::NEEDS_PACKAGE, "unicorn_command", SWITCHES),
+    (&rule::NEEDS_PACKAGE, "environment", SWITCHES),
+    (&rule::CONTRADICTION, "gunicorn", SWITCHES),
+    (&rule::CONTRADICTION, "unicorn_command", SWITCHES),
+    (&rule::CONTRADICTION, "environment", SWITCHES),
+    (&rule::NO_EFFECT, "gunicorn", SWITCHES),
+    (&rule::NO_EFFECT, "unicorn_command", SWITCHES),
     (&rule::NO_EFFECT, "unicorn", SERVER),
     (&rule::NO_EFFECT, "app", SERVER),
     (&rule::NO_EFFECT, "environment", SERVER),
@@ -97,8 +104,38 @@ const SERVER: &[&str] = &["server", "unicorn_command"];
 /// Options that a gunicorn reads besides those of its command.
 const OPTIONS: &str = "environment.GUNICORN_CMD_ARGS";
 
-/// What gunicorn's settings are in the end.
-const SETTINGS: &[&str] = &["gunicorn", "server", "unicorn_command", OPTIONS];
+/// What unicorn's words are held against, besides what says which server it is.
+const OF_COMMAND: &[&str] =
+    &["server", "unicorn_command", "app", "environment.RACK_ENV", "environment.RAILS_ENV"];
+
+/// What decides which settings of gunicorn are read, and how.
+const SWITCHES: &[&str] = &[
+    "server",
+    "unicorn_command",
+    OPTIONS,
+    "run_script",
+    "handoff.strategy",
+    "gunicorn.certfile",
+    "gunicorn.control_socket_disable",
+    "gunicorn.dirty_apps",
+    "gunicorn.dirty_workers",
+    "gunicorn.http_protocols",
+    "gunicorn.keyfile",
+    "gunicorn.logconfig_dict",
+    "gunicorn.logconfig_json",
+    "gunicorn.logger_class",
+    "gunicorn.max_requests",
+    "gunicorn.max_requests_jitter",
+    "gunicorn.paste",
+    "gunicorn.preload_app",
+    "gunicorn.protocol",
+    "gunicorn.proxy_protocol",
+    "gunicorn.reload",
+    "gunicorn.statsd_host",
+    "gunicorn.syslog",
+    "gunicorn.threads",
+    "gunicorn.worker_class",
+];
 
 /// What the application's user owns.
 const OWNED: &[&str] = &[

@@ -91,6 +91,10 @@ fn settings(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
         return;
     }
     let mut say = |name: String, span: Span, why: &str| {
+        // gunicorn ends at a value that it refuses, also where it would not read it.
+        if found.iter().any(|other| other.rule == &rule::REFUSED_VALUE && other.message.starts_with(&name)) {
+            return;
+        }
         let message = format!("{name} has no effect: {why}");
         found.push(finding(&rule::NO_EFFECT, message).at(span, "leave it out"));
     };
@@ -182,7 +186,7 @@ fn settings(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
         (!has_proxy, &["proxy_allow_ips"], "`proxy_protocol` is off"),
         (
             is_own_logger && !subject.is_filled("statsd_host"),
-            &["statsd_prefix", "dogstatsd_tags"],
+            &["statsd_prefix", "dogstatsd_tags", "enable_backlog_metric"],
             "`statsd_host` is not set",
         ),
         (

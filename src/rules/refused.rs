@@ -292,7 +292,7 @@ fn log_format(text: &str) -> Why {
             rest = after;
             continue;
         }
-        let mut is_named = false;
+        let mut name = "";
         if tail.starts_with('(') {
             // Parentheses nest.
             let mut depth = 0;
@@ -300,8 +300,7 @@ fn log_format(text: &str) -> Why {
                 depth += i32::from(c == '(') - i32::from(c == ')');
                 (depth == 0).then_some(index + 1)
             });
-            is_named = true;
-            tail = &tail[end.unwrap_or(tail.len())..];
+            (name, tail) = tail.split_at(end.unwrap_or(tail.len()));
         }
         let tail = tail
             .trim_start_matches(['#', '0', '-', ' ', '+'])
@@ -309,8 +308,10 @@ fn log_format(text: &str) -> Why {
         let tail =
             tail.strip_prefix('.').map_or(tail, |tail| tail.trim_start_matches(|c: char| c.is_ascii_digit()));
         let tail = tail.strip_prefix(['h', 'l', 'L']).unwrap_or(tail);
-        // Most are texts; what formats a number takes only some.
-        let kind = tail.chars().next().filter(|c| "srad".contains(*c) && (is_named || *c != 'd'));
+        // All but these are texts.
+        let is_number = matches!(name, "(B)" | "(D)" | "(M)" | "(T)");
+        let kinds = if is_number { "sradiouxXeEfFgG" } else { "sra" };
+        let kind = tail.chars().next().filter(|c| kinds.contains(*c));
         if kind.is_none() {
             let shown: String = from.chars().take(12).collect();
             let what = format!("Python cannot format {shown:?}, and no request is logged");
@@ -320,6 +321,9 @@ fn log_format(text: &str) -> Why {
     }
     None
 }
+
+/// Levels as Python's logging knows them; it compares capitals.
+const LEVELS: &[&str] = &["CRITICAL", "FATAL", "ERROR", "WARN", "WARNING", "INFO", "DEBUG", "NOTSET"];
 
 /// `logging.config.dictConfig`, over gunicorn's own configuration, which each of its keys replaces as a whole
 /// (glogging.py, `setup` and `CONFIG_DEFAULTS`).
@@ -338,7 +342,14 @@ fn logging(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     {
         say(&pair.value, "Python's logging knows version 1 only".to_owned(), "write 1, or leave it out");
     }
-    if whole.get("incremental").is_some_and(|pair| pair.value.value == Value::Bool(true)) {
+    if let Some(pair) = whole.get("incremental").filter(|pair| pair.value.value == Value::Bool(true)) {
+        // Nothing has been configured before that it could change: gunicorn's own handlers are not there yet.
+        if whole
+            .get("handlers")
+            .is_none_or(|pair| !matches!(&pair.value.value, Value::Map(map) if map.is_empty()))
+        {
+            say(&pair.value, "there is nothing yet that it could change".to_owned(), "leave it out");
+        }
         return;
     }
     let own: [(&str, &[&str]); 3] =
@@ -359,6 +370,34 @@ fn logging(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
         Some(Value::Map(pairs)) => pairs.as_slice(),
         _ => &[],
     };
+    for formatter in named("formatters") {
+        if let Some(style) = formatter.value.get("style")
+            && let Value::Str(text) = &style.value.value
+            && !["%", "{", "$"].contains(&text.as_str())
+        {
+            say(&style.value, "there is no such style".to_owned(), "write \"%\", \"{\" or \"$\"");
+        }
+    }
+    for one in named("handlers").iter().chain(named("loggers")).chain(whole.get("root")) {
+        if let Some(level) = one.value.get("level")
+            && let Value::Str(text) = &level.value.value
+            && !LEVELS.contains(&text.as_str())
+        {
+            say(
+                &level.value,
+                "there is no such level".to_owned(),
+                "write DEBUG, INFO, WARNING, ERROR or CRITICAL",
+            );
+        }
+        let filters = one.value.get("filters").map(|pair| &pair.value.value);
+        for item in if let Some(Value::List(items)) = filters { items.as_slice() } else { &[] } {
+            if let Value::Str(name) = &item.value
+                && !has("filters", name)
+            {
+                say(item, format!("there is no filter `{name}`"), "name one of `filters`");
+            }
+        }
+    }
     for handler in named("handlers") {
         if let Some(formatter) = handler.value.get("formatter")
             && let Value::Str(name) = &formatter.value.value
