@@ -4,7 +4,7 @@
 
 use serde_json::Value as Json;
 
-use super::{Subject, environment, finding, server};
+use super::{Subject, command, environment, finding, server};
 use crate::diagnostic::Diagnostic;
 use crate::model::input::{LogKind, RunScript, Server, Strategy};
 use crate::pillar::Value;
@@ -98,118 +98,111 @@ fn settings(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
         let message = format!("{name} has no effect: {why}");
         found.push(finding(&rule::NO_EFFECT, message).at(span, "leave it out"));
     };
+    let section = subject.given(&["gunicorn"]).map(|node| &node.value);
+    if let Some(Value::Map(pairs)) = section {
+        for pair in pairs {
+            let Value::Str(name) = &pair.key.value else { continue };
+            if let Some(why) = idle(subject, name)
+                && subject.option(name).is_none()
+                && let Some(span) = subject.own_key(&["gunicorn", name])
+            {
+                say(format!("`gunicorn.{name}`"), span, why);
+            }
+        }
+    }
+    let mut told = vec![];
+    for name in subject.lines.iter().flat_map(command::Line::settings).map(|given| &given.setting.name) {
+        if told.contains(&name) {
+            continue;
+        }
+        told.push(name);
+        if let (Some((line, given)), Some(why)) = (subject.option(name), idle(subject, name)) {
+            say(format!("`{}` {}", given.written, line.place()), given.span, why);
+        }
+    }
+    overruled(subject, found);
+}
+
+/// Why gunicorn passes over a setting that it would take; none if it does not.
+fn idle(subject: &Subject<'_>, name: &str) -> Option<&'static str> {
     // What gunicorn's own classes do is known; one from elsewhere may do anything.
-    let class = server::class_of(subject);
-    let kind = server::kind_of(&class);
-    let groups: [(bool, &[&str], &str); 13] = [
-        (
-            kind == Some("sync"),
-            &["worker_connections", "keepalive"],
-            "a sync worker has one connection, for one request",
-        ),
-        (
-            matches!(kind, Some("gevent" | "gevent_wsgi" | "gevent_pywsgi" | "tornado" | "asgi")),
-            &["threads"],
+    let kind = || server::kind_of(&server::class_of(subject));
+    let dirty = || subject.number("dirty_workers").unwrap_or(0) > 0;
+    let (is_idle, why) = match name {
+        "worker_connections" | "keepalive" => {
+            (kind() == Some("sync"), "a sync worker has one connection, for one request")
+        }
+        "threads" => (
+            kind().is_some_and(|kind| !matches!(kind, "sync" | "gthread")),
             "only gthread workers have threads",
         ),
-        (
-            kind.is_some_and(|kind| kind != "asgi"),
-            &["asgi_loop", "asgi_lifespan", "asgi_disconnect_grace_period", "websocket_max_message_size"],
-            "only asgi workers read it",
-        ),
-        (
-            subject.is_on("control_socket_disable"),
-            &["control_socket", "control_socket_mode"],
-            "the control socket is off (`control_socket_disable`)",
-        ),
-        (!subject.is_on("reload"), &["reload_engine", "reload_extra_files"], "`reload` is off"),
-        (subject.service.inherits_sockets(), &["reuse_port"], "the runtime makes the sockets"),
-        (
+        "asgi_loop" | "asgi_lifespan" | "asgi_disconnect_grace_period" | "websocket_max_message_size" => {
+            (kind().is_some_and(|kind| kind != "asgi"), "only asgi workers read it")
+        }
+        "control_socket" | "control_socket_mode" => {
+            (subject.is_on("control_socket_disable"), "the control socket is off (`control_socket_disable`)")
+        }
+        "reload_engine" | "reload_extra_files" => (!subject.is_on("reload"), "`reload` is off"),
+        "reuse_port" => (subject.service.inherits_sockets(), "the runtime makes the sockets"),
+        "backlog" => (
             subject.service.inherits_sockets(),
-            &["backlog"],
             "the runtime makes the sockets; write `backlog` below `bind`",
         ),
-        (
-            !subject.is_on("syslog"),
-            &["syslog_addr", "syslog_prefix", "syslog_facility", "disable_redirect_access_to_syslog"],
-            "`syslog` is off",
-        ),
-        (!subject.is_filled("paste"), &["raw_paste_global_conf"], "`paste` is not set"),
-        (
+        "syslog_addr" | "syslog_prefix" | "syslog_facility" | "disable_redirect_access_to_syslog" => {
+            (!subject.is_on("syslog"), "`syslog` is off")
+        }
+        "raw_paste_global_conf" => (!subject.is_filled("paste"), "`paste` is not set"),
+        "cert_reqs" | "ca_certs" | "suppress_ragged_eofs" | "do_handshake_on_connect" | "ciphers" => (
             !subject.is_filled("certfile") && !subject.is_filled("keyfile"),
-            &["cert_reqs", "ca_certs", "suppress_ragged_eofs", "do_handshake_on_connect", "ciphers"],
             "there is no TLS without `certfile`",
         ),
-        (
-            subject.number("dirty_workers").unwrap_or(0) == 0,
-            &["dirty_apps", "dirty_timeout", "dirty_threads", "dirty_graceful_timeout"],
-            "`dirty_workers` is 0",
-        ),
-        (
-            subject.number("dirty_workers").unwrap_or(0) > 0 && !subject.is_filled("dirty_apps"),
-            &["dirty_workers", "dirty_timeout", "dirty_threads", "dirty_graceful_timeout"],
-            "`dirty_apps` names none",
-        ),
-        (
-            subject.word("protocol").as_deref() != Some("uwsgi"),
-            &["uwsgi_allow_ips"],
-            "`protocol` is not uwsgi",
-        ),
-    ];
-    let has_h2 =
-        subject.word("http_protocols").is_some_and(|list| list.split(',').any(|one| one.trim() == "h2"));
-    let has_proxy = match subject.value("proxy_protocol").as_deref() {
+        "dirty_apps" => (!dirty(), "`dirty_workers` is 0"),
+        "dirty_workers" => (dirty() && !subject.is_filled("dirty_apps"), "`dirty_apps` names none"),
+        "dirty_timeout" | "dirty_threads" | "dirty_graceful_timeout" if dirty() => {
+            (!subject.is_filled("dirty_apps"), "`dirty_apps` names none")
+        }
+        "dirty_timeout" | "dirty_threads" | "dirty_graceful_timeout" => (true, "`dirty_workers` is 0"),
+        "uwsgi_allow_ips" => {
+            (subject.word("protocol").as_deref() != Some("uwsgi"), "`protocol` is not uwsgi")
+        }
+        "proxy_allow_ips" => (!has_proxy(subject), "`proxy_protocol` is off"),
+        "http2_cleartext"
+        | "http2_max_concurrent_streams"
+        | "http2_initial_window_size"
+        | "http2_max_frame_size"
+        | "http2_max_header_list_size" => {
+            let protocols = subject.word("http_protocols").unwrap_or_default();
+            (!protocols.split(',').any(|one| one.trim() == "h2"), "`http_protocols` has no h2")
+        }
+        "statsd_prefix" | "dogstatsd_tags" | "enable_backlog_metric" => {
+            // A logger of somebody else's may read them whatever there is.
+            let logger = subject.value("logger_class");
+            let is_own = logger.as_deref().is_none_or(|name| {
+                name == "simple"
+                    || name == "gunicorn.glogging.Logger"
+                    || name == "gunicorn.instrument.statsd.Statsd"
+            });
+            (is_own && !subject.is_filled("statsd_host"), "`statsd_host` is not set")
+        }
+        "logconfig" | "logconfig_json" if subject.is_filled("logconfig_dict") => {
+            (true, "`logconfig_dict` counts instead")
+        }
+        "logconfig" => (subject.is_filled("logconfig_json"), "`logconfig_json` counts instead"),
+        _ => return None,
+    };
+    is_idle.then_some(why)
+}
+
+/// Whether gunicorn waits for the line of a proxy.
+fn has_proxy(subject: &Subject<'_>) -> bool {
+    match subject.value("proxy_protocol").as_deref() {
         None => false,
         Some(Json::Bool(is_on)) => *is_on,
         Some(Json::String(word)) => {
             !["off", "false", "0", "none"].contains(&word.trim().to_lowercase().as_str())
         }
         Some(_) => true,
-    };
-    // A logger of somebody else's may read them whatever there is.
-    let logger = subject.value("logger_class");
-    let is_own_logger = logger.as_deref().is_none_or(|name| {
-        name == "simple" || name == "gunicorn.glogging.Logger" || name == "gunicorn.instrument.statsd.Statsd"
-    });
-    let more: [(bool, &[&str], &str); 5] = [
-        (
-            !has_h2,
-            &[
-                "http2_cleartext",
-                "http2_max_concurrent_streams",
-                "http2_initial_window_size",
-                "http2_max_frame_size",
-                "http2_max_header_list_size",
-            ],
-            "`http_protocols` has no h2",
-        ),
-        (!has_proxy, &["proxy_allow_ips"], "`proxy_protocol` is off"),
-        (
-            is_own_logger && !subject.is_filled("statsd_host"),
-            &["statsd_prefix", "dogstatsd_tags", "enable_backlog_metric"],
-            "`statsd_host` is not set",
-        ),
-        (
-            subject.is_filled("logconfig_dict"),
-            &["logconfig", "logconfig_json"],
-            "`logconfig_dict` counts instead",
-        ),
-        (
-            !subject.is_filled("logconfig_dict") && subject.is_filled("logconfig_json"),
-            &["logconfig"],
-            "`logconfig_json` counts instead",
-        ),
-    ];
-    for (is_idle, names, why) in groups.into_iter().chain(more) {
-        for name in names.iter().filter(|_| is_idle) {
-            if let Some((line, given)) = subject.option(name) {
-                say(format!("`{}` {}", given.written, line.place()), given.span, why);
-            } else if let Some(span) = subject.own_key(&["gunicorn", name]) {
-                say(format!("`gunicorn.{name}`"), span, why);
-            }
-        }
     }
-    overruled(subject, found);
 }
 
 /// Settings of the pillar that an option sets as well.
