@@ -117,7 +117,7 @@ fn settings(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
         }
         told.push(name);
         if let (Some((line, given)), Some(why)) = (subject.option(name), idle(subject, name)) {
-            say(format!("`{}` {}", given.written, line.place()), given.span, why);
+            say(line.called(given), given.span, why);
         }
     }
     overruled(subject, found);
@@ -171,17 +171,12 @@ fn idle(subject: &Subject<'_>, name: &str) -> Option<&'static str> {
         | "http2_initial_window_size"
         | "http2_max_frame_size"
         | "http2_max_header_list_size" => {
-            let protocols = subject.word("http_protocols").unwrap_or_default();
-            (!protocols.split(',').any(|one| one.trim() == "h2"), "`http_protocols` has no h2")
+            (!subject.lists("http_protocols", "h2"), "`http_protocols` has no h2")
         }
         "statsd_prefix" | "dogstatsd_tags" | "enable_backlog_metric" => {
             // A logger of somebody else's may read them whatever there is.
             let logger = subject.value("logger_class");
-            let is_own = logger.as_deref().is_none_or(|name| {
-                name == "simple"
-                    || name == "gunicorn.glogging.Logger"
-                    || name == "gunicorn.instrument.statsd.Statsd"
-            });
+            let is_own = logger.as_deref().and_then(Json::as_str).is_none_or(server::is_own_logger);
             (is_own && !subject.is_filled("statsd_host"), "`statsd_host` is not set")
         }
         "logconfig" | "logconfig_json" if subject.is_filled("logconfig_dict") => {
@@ -213,20 +208,14 @@ fn overruled(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     if let Some((line, given)) = subject.option("config")
         && !line.has_application()
     {
-        let message = format!("`{}` {} has no effect", given.written, line.place());
-        found.push(
-            finding(
-                &rule::NO_EFFECT,
-                format!("{message}: the command names the configuration that is rendered"),
-            )
-            .at(given.span, "leave it out"),
-        );
+        let why = "the command names the configuration that is rendered";
+        let message = format!("{} has no effect: {why}", line.called(given));
+        found.push(finding(&rule::NO_EFFECT, message).at(given.span, "leave it out"));
     }
     for name in subject.service.settings.keys() {
         let Some((line, given)) = subject.option(name) else { continue };
         let Some(span) = subject.own_key(&["gunicorn", name]) else { continue };
-        let place = line.place();
-        let message = format!("`gunicorn.{name}` has no effect: `{}` {place} overrules it", given.written);
+        let message = format!("`gunicorn.{name}` has no effect: {} overrules it", line.called(given));
         found.push(
             finding(&rule::NO_EFFECT, message)
                 .at(span, "leave one of them out")

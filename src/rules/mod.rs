@@ -14,6 +14,7 @@ mod handoff;
 mod host;
 pub mod judge;
 mod limits;
+mod logging;
 mod paths;
 mod refused;
 mod secrets;
@@ -67,6 +68,7 @@ fn check_all(subject: &Subject<'_>) -> Vec<Diagnostic> {
     secrets::check(subject, &mut found);
     server::check(subject, &mut found);
     refused::check(subject, &mut found);
+    logging::check(subject, &mut found);
     command::check(subject, &mut found);
     environment::check(subject, &mut found);
     times::check(subject, &mut found);

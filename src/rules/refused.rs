@@ -33,7 +33,9 @@ const ALWAYS: &[(&str, Look)] = &[
 ];
 
 pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
-    if subject.service.server != Server::Gunicorn {
+    // Most services set nothing that could be refused.
+    let is_idle = subject.lines.is_empty() && subject.given(&["gunicorn"]).is_none();
+    if subject.service.server != Server::Gunicorn || is_idle {
         return;
     }
     let dirty = subject.number("dirty_workers").unwrap_or(0) > 0;
@@ -54,7 +56,6 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
         }
     }
     options(subject, found);
-    logging(subject, found);
 }
 
 /// Every text that is given for a setting, the items of a list included.
@@ -74,8 +75,7 @@ pub(super) fn texts<'a>(subject: &'a Subject<'_>, name: &'a str) -> Vec<(&'a str
     for line in &subject.lines {
         for given in line.settings().filter(|given| given.setting.name == name) {
             if let Some((text, span)) = &given.text {
-                let name = format!("`{}` {}", given.written, line.place());
-                all.push((text.as_str(), Said { span: *span, name }));
+                all.push((text.as_str(), Said { span: *span, name: line.called(given) }));
             }
         }
     }
@@ -88,7 +88,7 @@ fn options(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
         for given in line.settings().filter(|given| given.setting.pillar == Pillar::Allowed) {
             let Some((text, span)) = &given.text else { continue };
             if let Some(expected) = unfit(given, text) {
-                let message = format!("`{}` {} cannot be {text:?}", given.written, line.place());
+                let message = format!("{} cannot be {text:?}", line.called(given));
                 found.push(finding(&rule::REFUSED_VALUE, message).at(*span, format!("expected {expected}")));
             }
         }
@@ -238,9 +238,11 @@ fn syslog(text: &str) -> Why {
     };
     let rest = rest.rsplit(']').next().unwrap_or(rest);
     let port = rest.split_once(':').map(|(_, port)| port)?;
-    let fits =
-        port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
-    (!fits).then(|| ("its port is none, and gunicorn ends".to_owned(), help()))
+    if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(("its port is no number, and gunicorn ends".to_owned(), help()));
+    }
+    let fits = port.parse::<u16>().is_ok_and(|port| port > 0);
+    (!fits).then(|| ("there is no such port, and nothing is logged there".to_owned(), help()))
 }
 
 /// config.py, `paste_global_conf`: a name, a sign, a value; a backslash keeps a sign from being it.
@@ -274,10 +276,7 @@ fn dirty_app(text: &str) -> Why {
 /// util.py, `load_class`: gunicorn 27 has no entry points for loggers, so a name without module is only its own.
 fn logger(text: &str) -> Why {
     let help = || "write a class with its module".to_owned();
-    if text == "simple" {
-        return None;
-    }
-    let what = server::no_class(text)?;
+    let what = if server::is_own_logger(text) { None } else { server::no_class(text) }?;
     Some((format!("{what}, and gunicorn ends"), help()))
 }
 
@@ -320,120 +319,6 @@ fn log_format(text: &str) -> Why {
         rest = &tail[1..];
     }
     None
-}
-
-/// Levels as Python's logging knows them; it compares capitals.
-const LEVELS: &[&str] = &["CRITICAL", "FATAL", "ERROR", "WARN", "WARNING", "INFO", "DEBUG", "NOTSET"];
-
-/// `logging.config.dictConfig`, over gunicorn's own configuration, which each of its keys replaces as a whole
-/// (glogging.py, `setup` and `CONFIG_DEFAULTS`).
-fn logging(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
-    let Some(whole) = subject.setting("logconfig_dict") else { return };
-    let mut say = |node: &Node, what: String, help: &str| {
-        let message = format!("`gunicorn.logconfig_dict`: {what}, and gunicorn ends");
-        found.push(finding(&rule::REFUSED_VALUE, message).at(node.span, help));
-    };
-    let Value::Map(pairs) = &whole.value else { return };
-    if pairs.is_empty() {
-        return;
-    }
-    if let Some(pair) = whole.get("version")
-        && pair.value.value != Value::Int(crate::pillar::Int::Small(1))
-    {
-        say(&pair.value, "Python's logging knows version 1 only".to_owned(), "write 1, or leave it out");
-    }
-    if let Some(pair) = whole.get("incremental").filter(|pair| pair.value.value == Value::Bool(true)) {
-        // Nothing has been configured before that it could change: gunicorn's own handlers are not there yet.
-        if whole
-            .get("handlers")
-            .is_none_or(|pair| !matches!(&pair.value.value, Value::Map(map) if map.is_empty()))
-        {
-            say(&pair.value, "there is nothing yet that it could change".to_owned(), "leave it out");
-        }
-        return;
-    }
-    let own: [(&str, &[&str]); 3] =
-        [("formatters", &["generic"]), ("handlers", &["console", "error_console"]), ("filters", &[])];
-    for (section, _) in own.iter().chain([&("loggers", &[] as &[&str])]) {
-        if let Some(pair) = whole.get(section)
-            && !matches!(pair.value.value, Value::Map(_))
-        {
-            say(&pair.value, format!("`{section}` is no map"), "write a map of names");
-            return;
-        }
-    }
-    let has = |section: &str, name: &str| match whole.get(section) {
-        Some(pair) => pair.value.get(name).is_some(),
-        None => own.iter().any(|(one, names)| *one == section && names.contains(&name)),
-    };
-    let named = |section: &str| match whole.get(section).map(|pair| &pair.value.value) {
-        Some(Value::Map(pairs)) => pairs.as_slice(),
-        _ => &[],
-    };
-    for formatter in named("formatters") {
-        if let Some(style) = formatter.value.get("style")
-            && let Value::Str(text) = &style.value.value
-            && !["%", "{", "$"].contains(&text.as_str())
-        {
-            say(&style.value, "there is no such style".to_owned(), "write \"%\", \"{\" or \"$\"");
-        }
-    }
-    for one in named("handlers").iter().chain(named("loggers")).chain(whole.get("root")) {
-        if let Some(level) = one.value.get("level")
-            && let Value::Str(text) = &level.value.value
-            && !LEVELS.contains(&text.as_str())
-        {
-            say(
-                &level.value,
-                "there is no such level".to_owned(),
-                "write DEBUG, INFO, WARNING, ERROR or CRITICAL",
-            );
-        }
-        let filters = one.value.get("filters").map(|pair| &pair.value.value);
-        for item in if let Some(Value::List(items)) = filters { items.as_slice() } else { &[] } {
-            if let Value::Str(name) = &item.value
-                && !has("filters", name)
-            {
-                say(item, format!("there is no filter `{name}`"), "name one of `filters`");
-            }
-        }
-    }
-    for handler in named("handlers") {
-        if let Some(formatter) = handler.value.get("formatter")
-            && let Value::Str(name) = &formatter.value.value
-            && !has("formatters", name)
-        {
-            say(&formatter.value, format!("there is no formatter `{name}`"), "name one of `formatters`");
-        }
-    }
-    let root = whole.get("root");
-    for logger in named("loggers").iter().chain(root) {
-        let Some(Value::List(items)) = logger.value.get("handlers").map(|pair| &pair.value.value) else {
-            continue;
-        };
-        for item in items {
-            if let Value::Str(name) = &item.value
-                && !has("handlers", name)
-            {
-                say(item, format!("there is no handler `{name}`"), "name one of `handlers`");
-            }
-        }
-    }
-    // Its own root logger and its two loggers write to its own handlers.
-    if let Some(handlers) = whole.get("handlers") {
-        let wanted: [(&str, &[&str]); 2] =
-            [("root", &["console"]), ("loggers", &["error_console", "console"])];
-        for (section, names) in wanted {
-            let lacking = names.iter().find(|name| handlers.value.get(name).is_none());
-            if let (None, Some(name)) = (whole.get(section), lacking) {
-                let what = format!(
-                    "gunicorn's own `{section}` use the handler `{name}`, which these `handlers` lack"
-                );
-                say(&handlers.value, what, "add it, or write `root` and `loggers` as well");
-                return;
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -24,12 +24,12 @@ pub(super) fn class_of(subject: &Subject<'_>) -> String {
     let class = subject.value("worker_class");
     let class = class.as_deref().and_then(Json::as_str).unwrap_or("sync");
     let threads = subject.number("threads").unwrap_or(1);
-    // config.py, worker_class_str
-    if (class == "sync" || class.ends_with("SyncWorker")) && threads > 1 {
-        "gthread".to_owned()
-    } else {
-        class.to_owned()
-    }
+    if is_sync(class) && threads > 1 { "gthread".to_owned() } else { class.to_owned() }
+}
+
+/// Whether threads make gthread workers of that class (config.py, worker_class_str).
+fn is_sync(class: &str) -> bool {
+    class == "sync" || class.ends_with("SyncWorker")
 }
 
 /// Classes of workers that are part of gunicorn 27, their short names, and the package each needs (workers/__init__.py).
@@ -43,10 +43,20 @@ const CLASSES: &[(&str, &str, Option<&str>)] = &[
     ("gunicorn.workers.gtornado.TornadoWorker", "tornado", Some("tornado")),
 ];
 
+/// The class of gunicorn's own that a text names by its path or its short name; none for others'.
+fn own(class: &str) -> Option<&'static (&'static str, &'static str, Option<&'static str>)> {
+    let short = class.trim_start_matches('#');
+    CLASSES.iter().find(|(path, name, _)| *path == class || *name == short)
+}
+
 /// The short name of a class of gunicorn's own; none for others'.
 pub(super) fn kind_of(class: &str) -> Option<&'static str> {
-    let short = class.trim_start_matches('#');
-    CLASSES.iter().find(|(path, name, _)| *path == class || *name == short).map(|(_, name, _)| *name)
+    own(class).map(|(_, name, _)| *name)
+}
+
+/// Loggers that are part of gunicorn 27 (config.py, `logger_class`).
+pub(super) fn is_own_logger(class: &str) -> bool {
+    matches!(class, "simple" | "gunicorn.glogging.Logger" | "gunicorn.instrument.statsd.Statsd")
 }
 
 /// Classes that are gone: of which module, since when, and what to write.
@@ -56,7 +66,7 @@ const GONE: &[(&str, &str, &str, &str)] = &[
 ];
 
 /// What there is to say of a worker class: the rule, the sentence, and what to write.
-pub(super) fn class(class: &str) -> Option<(&'static Rule, String, String)> {
+fn class(class: &str) -> Option<(&'static Rule, String, String)> {
     let name = class.strip_prefix("egg:gunicorn#").unwrap_or(class).trim_start_matches('#');
     if let Some((gone, _, version, instead)) =
         GONE.iter().find(|(gone, module, ..)| name == *gone || name.starts_with(module))
@@ -64,9 +74,7 @@ pub(super) fn class(class: &str) -> Option<(&'static Rule, String, String)> {
         let message = format!("gunicorn's worker class {gone} is gone since {version}");
         return Some((&rule::REMOVED_VALUE, message, format!("write {instead}")));
     }
-    if let Some((_, short, package)) =
-        CLASSES.iter().find(|(path, short, _)| class == *path || class.trim_start_matches('#') == *short)
-    {
+    if let Some((_, short, package)) = own(class) {
         let message = format!("the worker class {short} needs the package {}", (*package)?);
         return Some((&rule::NEEDS_PACKAGE, message, VIRTUALENV.to_owned()));
     }
@@ -103,9 +111,8 @@ pub(super) fn no_class(text: &str) -> Option<String> {
     if !text.split('.').all(is_name) {
         return Some(format!("{text:?} is not the name of a class with its module"));
     }
-    let own = ["gunicorn.glogging.Logger", "gunicorn.instrument.statsd.Statsd"];
-    let is_own = || own.contains(&text) || CLASSES.iter().any(|(path, ..)| *path == text);
-    (text.starts_with("gunicorn.") && !is_own()).then(|| format!("gunicorn has no class {text:?} for this"))
+    (text.starts_with("gunicorn.") && own(text).is_none())
+        .then(|| format!("gunicorn has no class {text:?} for this"))
 }
 
 const VIRTUALENV: &str = "it must be in the application's virtualenv";
@@ -126,14 +133,13 @@ fn worker_class(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
 /// What other settings need besides gunicorn; it imports them when it starts, or for a request (27.0.1).
 fn packages(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     let word = |name: &str| subject.word(name).unwrap_or_default();
-    let has_h2 = word("http_protocols").split(',').any(|protocol| protocol.trim() == "h2");
-    let is_asgi = class_of(subject).contains("asgi");
+    let is_asgi = || kind_of(&class_of(subject)) == Some("asgi");
     let needs = [
-        ("http_protocols", "h2", has_h2),
+        ("http_protocols", "h2", subject.lists("http_protocols", "h2")),
         ("http_parser", "gunicorn_h1c", word("http_parser") == "fast"),
         ("reload_engine", "inotify", word("reload_engine") == "inotify" && subject.is_on("reload")),
         ("paste", "PasteDeploy", subject.is_filled("paste")),
-        ("asgi_loop", "uvloop", word("asgi_loop") == "uvloop" && is_asgi),
+        ("asgi_loop", "uvloop", word("asgi_loop") == "uvloop" && is_asgi()),
     ];
     for (name, package, _) in needs.into_iter().filter(|(.., is_needed)| *is_needed) {
         let Some(said) = subject.said(name) else { continue };
@@ -178,7 +184,7 @@ fn contradictions(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
         say(message, &reload, "leave it out, or set `preload_app: false`", other);
     }
     if let (Some(class), Some(threads)) = (subject.said("worker_class"), subject.said("threads"))
-        && subject.word("worker_class").is_some_and(|class| class == "sync" || class.ends_with("syncworker"))
+        && subject.value("worker_class").is_some_and(|class| class.as_str().is_some_and(is_sync))
         && subject.number("threads").is_some_and(|threads| threads > 1)
     {
         let message = "with `threads` gunicorn uses gthread workers, not sync ones".to_owned();

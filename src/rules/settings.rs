@@ -47,6 +47,11 @@ impl Subject<'_> {
         Some(self.value(name)?.as_str()?.trim().to_lowercase())
     }
 
+    /// Whether it is a list at commas that has this word.
+    pub(super) fn lists(&self, name: &str, word: &str) -> bool {
+        self.word(name).is_some_and(|list| list.split(',').any(|one| one.trim() == word))
+    }
+
     /// Whether it has a value that is not empty.
     pub(super) fn is_filled(&self, name: &str) -> bool {
         self.value(name).is_some_and(|value| match &*value {
@@ -60,7 +65,7 @@ impl Subject<'_> {
     /// Where it is set, unless only the rendered configuration sets it.
     pub(super) fn said(&self, name: &str) -> Option<Said> {
         if let Some((line, given)) = self.option(name) {
-            return Some(Said { span: given.span, name: format!("`{}` {}", given.written, line.place()) });
+            return Some(Said { span: given.span, name: line.called(given) });
         }
         let span = self.setting(name)?.span;
         Some(Said { span, name: format!("`gunicorn.{name}`") })

@@ -30,7 +30,7 @@ ATOMS = {name: "x" for name in "hlutrsmUqHbfapL"} | {name: 1 for name in "BTDM"}
 
 def attempt(case):
     with open("gunicorn.py", "w", encoding="utf-8") as config:
-        # A settings' own value may still be overwritten by an option, but not this one.
+        # What the rendered configuration has as well.
         config.write("control_socket_disable = True\nbind = ['127.0.0.1:0']\n")
         for name, value in case.get("settings", {}).items():
             config.write(f"{name} = {value!r}\n")
@@ -47,7 +47,7 @@ def attempt(case):
     if not inspect.isclass(kind) or not issubclass(kind, Worker) or kind.run is Worker.run:
         raise RuntimeError(f"{kind} is no class of workers")
     if cfg.paste:
-        cfg.paste_global_conf  # noqa: B018
+        dict(cfg.paste_global_conf)
     cfg.access_log_format % SafeAtoms(ATOMS)
     master.app.wsgi()
 

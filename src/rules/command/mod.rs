@@ -27,6 +27,7 @@ pub(super) struct Line {
     /// What argparse makes of them; none if gunicorn cannot take them apart.
     parts: Vec<Part>,
     span: Span,
+    /// Whether gunicorn cannot take them apart, because a quote is not closed.
     is_open: bool,
 }
 
@@ -107,9 +108,9 @@ impl Line {
         self.has_application
     }
 
-    /// Where it is from, for a sentence.
-    pub(super) fn place(&self) -> &'static str {
-        self.place
+    /// How a sentence calls one of its options: as it was written, and where.
+    pub(super) fn called(&self, given: &Given) -> String {
+        format!("`{}` {}", given.written, self.place)
     }
 }
 
