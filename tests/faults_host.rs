@@ -11,7 +11,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::Signal;
 use support::host::{Process, User, kill, run};
@@ -353,7 +353,7 @@ fn a_flooded_control_socket_keeps_root_from_nothing() {
         let begun = Instant::now();
         let output = row.service.runsmith(&["status"]);
         assert!(output.status.success(), "{}", said(&output));
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     }
     // No `Row::upgrade`: the flood is the user's as well, and not the service's.
     row.service.release(2, Release::Good);
@@ -567,16 +567,7 @@ fn talkative(service: &Service, number: u32) {
 
 /// The one who reads the log.
 fn svlogd(service: &Service) -> u32 {
-    let until = Instant::now() + SOON;
-    loop {
-        // runsv writes the file anew, which is not done at once.
-        let text = fs::read_to_string(service.directory.join("log/supervise/pid")).unwrap_or_default();
-        if let Ok(pid) = text.trim().parse() {
-            return pid;
-        }
-        assert!(Instant::now() < until, "svlogd does not run");
-        std::thread::yield_now();
-    }
+    support::runsv::running(&service.directory.join("log"))
 }
 
 /// svlogd stands still: the pipe fills, and requests go on.

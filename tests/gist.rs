@@ -6,15 +6,14 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Child, Command};
-use std::time::Instant;
 
 use rustix::process::Signal;
 use support::host::{User, forget, free_port, kill, require, run, virtualenv};
 use support::load::Address;
-use support::{SOON, START, STOP};
+use support::{START, STOP};
 
 /// As the gist has it: nothing else is said.
 fn five(user: &str, home: &str) -> String {
@@ -182,14 +181,7 @@ impl Supervisor {
         let runsvdir = Command::new("runsvdir").arg(place.path("service")).spawn();
         let runsvdir = runsvdir.unwrap_or_else(|error| panic!("runsvdir: {error}; run scripts/setup"));
         let supervisor = Self { runsvdir, service };
-        // sv can speak to runsv once runsv reads this FIFO; there is nothing to wait on before that.
-        let ok = format!("{}/supervise/ok", supervisor.service);
-        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-        let until = Instant::now() + SOON;
-        while fs::OpenOptions::new().write(true).custom_flags(nonblocking).open(&ok).is_err() {
-            assert!(Instant::now() < until, "runsvdir has not started the service");
-            std::thread::yield_now();
-        }
+        support::runsv::until_answers(Path::new(&supervisor.service));
         supervisor
     }
 

@@ -12,7 +12,7 @@ use std::process::{Command, Output, Stdio};
 const PILLAR: &str = "application: web\nuser: nobody\ngroup: nogroup\nvirtualenv_home: /home/deploy\n";
 
 /// What ends a command that would read for ever.
-const LIMIT_SECONDS: &str = "20";
+const LIMIT_SECONDS: &str = "120";
 
 /// With little memory, so that who reads without end does not take the machine's.
 fn runsmith(directory: &Path, arguments: &[&str]) -> Output {

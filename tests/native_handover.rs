@@ -53,9 +53,8 @@ fn deploy_often(service: &Service, load: &mut Load, first: u32, few: u32) -> u32
 
 /// Nothing was lost and nothing is left; the numbers are written down if they are collected.
 fn ends(name: &str, service: &Service, load: Load, inode: Option<u64>, count: u32, begun: Instant) {
-    let seen = load.finish();
+    let seen = load.finish_after(1000);
     assert!(seen.failures.is_empty(), "{:#?}\n{}", seen.failures, service.log.text(0));
-    assert!(seen.answers.len() > 1000, "only {} requests", seen.answers.len());
     assert_eq!(service.inode(), inode);
     service.assert_one_generation();
     service.down();

@@ -7,13 +7,11 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
-use std::time::Instant;
 
 use rustix::process::Signal;
-use support::SOON;
 use support::host::{User, forget, free_port, kill};
 
 /// A pillar that changes, and a scratch ROOT that it is rendered into.
@@ -399,15 +397,9 @@ impl Live {
     }
 
     fn wait_for(&self, name: &str) {
-        let ok = self.at("sv").join(name).join("supervise/ok");
-        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-        let until = Instant::now() + SOON;
-        while fs::OpenOptions::new().write(true).custom_flags(nonblocking).open(&ok).is_err() {
-            assert!(Instant::now() < until, "runsvdir has not started {name}");
-            std::thread::yield_now();
-        }
-        let started =
-            Command::new("sv").args(["-w", "40", "start"]).arg(self.at("sv").join(name)).output().unwrap();
+        let service = self.at("sv").join(name);
+        support::runsv::until_answers(&service);
+        let started = support::runsv::sv(&service, "start", 120);
         assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stdout));
     }
 

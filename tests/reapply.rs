@@ -18,7 +18,7 @@ const TIMES: u32 = 100;
 fn a_live_service_that_is_applied_a_hundred_times_goes_on() {
     let service = Service::start(Server::Gthread, Socket::Unix, "");
     let (master, inode) = (service.master(), service.inode());
-    let pid = || fs::read_to_string(service.directory.join("supervise/pid")).unwrap();
+    let pid = || service.runtime();
     let run = || fs::read(service.directory.join("run")).unwrap();
     let (before, script) = (pid(), run());
     let mark = service.log.mark();
@@ -39,10 +39,9 @@ fn a_live_service_that_is_applied_a_hundred_times_goes_on() {
         assert!(output.status.success(), "{said}");
         changed += u32::from(said.contains("gunicorn.py: content"));
     }
-    let seen = load.finish();
+    let seen = load.finish_after(1000);
     assert!(changed >= TIMES / 4, "the configuration changed only {changed} times");
     assert!(seen.failures.is_empty(), "{:#?}\n{}", seen.failures, service.log.text(0));
-    assert!(seen.answers.len() > 1000, "only {} requests", seen.answers.len());
     assert_eq!((pid(), service.master(), service.inode()), (before, master, inode));
     assert!(run() == script, "the run script was not to change");
     assert_eq!(service.log.count(mark, "runsmith: "), 0, "{}", service.log.text(mark));

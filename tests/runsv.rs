@@ -2,21 +2,18 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test starts programs and reads files")]
 
+mod support;
+
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::channel;
-use std::time::Duration;
 
 use runsmith::runtime::linux::process::Process;
 use runsmith::runtime::linux::runsv::{Wanted, wanted, was_wanted};
 
-/// How long the service runs that nobody stops: longer than the test, and not for ever.
-const LIFE: u32 = 60;
-
-/// How long runsv may take to start it.
-const START: Duration = Duration::from_secs(20);
+/// How long the service runs that nobody stops, in seconds: longer than the test on any machine, and not for ever.
+const LIFE: u32 = 600;
 
 /// A runsv and its service, both ended with it.
 struct Supervised {
@@ -25,20 +22,17 @@ struct Supervised {
 }
 
 impl Supervised {
-    /// Starts a runsv and waits until its service runs.
+    /// Starts a runsv and waits until it has recorded that its service runs.
     fn start(directory: &str) -> Self {
-        let mut runsv =
-            Command::new("runsv").arg(directory).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(runsv.stdout.take().unwrap()).lines();
-        let (tell, told) = channel();
-        std::thread::spawn(move || tell.send(lines.next()));
+        let runsv = Command::new("runsv").arg(directory).stdin(Stdio::null()).spawn().unwrap();
         let started = Self { runsv, directory: directory.to_owned() };
-        assert_eq!(told.recv_timeout(START).unwrap().unwrap().unwrap(), "runs");
+        support::runsv::until_supervised(Path::new(directory));
+        support::runsv::running(Path::new(directory));
         started
     }
 
     fn sv(&self, verb: &str) {
-        let output = Command::new("sv").args(["-w", "10", verb, &self.directory]).output().unwrap();
+        let output = support::runsv::sv(Path::new(&self.directory), verb, 60);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
 
@@ -65,7 +59,7 @@ fn a_runsv_that_is_dead_wants_nothing() {
     let directory = scratch.path().join("web");
     fs::create_dir(&directory).unwrap();
     let run = directory.join("run");
-    fs::write(&run, format!("#!/bin/sh\necho runs\nexec sleep {LIFE}\n")).unwrap();
+    fs::write(&run, format!("#!/bin/sh\nexec sleep {LIFE}\n")).unwrap();
     fs::set_permissions(&run, fs::Permissions::from_mode(0o755)).unwrap();
     let directory = directory.to_str().unwrap();
     assert_eq!(wanted(directory), Wanted::Unknown, "nobody has been there");

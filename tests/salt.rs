@@ -483,6 +483,7 @@ fn a_new_service_that_does_not_come_up_is_said_why() {
     let mut service = Service::native(Server::Sync, Socket::Tcp, "");
     service.release(1, Release::Broken);
     service.supervise();
+    service.log.wait(0, &["start FAILED"], support::START);
     let pillar = service.pillar().replace("enabled: false", "enabled: true, timeout: 3");
     salt.write("pillar/own.sls", &format!("unicorn:\n{}", indented(&pillar)));
     let applied = salt.apply("#!runsmith --pillar unicorn\n", &[]);

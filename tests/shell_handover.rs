@@ -29,7 +29,7 @@ fn drops_nothing(server: Server, socket: Socket) {
         assert_eq!(service.inode(), inode, "the Unix socket is the same file");
         ends.push((number, end.at));
     }
-    let seen = load.finish();
+    let seen = load.finish_after(100 * DEPLOYS as usize);
     for (number, end) in ends {
         let since = seen.versions_since(end);
         assert!(
@@ -38,7 +38,6 @@ fn drops_nothing(server: Server, socket: Socket) {
         );
     }
     assert!(seen.failures.is_empty(), "{:#?}\n{}", seen.failures, service.log.text(0));
-    assert!(seen.answers.len() > 100 * DEPLOYS as usize, "only {} requests", seen.answers.len());
     service.down();
     println!(
         "{server:?} {socket:?}: {} requests, 0 failed, seconds per deploy {seconds:.1?}",

@@ -17,15 +17,11 @@ use support::load::Load;
 use support::service::{Release, Server, Service, Socket, WORKERS};
 use support::{HANDOVER, SOON, STOP};
 
+/// How long `sv` waits for what is to succeed, in seconds.
+const PATIENCE: u32 = 180;
+
 fn sv(service: &Service, command: &str, seconds: u32) -> Output {
-    if command == "restart" {
-        service.until_a_second_old();
-    }
-    Command::new("sv")
-        .args(["-w", &seconds.to_string(), command])
-        .arg(&service.directory)
-        .output()
-        .expect("sv is missing; run scripts/setup")
+    support::runsv::sv(&service.directory, command, seconds)
 }
 
 /// Tells runsv and waits for nothing.
@@ -45,10 +41,10 @@ fn start_waits_for_readiness() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(!service.checks());
     service.go();
-    let output = sv(&service, "start", 60);
+    let output = sv(&service, "start", PATIENCE);
     assert!(output.status.success() && serves(&service), "{output:?}");
     service.down();
-    let output = sv(&service, "up", 60);
+    let output = sv(&service, "up", PATIENCE);
     assert!(output.status.success(), "{output:?}");
     service.log.wait(0, &["ready: generation 1 serves"], SOON);
     service.down();
@@ -74,7 +70,7 @@ fn stop_and_exit_leave_nothing() {
 fn down_has_an_end() {
     let service = Service::start_native(Server::Sync, Socket::Tcp, "handoff: {drain_timeout: 1}");
     let mut load = Load::start(&service.address, 0, 0);
-    load.slow();
+    load.held(&service);
     let mark = service.log.mark();
     service.begin("down");
     service.log.wait(mark, &["did not finish in time and is killed"], STOP);
@@ -92,7 +88,7 @@ fn restart_and_term_are_hand_overs() {
         case.service.release(number, Release::Good);
         case.service.switch(number);
         let mark = case.service.log.mark();
-        let output = sv(&case.service, command, 60);
+        let output = sv(&case.service, command, PATIENCE);
         assert!(output.status.success(), "{output:?}");
         case.service.log.wait(mark, &["goes on under this run"], HANDOVER);
         assert_eq!(case.service.version(), number.to_string());
@@ -109,8 +105,11 @@ fn restart_that_is_backed_out() {
     let (runtime, master) = (case.service.runtime(), case.service.master());
     case.service.release(2, Release::Broken);
     case.service.switch(2);
+    let mark = case.service.log.mark();
     let output = sv(&case.service, "restart", 4);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
+    // sv may have lost its patience before the new generation has failed.
+    case.service.log.wait(mark, &["runsmith: hand-over FAILED"], HANDOVER);
     assert_eq!((case.service.runtime(), case.service.master()), (runtime, master));
     case.ends("1", Requests::NoneLost);
 }
@@ -123,7 +122,7 @@ fn signals_are_hand_overs() {
         case.service.release(number, Release::Good);
         case.service.switch(number);
         let mark = case.service.log.mark();
-        assert!(sv(&case.service, command, 10).status.success());
+        assert!(sv(&case.service, command, PATIENCE).status.success());
         case.service.log.wait(mark, &["runsmith: done:"], HANDOVER);
         assert_eq!(
             (case.service.version(), case.service.runtime()),

@@ -247,5 +247,6 @@ fn end(pid: u32) {
 
 fn ends_within(process: &rustix::fd::OwnedFd, limit: Duration) -> bool {
     let limit = limit.try_into().expect("a time");
-    poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&limit)).is_ok_and(|ended| ended > 0)
+    let wait = || poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&limit));
+    rustix::io::retry_on_intr(wait).is_ok_and(|ended| ended > 0)
 }

@@ -592,7 +592,7 @@ fn log(service: &Service) {
     let directory = service.said("/log/directory");
     let lines = format!("{}\n", "x".repeat(99)).repeat(30);
     let mut child = Command::new("timeout")
-        .args(["20", "sh"])
+        .args(["120", "sh"])
         .arg(format!("{}/log/run", service.directory()))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

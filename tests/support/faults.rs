@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::host::{Process, lives};
@@ -10,7 +9,7 @@ use super::load::{Load, Seen};
 use super::service::{Server, Service, Socket, WORKERS};
 
 /// Until everything has settled: boots, three-second requests, growing waits, on a busy machine.
-const SETTLES: Duration = Duration::from_secs(60);
+const SETTLES: Duration = Duration::from_secs(180);
 
 /// Between two looks at what no line of the log tells.
 const LOOK: Duration = Duration::from_millis(50);
@@ -99,11 +98,7 @@ impl Service {
 
     /// sv tells the new run by its start in whole seconds (docs/operator.md), so `sv restart` asks a run of another second.
     pub fn until_a_second_old(&self) {
-        self.until("the run is a second old", |service| {
-            let status = Command::new("sv").arg("status").arg(&service.directory).output().expect("sv");
-            let text = String::from_utf8_lossy(&status.stdout).into_owned();
-            text.starts_with("run:") && !text.contains(") 0s")
-        });
+        super::runsv::until_a_second_old(&self.directory);
     }
 
     /// Waits until one generation is left, served by a runtime.

@@ -7,8 +7,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long a client waits for an answer before it counts as failed.
-const ANSWER: Duration = Duration::from_secs(30);
+/// How long a client waits for an answer before it counts as failed: longer than any boot on a busy machine.
+const ANSWER: Duration = Duration::from_secs(120);
 /// Between two requests of one client: ten clients without it would take both cores from the server.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -56,27 +56,59 @@ trait Stream: Read + Write + Send {}
 impl Stream for TcpStream {}
 impl Stream for UnixStream {}
 
-/// One connection.
-struct Connection(Box<dyn Stream>);
+/// Makes a call again that a signal has interrupted. A read with a limit of time is interrupted by SIGSTOP and SIGCONT, too,
+/// which no handler has to be there for (signal(7)); nothing of it was done, so it is no failure of who was asked.
+fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // That is what the kernel calls a limit that is over.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {ANSWER:?}")));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// One connection. What a signal interrupts is done again, whoever reads or writes.
+pub struct Connection(Box<dyn Stream>);
+
+impl Read for Connection {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        again(|| self.0.read(buffer))
+    }
+}
+
+impl Write for Connection {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        again(|| self.0.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        again(|| self.0.flush())
+    }
+}
 
 /// Why a request was not answered.
-enum Trouble {
+pub enum Trouble {
     /// The server had closed a kept-alive connection that lay idle: nothing was lost, the client opens another one.
     ClosedWhileIdle,
     Failed(io::Error),
 }
 
 impl Address {
-    fn connect(&self) -> io::Result<Connection> {
+    /// A connection to it.
+    pub fn connect(&self) -> io::Result<Connection> {
         Ok(Connection(match self {
             Self::Tcp(port) => {
-                let stream = TcpStream::connect(("127.0.0.1", *port))?;
+                let stream = again(|| TcpStream::connect(("127.0.0.1", *port)))?;
                 stream.set_read_timeout(Some(ANSWER))?;
                 stream.set_nodelay(true)?;
                 Box::new(stream)
             }
             Self::Unix(path) => {
-                let stream = UnixStream::connect(path)?;
+                let stream = again(|| UnixStream::connect(path))?;
                 stream.set_read_timeout(Some(ANSWER))?;
                 Box::new(stream)
             }
@@ -95,8 +127,8 @@ impl Address {
 }
 
 impl Connection {
-    /// The body, and whether the connection stays open.
-    fn get(&mut self, path: &str, keep: bool, used: bool) -> Result<(String, bool), Trouble> {
+    /// The body, and whether the connection stays open. `keep`: it is to; `used`: it had a request before.
+    pub fn get(&mut self, path: &str, keep: bool, used: bool) -> Result<(String, bool), Trouble> {
         let idle = |error: io::Error| {
             let closed =
                 [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
@@ -108,12 +140,13 @@ impl Connection {
         };
         let connection = if keep { "keep-alive" } else { "close" };
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n\r\n");
-        self.0.write_all(request.as_bytes()).map_err(idle)?;
+        self.write_all(request.as_bytes()).map_err(idle)?;
         let mut bytes = vec![];
-        let mut part = [0; 4096];
+        let mut part = [0; 32_768];
         loop {
-            let count = match self.0.read(&mut part) {
-                Ok(0) => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            let count = match self.read(&mut part) {
+                Ok(0) if bytes.is_empty() => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+                Ok(0) => Err(io::Error::other(format!("the answer ends after {} bytes", bytes.len()))),
                 other => other,
             }
             // Once the answer has begun, nothing is excused.
@@ -155,6 +188,8 @@ pub struct Load {
 #[derive(Default)]
 struct Shared {
     seen: Mutex<Seen>,
+    /// There is one more answer.
+    more: Condvar,
     stopped: Mutex<bool>,
     stop: Condvar,
 }
@@ -167,6 +202,7 @@ impl Shared {
                 let version = body.split(' ').next().unwrap_or_default().to_owned();
                 let slow = what == "slow:";
                 seen.answers.push(Answer { begun, took: begun.elapsed(), slow, version, body });
+                self.more.notify_all();
             }
             Err(error) => seen.failures.push(format!("{what} {error}, begun {:?} ago", begun.elapsed())),
         }
@@ -200,16 +236,28 @@ impl Load {
 
     /// Begins one request that takes three seconds; its end is counted with the others.
     pub fn slow(&mut self) {
+        self.begin("/slow");
+    }
+
+    /// Begins one request that takes until [`Service::let_go`]: for what must be in flight however long a hand-over takes.
+    ///
+    /// [`Service::let_go`]: super::service::Service::let_go
+    pub fn held(&mut self, service: &super::service::Service) {
+        service.hold();
+        self.begin("/held");
+    }
+
+    fn begin(&mut self, path: &str) {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         let (address, shared) = (self.address.clone(), Arc::clone(&self.shared));
         let (sent, wait) = std::sync::mpsc::channel();
         self.clients.push(std::thread::spawn(move || {
             let begun = Instant::now();
             let result = address.connect().and_then(|mut connection| {
-                let request = b"GET /slow HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-                connection.0.write_all(request)?;
+                connection.write_all(request.as_bytes())?;
                 let _ = sent.send(());
                 let mut bytes = vec![];
-                connection.0.read_to_end(&mut bytes)?;
+                connection.read_to_end(&mut bytes)?;
                 parse(&bytes).map_err(io::Error::other)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
             });
             shared.note(begun, "slow:", result.map(|(body, _)| body).map_err(|error| error.to_string()));
@@ -225,6 +273,19 @@ impl Load {
     /// What was seen so far.
     pub fn seen(&self) -> Seen {
         self.shared.seen.lock().unwrap().clone()
+    }
+
+    /// Ends the clients once there are so many answers.
+    pub fn finish_after(self, answers: usize) -> Seen {
+        let mut seen = self.shared.seen.lock().unwrap();
+        let until = Instant::now() + super::HANDOVER;
+        while seen.answers.len() < answers {
+            let left = until.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{} of {answers} answers; {:#?}", seen.answers.len(), seen.failures);
+            seen = self.shared.more.wait_timeout(seen, left).unwrap().0;
+        }
+        drop(seen);
+        self.finish()
     }
 
     /// Ends the clients; those with a request in flight get their answer first.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use super::host::{User, free_port, kill, require, run, virtualenv};
 use super::load::Address;
 use super::log::{Line, Log};
-use super::{HANDOVER, SOON, START, STOP};
+use super::{HANDOVER, START, STOP};
 
 /// Which server, and with which workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,10 +143,9 @@ impl Service {
         fs::write(self.scratch.path().join("pillar.yaml"), pillar).expect("the pillar");
     }
 
-    /// The runtime, as runsv knows it.
+    /// The runtime, once runsv has recorded it.
     pub fn runtime(&self) -> u32 {
-        let pid = fs::read_to_string(self.directory.join("supervise/pid")).unwrap_or_default();
-        pid.trim().parse().unwrap_or_else(|_| panic!("no runtime; the log:\n{}", self.log.text(0)))
+        super::runsv::running(&self.directory)
     }
 
     /// The keeper; none once it has ended.
@@ -277,14 +276,7 @@ impl Service {
             .spawn()
             .expect("runsv is missing; run scripts/setup");
         self.runsv = Some(child);
-        // sv can speak to runsv once runsv reads this FIFO; there is nothing to wait on before that.
-        let ok = self.directory.join("supervise/ok");
-        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-        let until = Instant::now() + SOON;
-        while fs::OpenOptions::new().write(true).custom_flags(nonblocking).open(&ok).is_err() {
-            assert!(Instant::now() < until, "runsv does not read {}", ok.display());
-            std::thread::yield_now();
-        }
+        super::runsv::until_supervised(&self.directory);
     }
 
     /// kill -9 of runsv.
@@ -298,7 +290,7 @@ impl Service {
     pub fn release(&self, number: u32, kind: Release) {
         let directory = self.root.join(format!("releases/{number}"));
         fs::create_dir_all(&directory).expect("a release");
-        let go = self.scratch.path().join("go");
+        let (go, held) = (self.scratch.path().join("go"), self.scratch.path().join("held"));
         let (python, ruby) = match kind {
             Release::Good => (String::new(), String::new()),
             Release::Broken => {
@@ -312,6 +304,7 @@ impl Service {
         };
         let wsgi = format!(
             "import os, time\n{python}\n\ndef app(environ, start_response):\n\
+             \x20   while environ['PATH_INFO'] == '/held' and os.path.exists({held:?}): time.sleep(0.02)\n\
              \x20   time.sleep(3 if environ['PATH_INFO'] == '/slow' else 0)\n\
              \x20   body = b'{number} %d' % os.getpid()\n\
              \x20   start_response('200 OK', [('Content-Type', 'text/plain'), ('Content-Length', str(len(body)))])\n\
@@ -319,7 +312,9 @@ impl Service {
         );
         fs::write(directory.join("wsgi.py"), wsgi).expect("wsgi.py");
         let rack = format!(
-            "{ruby}\nrun lambda {{ |env|\n  sleep 3 if env['PATH_INFO'] == '/slow'\n  body = \"{number} #{{$$}}\"\n\
+            "{ruby}\nrun lambda {{ |env|\n\
+             \x20 sleep 0.02 while env['PATH_INFO'] == '/held' && File.exist?({held:?})\n\
+             \x20 sleep 3 if env['PATH_INFO'] == '/slow'\n  body = \"{number} #{{$$}}\"\n\
              \x20 [200, {{'Content-Type' => 'text/plain', 'Content-Length' => body.bytesize.to_s}}, [body]]\n}}\n"
         );
         fs::write(directory.join("config.ru"), rack).expect("config.ru");
@@ -333,18 +328,24 @@ impl Service {
         fs::rename(new, self.root.join("current")).expect("current");
     }
 
+    /// From now on requests for `/held` are not answered.
+    pub fn hold(&self) {
+        fs::write(self.scratch.path().join("held"), "").expect("held");
+    }
+
+    /// Answers the requests for `/held`.
+    pub fn let_go(&self) {
+        fs::remove_file(self.scratch.path().join("held")).expect("held");
+    }
+
     /// Lets a `Release::Waiting` load.
     pub fn go(&self) {
         fs::write(self.scratch.path().join("go"), "").expect("go");
     }
 
-    /// `sv COMMAND`, waiting for at most two minutes.
+    /// `sv COMMAND`, waiting for at most three minutes.
     pub fn sv(&self, command: &str) -> Output {
-        Command::new("sv")
-            .args(["-w", "120", command])
-            .arg(&self.directory)
-            .output()
-            .expect("sv is missing; run scripts/setup")
+        super::runsv::sv(&self.directory, command, 180)
     }
 
     /// What `sv check` would be told now.
