@@ -165,13 +165,18 @@ impl Record {
     /// The entry that it is written down as.
     pub fn entry(&self) -> Entry {
         Entry {
-            path: format!("{DIRECTORY}/{}", self.service),
+            path: self.entry_path(),
             kind: Kind::File(self.text().into_bytes()),
             mode: 0o600,
             owner: "root".into(),
             group: "root".into(),
             secret: true,
         }
+    }
+
+    /// Where it is written down, below ROOT.
+    pub fn entry_path(&self) -> String {
+        format!("{DIRECTORY}/{}", self.service)
     }
 
     /// The link by which runsvdir finds the service directory, if one was made.

@@ -115,14 +115,21 @@ pub(super) fn end(
                 terminal.say("note", &note.to_string());
             }
             if is_json {
-                report::tree::changes_json(&applied.changes, &mut terminal.out)?;
-            } else {
+                let failed = applied.failed.iter().map(|one| (&*one.services, one.failure.to_string()));
+                let failed: Vec<_> = failed.collect();
+                report::tree::changes_json(&applied.changes, &failed, &mut terminal.out)?;
+            } else if applied.failed.is_empty() || !applied.changes.is_empty() {
                 report::tree::changes_text(&applied.changes, &mut terminal.out)?;
             }
-            Ok(Exit::Clean)
+            for failed in &applied.failed {
+                terminal.say("error", &failed.to_string());
+            }
+            Ok(if applied.failed.is_empty() { Exit::Clean } else { Exit::Trouble })
         }
         Err(stopped) => {
-            if !stopped.done.is_empty() {
+            if !stopped.done.is_empty() && is_json {
+                report::tree::changes_json(&stopped.done, &[], &mut terminal.out)?;
+            } else if !stopped.done.is_empty() {
                 report::tree::changes_text(&stopped.done, &mut terminal.out)?;
             }
             Err(stopped.failure.into())

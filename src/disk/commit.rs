@@ -8,15 +8,35 @@ use rustix::io::Errno;
 
 use super::directory::{Directory, Step, failure};
 use super::stage::{Act, Op, Staged, meddled};
+use super::units::Refusal;
 use super::{Stopped, write};
 use crate::failure::Failure;
 use crate::tree::Change;
 
-/// Finishes what was staged and returns what was changed by it.
+/// Finishes what was staged, where everything belongs together, and returns what was changed by it.
 pub(super) fn commit(root: &Directory, staged: Staged, durable: bool) -> Result<Vec<Change>, Stopped> {
+    let (done, mut refusals) = commit_each(root, staged, durable, |_, _| true)?;
+    match refusals.pop() {
+        Some(refusal) => Err(Stopped { failure: refusal.failure, done }),
+        None => Ok(done),
+    }
+}
+
+/// Finishes what was staged. An operation that fails takes with it those still to come that belong to
+/// the same service, as `together` says of the paths of both; the others go on. Returns what was
+/// changed, and what was refused.
+///
+/// # Errors
+/// What was written cannot be made durable.
+pub(super) fn commit_each(
+    root: &Directory,
+    staged: Staged,
+    durable: bool,
+    mut together: impl FnMut(&[Change], &[Change]) -> bool,
+) -> Result<(Vec<Change>, Vec<Refusal>), Stopped> {
     let Staged { mut ops, devices, .. } = staged;
     if ops.is_empty() {
-        return Ok(vec![]);
+        return Ok((vec![], vec![]));
     }
     let sync = |devices| if durable { sync(root, devices) } else { Ok(()) };
     if let Err(failure) = sync(&devices) {
@@ -27,25 +47,31 @@ pub(super) fn commit(root: &Directory, staged: Staged, durable: bool) -> Result<
     ops.sort_by_key(|op| op.turn);
     let mut parents = Parents::new(root);
     let mut done = vec![];
-    let mut stopped = None;
-    let mut ops = ops.into_iter();
-    for op in ops.by_ref() {
+    let mut refusals: Vec<Refusal> = vec![];
+    let mut left: Vec<Op> = vec![];
+    let mut failed: Vec<Change> = vec![];
+    for op in ops {
+        if !failed.is_empty() && together(&failed, &op.changes) {
+            left.push(op);
+            continue;
+        }
         match finish(&mut parents, &op) {
             Ok(()) => done.extend(op.changes),
             Err(failure) => {
-                stopped = Some((failure, op));
-                break;
+                let paths = op.changes.iter().map(|change| change.path.clone()).collect();
+                refusals.push(Refusal { paths, failure });
+                failed.extend(op.changes.iter().cloned());
+                left.push(op);
             }
         }
     }
     done.sort_by(|a, b| a.path.cmp(&b.path));
     let synced = sync(&devices);
-    if let Some((failure, op)) = stopped {
-        let rest: Vec<Op> = std::iter::once(op).chain(ops).collect();
-        abandon(root, &rest);
-        return Err(Stopped { failure, done });
+    abandon(root, &left);
+    match synced {
+        Ok(()) => Ok((done, refusals)),
+        Err(failure) => Err(Stopped { failure, done }),
     }
-    synced.map(|()| done.clone()).map_err(|failure| Stopped { failure, done })
 }
 
 fn sync(root: &Directory, devices: &BTreeMap<u64, OwnedFd>) -> Result<(), Failure> {

@@ -28,10 +28,9 @@ pub fn read_recorded(
     recording: Recording<'_>,
 ) -> Result<(Found, Vec<Note>), Failure> {
     let mut notes = vec![];
-    let (ids, refused) = match names::Ids::resolve(&ordered(want)?, root) {
-        Ok(ids) => (ids, None),
-        Err(failure) => (names::Ids::host(), Some(failure)),
-    };
+    let entries = ordered(want)?;
+    let ids = names::Ids::resolve(&entries);
+    let refused = ids.unknown(entries.iter().copied(), root);
     let run = Run::new(ids, None);
     let old = match root.is_dir() {
         true => recorded::read(&Directory::root(root)?, recording),

@@ -6,6 +6,8 @@
 //!  1. *Stage*: compare what is there with what is wanted. What has to be written is written under
 //!     a temporary name beside its place, with owner and then mode set; what only needs another
 //!     mode or owner is noted down. A failure here removes the temporary names: nothing changed.
+//!     With a [`Recording`] it is known which services want the path that failed: they are left as
+//!     they are, and the others are staged again without them ([`recorded`]).
 //!  2. *Sync*: one `syncfs` for each file system that was written to.
 //!  3. *Commit*: rename into place and set modes and owners: records first, then in the order of the
 //!     paths, but links (and new directories that hold links) last, so that runsvdir does not find a
@@ -58,6 +60,7 @@ mod run;
 mod shared;
 mod stage;
 mod supervise;
+mod units;
 mod write;
 
 use std::fmt;
@@ -135,6 +138,32 @@ pub struct Applied {
     pub changes: Vec<Change>,
     /// What else the user should know.
     pub notes: Vec<Note>,
+    /// Services that could not be done, and why; everything else was.
+    pub failed: Vec<Failed>,
+}
+
+/// Services that could not be done: they are as they were, unless it was the renaming into place that failed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// Their names, in order.
+    pub services: Vec<String>,
+    /// Why.
+    pub failure: Failure,
+    /// These are all services of the run.
+    pub all: bool,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// So many services are named.
+        const NAMED: usize = 5;
+        let names: Vec<_> = self.services.iter().take(NAMED).map(|name| visible(name)).collect();
+        match (self.all || names.is_empty(), self.services.len().saturating_sub(NAMED)) {
+            (true, _) => write!(f, "{}", self.failure),
+            (false, 0) => write!(f, "{}: {}", names.join(", "), self.failure),
+            (false, more) => write!(f, "{} and {more} more: {}", names.join(", "), self.failure),
+        }
+    }
 }
 
 /// Something worth saying that is neither a change nor a failure.
@@ -160,6 +189,8 @@ pub enum Note {
     Stopped(String),
     /// Where the old version of what was changed is.
     BackedUp(String),
+    /// These services were to be removed, and are kept because not everything that is wanted could be made.
+    PutOff(Vec<String>),
 }
 
 impl fmt::Display for Note {
@@ -185,6 +216,12 @@ impl fmt::Display for Note {
                 write!(f, "{path} is replaced: it is {what} that runsmith did not make")
             }
             Self::Stopped(service) => write!(f, "stopped {service}"),
+            Self::PutOff(services) => write!(
+                f,
+                "kept {}, which {} to be removed: not all services could be done",
+                services.join(", "),
+                if services.len() == 1 { "was" } else { "were" }
+            ),
             Self::BackedUp(path) => write!(f, "what was there before is kept in {path}"),
         }
     }
@@ -212,7 +249,14 @@ impl From<Failure> for Stopped {
 /// 0755 and root's, and are reported as changes; so is ROOT itself, as a note.
 pub fn apply(tree: &Tree, root: &Path, options: &Options<'_>) -> Result<Applied, Stopped> {
     let entries = ordered(tree)?;
-    let ids = names::Ids::resolve(&entries, root)?;
+    let ids = names::Ids::resolve(&entries);
+    let failed = match options.recording {
+        Some(recording) => unknown_owners(&ids, tree, recording, root),
+        None => match ids.unknown(entries.iter().copied(), root) {
+            Some(failure) => return Err(failure.into()),
+            None => vec![],
+        },
+    };
     let mut notes = vec![];
     if !ids.set {
         notes.push(Note::OwnersLeftAlone);
@@ -225,17 +269,32 @@ pub fn apply(tree: &Tree, root: &Path, options: &Options<'_>) -> Result<Applied,
 
     let run = run::Run::new(ids, options.backup);
     let Some(recording) = options.recording else {
-        let mut staged = stage::stage(&run, &root, &entries)?;
+        let mut staged = stage::stage_whole(&run, &root, &entries)?;
         notes.append(&mut staged.notes);
         let changes = commit::commit(&root, staged, options.durable)?;
         notes.extend(run.backup.note());
-        return Ok(Applied { changes, notes });
+        return Ok(Applied { changes, notes, failed });
     };
-    let recorded = recorded::Recorded::new(&run, &root, tree, recording)?;
-    let mut applied = recorded.apply(&entries, options.durable)?;
+    let recorded = recorded::Recorded { run: &run, root: &root, tree, recording, durable: options.durable };
+    let mut applied = recorded.apply(&entries, failed)?;
     notes.append(&mut applied.notes);
     notes.extend(run.backup.note());
     Ok(Applied { notes, ..applied })
+}
+
+/// The services that users or groups are wanted for which the host does not have.
+fn unknown_owners(ids: &names::Ids, tree: &Tree, recording: Recording<'_>, root: &Path) -> Vec<Failed> {
+    let mut failed = vec![];
+    if tree.entries().iter().all(|entry| ids.knows(entry)) {
+        return failed;
+    }
+    for record in recording.records {
+        let entries = record.made.iter().filter_map(|made| tree.get(&made.path));
+        if let Some(failure) = ids.unknown(entries, root) {
+            units::add(&mut failed, vec![record.service.clone()], failure);
+        }
+    }
+    failed
 }
 
 /// Directories deeper than this are refused: each level holds a file descriptor open.

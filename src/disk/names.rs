@@ -26,30 +26,51 @@ struct Names {
 }
 
 impl Ids {
-    /// Finds the number of every owner and group that is wanted, all of them or a failure that
-    /// lists those nobody knows. Who is not root cannot set owners and needs none.
-    pub(super) fn resolve(entries: &[&Entry], root: &Path) -> Result<Self, Failure> {
+    /// Finds the number of every owner and group that is wanted, as far as the host has one. Who is
+    /// not root cannot set owners and needs none.
+    pub(super) fn resolve(entries: &[&Entry]) -> Self {
         let mut ids = Self::host();
-        if !ids.set {
-            return Ok(ids);
+        if ids.set {
+            let root = ["root"];
+            let users: BTreeSet<&str> = entries.iter().map(|entry| &*entry.owner).chain(root).collect();
+            let groups: BTreeSet<&str> = entries.iter().map(|entry| &*entry.group).chain(root).collect();
+            for name in users {
+                ids.users.learn(name);
+            }
+            for name in groups {
+                ids.groups.learn(name);
+            }
         }
-        let root_entries = ["root"].into_iter();
-        let users: BTreeSet<&str> =
-            entries.iter().map(|entry| &*entry.owner).chain(root_entries.clone()).collect();
-        let groups: BTreeSet<&str> = entries.iter().map(|entry| &*entry.group).chain(root_entries).collect();
+        ids
+    }
+
+    /// Whether the host knows owner and group of an entry, or need not.
+    pub(super) fn knows(&self, entry: &Entry) -> bool {
+        !self.set || (self.users.has(&entry.owner) && self.groups.has(&entry.group))
+    }
+
+    /// The failure that lists the users and groups of these entries that the host does not know, if
+    /// there are any.
+    pub(super) fn unknown<'e>(
+        &self,
+        entries: impl Iterator<Item = &'e Entry>,
+        root: &Path,
+    ) -> Option<Failure> {
+        let (mut users, mut groups) = (BTreeSet::new(), BTreeSet::new());
+        for entry in entries.filter(|entry| !self.knows(entry)) {
+            users.extend(Some(&*entry.owner).filter(|name| !self.users.has(name)));
+            groups.extend(Some(&*entry.group).filter(|name| !self.groups.has(name)));
+        }
         let mut unknown = vec![];
-        for (word, names, wanted) in [("user", &mut ids.users, users), ("group", &mut ids.groups, groups)] {
-            let missing: Vec<_> = wanted.into_iter().filter(|name| !names.learn(name)).map(visible).collect();
+        for (word, missing) in [("user", users), ("group", groups)] {
+            let missing: Vec<_> = missing.into_iter().map(visible).collect();
             if !missing.is_empty() {
                 let plural = if missing.len() == 1 { "" } else { "s" };
                 unknown.push(format!("no {word}{plural} {}", missing.join(", ")));
             }
         }
-        if unknown.is_empty() {
-            return Ok(ids);
-        }
         let reason = format!("this host has {}", unknown.join(" and "));
-        Err(Failure::path("set the owners below", shown(root), reason))
+        (!unknown.is_empty()).then(|| Failure::path("set the owners below", shown(root), reason))
     }
 
     /// The host's names, for reading.
@@ -88,7 +109,7 @@ impl Names {
         Self { database, numbers, names: Mutex::new(names) }
     }
 
-    /// Finds the number for a name. Says whether there is one.
+    /// Finds the number for a name. Says whether there is one, as [`has`](Self::has) does later.
     fn learn(&mut self, name: &str) -> bool {
         if self.numbers.contains_key(name) {
             return true;
@@ -103,8 +124,13 @@ impl Names {
         true
     }
 
+    /// Whether a name that was to be learnt has a number.
+    fn has(&self, name: &str) -> bool {
+        self.numbers.contains_key(name)
+    }
+
     fn number(&self, name: &str) -> u32 {
-        // Every wanted name was learnt before; -1 would be "leave alone" to the kernel.
+        // What has no number is refused before; -1 would be "leave alone" to the kernel.
         self.numbers.get(name).copied().unwrap_or(u32::MAX)
     }
 

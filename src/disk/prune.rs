@@ -1,5 +1,7 @@
 //! Removes what earlier runs made and nobody wants any more, unless somebody changed it.
 
+use std::collections::BTreeSet;
+
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, unlinkat};
 use rustix::io::Errno;
 
@@ -9,7 +11,7 @@ use super::recorded::{deepest_first, removed};
 use super::run::Run;
 use super::{Note, supervise};
 use crate::failure::Failure;
-use crate::record::{Leaving, Leftover, MadeKind, sha256};
+use crate::record::{Leaving, Leftover, Made, MadeKind, sha256};
 use crate::steps::is_below;
 use crate::tree::Change;
 use crate::visible::visible;
@@ -25,8 +27,10 @@ const LARGEST: i64 = 64 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Pruned {
     pub(super) changes: Vec<Change>,
-    /// Files and links that somebody changed, and why they are kept.
-    pub(super) kept: Vec<(String, String)>,
+    /// Files and links that are kept: somebody changed them, or they could not be removed.
+    pub(super) kept: Vec<String>,
+    /// Services of which something could not be removed, and why.
+    pub(super) failed: Vec<(String, Failure)>,
     pub(super) notes: Vec<Note>,
 }
 
@@ -39,53 +43,81 @@ enum There {
     Other(String),
 }
 
+impl Pruned {
+    fn keep(&mut self, path: &str, reason: String) {
+        self.kept.push(path.to_owned());
+        self.notes.push(Note::Kept(visible(path).into_owned(), reason));
+    }
+}
+
 /// Removes leftovers. Nothing is removed of a service directory that runsv still works in.
 pub(super) fn prune(run: &Run, root: &Directory, leaving: &Leaving) -> Result<Pruned, Failure> {
     let mut pruned = Pruned::default();
     for (directory, wait) in &leaving.directories {
-        supervise::end(root, directory, *wait)?;
-        for at in [directory.clone(), format!("{directory}/log")] {
-            leave(root, &at)?;
+        let end = || {
+            supervise::end(root, directory, *wait)?;
+            [directory.clone(), format!("{directory}/log")].iter().try_for_each(|at| leave(root, at))
+        };
+        if let Err(failure) = end() {
+            let mut of = leaving.leftovers.iter().filter(|left| left.made.path == *directory);
+            pruned.failed.extend(of.next().map(|left| (left.service.clone(), failure)));
         }
     }
-    for Leftover { made, .. } in &leaving.leftovers {
+    // All of a service that would not end stays.
+    let alive: BTreeSet<String> = pruned.failed.iter().map(|(service, _)| service.clone()).collect();
+    for Leftover { made, service } in &leaving.leftovers {
+        if alive.contains(service) {
+            pruned.kept.push(made.path.clone());
+            continue;
+        }
         let word = match made.kind {
             MadeKind::Directory { .. } => continue,
             MadeKind::File { .. } => "file",
             MadeKind::Link { .. } => "link",
         };
-        let (dir, name) = match supervise::parent_of(root, &made.path) {
-            Ok(Some(found)) => found,
-            Ok(None) => continue,
-            // Whoever owns a directory on the way must not keep everything else from being removed.
+        match one(run, root, made) {
+            Ok(There::Missing) => {}
+            Ok(There::Other(reason)) => pruned.keep(&made.path, reason),
+            Ok(There::AsMade) => pruned.changes.push(removed(&made.path, word)),
             Err(failure) => {
-                pruned.kept.push((made.path.clone(), failure.to_string()));
-                continue;
+                pruned.kept.push(made.path.clone());
+                pruned.failed.push((service.clone(), failure));
             }
-        };
-        match look(run, root, &dir, name, &made.path, &made.kind)? {
-            There::Missing => {}
-            There::Other(reason) => pruned.kept.push((made.path.clone(), reason)),
-            There::AsMade => match unlinkat(dir.fd(), name, AtFlags::empty()) {
-                Ok(()) => pruned.changes.push(removed(&made.path, word)),
-                Err(Errno::NOENT) => {}
-                Err(error) => return Err(failure("remove", dir.path_of(name), error)),
-            },
         }
     }
-    directories(root, leaving, &mut pruned)?;
-    pruned.notes.extend(
-        pruned.kept.iter().map(|(path, reason)| Note::Kept(visible(path).into_owned(), reason.clone())),
-    );
+    directories(root, leaving, &alive, &mut pruned)?;
     Ok(pruned)
 }
 
+/// Removes a file or a link, if it is as it was made.
+fn one(run: &Run, root: &Directory, made: &Made) -> Result<There, Failure> {
+    let (dir, name) = match supervise::parent_of(root, &made.path) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(There::Missing),
+        // Whoever owns a directory on the way must not keep everything else from being removed.
+        Err(failure) => return Ok(There::Other(failure.to_string())),
+    };
+    match look(run, root, &dir, name, &made.path, &made.kind)? {
+        There::AsMade => match unlinkat(dir.fd(), name, AtFlags::empty()) {
+            Ok(()) => Ok(There::AsMade),
+            Err(Errno::NOENT) => Ok(There::Missing),
+            Err(error) => Err(failure("remove", dir.path_of(name), error)),
+        },
+        other => Ok(other),
+    }
+}
+
 /// Directories, the deepest first. One that holds something else stays, with all above it.
-fn directories(root: &Directory, leaving: &Leaving, pruned: &mut Pruned) -> Result<(), Failure> {
+fn directories(
+    root: &Directory,
+    leaving: &Leaving,
+    alive: &BTreeSet<String>,
+    pruned: &mut Pruned,
+) -> Result<(), Failure> {
     let mut paths: Vec<&str> = leaving
         .leftovers
         .iter()
-        .filter(|left| matches!(left.made.kind, MadeKind::Directory { .. }))
+        .filter(|left| matches!(left.made.kind, MadeKind::Directory { .. }) && !alive.contains(&left.service))
         .map(|left| left.made.path.as_str())
         .collect();
     deepest_first(&mut paths);
@@ -95,10 +127,17 @@ fn directories(root: &Directory, leaving: &Leaving, pruned: &mut Pruned) -> Resu
         match unlinkat(dir.fd(), name, AtFlags::REMOVEDIR) {
             Ok(()) => pruned.changes.push(removed(path, "directory")),
             Err(Errno::NOENT) => {}
-            Err(Errno::NOTEMPTY | Errno::EXIST) => full.push((path, held(&dir, name)?)),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                full.push((path, held(&dir, name).unwrap_or_else(|failure| failure.to_string())))
+            }
             Err(Errno::NOTDIR) => full.push((path, "it is no directory any more".to_owned())),
             Err(Errno::BUSY) => full.push((path, "something is mounted on it".to_owned())),
-            Err(error) => return Err(failure("remove the directory", dir.path_of(name), error)),
+            Err(error) => {
+                let owner = leaving.leftovers.iter().find(|left| left.made.path == path);
+                let failure = failure("remove the directory", dir.path_of(name), error);
+                pruned.kept.push(path.to_owned());
+                pruned.failed.extend(owner.map(|left| (left.service.clone(), failure)));
+            }
         }
     }
     // The outermost tells it all.

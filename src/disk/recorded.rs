@@ -1,14 +1,15 @@
 //! A run that is written down: records are read, services that are to go are stopped, and what earlier
 //! runs left is removed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::directory::{Directory, Step, failure, ours};
 use super::run::Run;
-use super::{Applied, Note, Recording, Stopped, by_steps, commit, in_order, prune, stage, supervise};
+use super::units::{self, Units};
+use super::{Applied, Failed, Note, Recording, Stopped, by_steps, commit, in_order, prune, stage, supervise};
 use crate::failure::Failure;
 use crate::record::{self, Leaving, Record};
 use crate::tree::{Change, Entry, How, Kind, Tree};
@@ -17,98 +18,198 @@ use crate::visible::visible;
 /// The longest record that is read, in bytes: a service has some tens of paths, this is for thousands.
 const LONGEST: u64 = 16 << 20;
 
-/// A run and what it makes of the records there are.
+/// A run and what it makes of the records there are. Each service is done for itself: where one cannot
+/// be, it is left as it was, and the others are done without it.
 pub(super) struct Recorded<'a> {
-    run: &'a Run,
-    root: &'a Directory,
-    tree: &'a Tree,
-    recording: Recording<'a>,
-    leaving: Leaving,
-    notes: Vec<Note>,
+    pub(super) run: &'a Run,
+    pub(super) root: &'a Directory,
+    pub(super) tree: &'a Tree,
+    pub(super) recording: Recording<'a>,
+    pub(super) durable: bool,
 }
 
-impl<'a> Recorded<'a> {
-    /// Reads the records that matter to the run, and changes nothing.
-    pub(super) fn new(
-        run: &'a Run,
-        root: &'a Directory,
-        tree: &'a Tree,
-        recording: Recording<'a>,
-    ) -> Result<Self, Failure> {
-        let old = read(root, recording)?;
-        let mut notes = vec![];
-        let new: BTreeSet<&str> = recording.records.iter().map(|record| record.service.as_str()).collect();
-        for record in &old {
-            if record.set != recording.set && new.contains(record.service.as_str()) {
-                notes.push(Note::TakenOver(record.service.clone(), visible(&record.set).into_owned()));
-            }
-        }
-        run.learn(&old);
-        let leaving = record::leaving(
-            old,
-            recording.records.to_vec(),
-            tree,
-            &|record| recording.goes(record),
-            recording.disabled,
-        );
-        Ok(Self { run, root, tree, recording, leaving, notes })
+/// What was done so far, over all passes.
+#[derive(Default)]
+struct Progress {
+    done: Vec<Change>,
+    notes: Vec<Note>,
+    failed: Vec<Failed>,
+}
+
+impl Progress {
+    fn names(&self) -> BTreeSet<String> {
+        self.failed.iter().flat_map(|failed| &failed.services).cloned().collect()
     }
 
-    /// Makes ROOT hold the tree and its records; `entries` are the tree's, in the order of their steps.
-    pub(super) fn apply(mut self, entries: &[&Entry], durable: bool) -> Result<Applied, Stopped> {
-        let staged = {
-            let records = record_entries(self.leaving.records.iter().map(Record::entry));
-            let all = in_order(entries.iter().copied().chain(&records).collect())?;
-            let mut staged = stage::stage(self.run, self.root, &all)?;
-            self.notes.append(&mut staged.notes);
-            staged
-        };
-        let mut done = vec![];
-        if let Err(failure) = self.retire(&mut done) {
-            commit::abandon(self.root, &staged.ops);
-            self.run.backup.abandon();
-            return Err(Stopped { failure, done });
-        }
-        match commit::commit(self.root, staged, durable) {
-            Ok(changes) => done.extend(changes),
-            Err(mut stopped) => {
-                stopped.done.splice(0..0, done);
-                stopped.done = self.shown(stopped.done);
-                return Err(stopped);
+    fn note(&mut self, notes: impl IntoIterator<Item = Note>) {
+        for note in notes {
+            // A pass says again what the one before said.
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
             }
         }
-        let result = if self.recording.prune { self.prune(&mut done, durable) } else { Ok(()) };
-        if !self.recording.prune
-            && let Some(first) = self.leaving.leftovers.first()
-        {
-            let path = visible(&first.made.path).into_owned();
-            self.notes.push(Note::NotPruned(self.leaving.leftovers.len(), path));
+    }
+}
+
+impl Recorded<'_> {
+    /// Makes ROOT hold the tree and its records; `entries` are the tree's, in the order of their steps.
+    /// `failed` are services that cannot be done whatever the disk says.
+    pub(super) fn apply(self, entries: &[&Entry], failed: Vec<Failed>) -> Result<Applied, Stopped> {
+        let mut progress = Progress { failed, ..Progress::default() };
+        let whole = loop {
+            let out = progress.names();
+            let is_whole = self.pass(entries, &out, &mut progress);
+            // A pass that fails has one service less to do the next time.
+            if !matches!(is_whole, Ok(false)) || progress.names().len() <= out.len() {
+                break is_whole;
+            }
+        };
+        let Progress { done, notes, mut failed } = progress;
+        let wanted: BTreeSet<&str> =
+            self.recording.records.iter().map(|record| record.service.as_str()).collect();
+        for failed in &mut failed {
+            let count = failed.services.iter().filter(|name| wanted.contains(name.as_str())).count();
+            failed.all = count == wanted.len() && count > 0;
         }
         let changes = self.shown(done);
-        match result {
-            Ok(()) => Ok(Applied { changes, notes: self.notes }),
+        match whole {
+            Ok(_) => Ok(Applied { changes, notes, failed }),
             Err(failure) => Err(Stopped { failure, done: changes }),
         }
     }
 
-    fn retire(&mut self, done: &mut Vec<Change>) -> Result<(), Failure> {
-        let left: &[record::Retired] = if self.recording.prune { &self.leaving.retired } else { &[] };
-        for retired in self.recording.disabled.iter().chain(left) {
-            let unlinked = supervise::retire(self.root, retired)?;
-            if unlinked.stopped {
-                self.notes.push(Note::Stopped(retired.service.clone()));
+    /// Does all services but those that are `out`. Says whether none failed: else what was not done of the
+    /// others is left to the next pass.
+    fn pass(
+        &self,
+        entries: &[&Entry],
+        out: &BTreeSet<String>,
+        progress: &mut Progress,
+    ) -> Result<bool, Failure> {
+        let old = read(self.root, self.recording)?;
+        self.run.learn(&old);
+        let leaving = self.leaving(old, out, progress);
+        let units = Units::of(&leaving.records);
+        let staged = {
+            let records = record_entries(leaving.records.iter().map(Record::entry));
+            let all = in_order(self.without(entries, out).into_iter().chain(&records).collect())?;
+            stage::stage(self.run, self.root, &all)
+        };
+        let undo = |progress: &Progress, ops: &[stage::Op]| {
+            commit::abandon(self.root, ops);
+            // What was kept of something that has changed already stays.
+            if progress.done.is_empty() {
+                self.run.backup.abandon();
             }
-            done.extend(unlinked.change);
+        };
+        if !staged.refusals.is_empty() {
+            undo(progress, &staged.ops);
+            units.fail(staged.refusals, &mut progress.failed);
+            return Ok(false);
         }
-        Ok(())
+        if !self.retire(&leaving, out, progress) {
+            undo(progress, &staged.ops);
+            return Ok(false);
+        }
+        let mut staged = staged;
+        progress.note(std::mem::take(&mut staged.notes));
+        let paths = |changes: &[Change]| -> Vec<String> {
+            changes.iter().map(|change| change.path.clone()).collect()
+        };
+        let together = |one: &[Change], other: &[Change]| {
+            let [one, other] =
+                [one, other].map(|changes| units.at(paths(changes).iter().map(String::as_str)));
+            !one.is_disjoint(&other)
+        };
+        match commit::commit_each(self.root, staged, self.durable, together) {
+            Ok((changes, refusals)) => {
+                progress.done.extend(changes);
+                if !refusals.is_empty() {
+                    units.fail(refusals, &mut progress.failed);
+                    return Ok(false);
+                }
+            }
+            Err(stopped) => {
+                progress.done.extend(stopped.done);
+                return Err(stopped.failure);
+            }
+        }
+        if self.recording.prune {
+            self.prune(&leaving, progress)?;
+        } else if let Some(first) = leaving.leftovers.first() {
+            let path = visible(&first.made.path).into_owned();
+            progress.note([Note::NotPruned(leaving.leftovers.len(), path)]);
+        }
+        Ok(true)
     }
 
-    fn prune(&mut self, done: &mut Vec<Change>, durable: bool) -> Result<(), Failure> {
-        let pruned = prune::prune(self.run, self.root, &self.leaving)?;
-        done.extend(pruned.changes);
-        let kept: BTreeSet<&str> = pruned.kept.iter().map(|(path, _)| path.as_str()).collect();
+    /// What the records tell of services that are not `out`.
+    fn leaving(&self, old: Vec<Record>, out: &BTreeSet<String>, progress: &mut Progress) -> Leaving {
+        let recording = &self.recording;
+        let wanted: BTreeSet<&str> = recording.records.iter().map(|record| record.service.as_str()).collect();
+        // What replaces a service that is to go may be the one that cannot be made.
+        let incomplete = out.iter().any(|name| wanted.contains(name.as_str()));
+        let mut put_off = vec![];
+        for record in &old {
+            let is_wanted = wanted.contains(record.service.as_str());
+            if is_wanted && record.set != recording.set && !out.contains(&record.service) {
+                let set = visible(&record.set).into_owned();
+                progress.note([Note::TakenOver(record.service.clone(), set)]);
+            }
+            if !is_wanted && incomplete && recording.prune && recording.goes(record) {
+                put_off.push(record.service.clone());
+            }
+        }
+        if !put_off.is_empty() {
+            progress.note([Note::PutOff(put_off)]);
+        }
+        let new = recording.records.iter().filter(|record| !out.contains(&record.service)).cloned().collect();
+        let goes = |record: &Record| recording.goes(record) && !incomplete && !out.contains(&record.service);
+        record::leaving(old, new, self.tree, &goes, recording.disabled)
+    }
+
+    /// The entries that somebody wants who is not `out`.
+    fn without<'e>(&self, entries: &[&'e Entry], out: &BTreeSet<String>) -> Vec<&'e Entry> {
+        if out.is_empty() {
+            return entries.to_vec();
+        }
+        let records = self.recording.records.iter().filter(|record| !out.contains(&record.service));
+        let paths: HashSet<&str> =
+            records.flat_map(|record| &record.made).map(|made| made.path.as_str()).collect();
+        entries.iter().copied().filter(|entry| paths.contains(entry.path.as_str())).collect()
+    }
+
+    /// Stops services that are to go. Says whether all did.
+    fn retire(&self, leaving: &Leaving, out: &BTreeSet<String>, progress: &mut Progress) -> bool {
+        let left: &[record::Retired] = if self.recording.prune { &leaving.retired } else { &[] };
+        let mut all = true;
+        let disabled = self.recording.disabled.iter().filter(|retired| !out.contains(&retired.service));
+        for retired in disabled.chain(left) {
+            match supervise::retire(self.root, retired) {
+                Ok(unlinked) => {
+                    if unlinked.stopped {
+                        progress.note([Note::Stopped(retired.service.clone())]);
+                    }
+                    progress.done.extend(unlinked.change);
+                }
+                Err(failure) => {
+                    units::add(&mut progress.failed, vec![retired.service.clone()], failure);
+                    all = false;
+                }
+            }
+        }
+        all
+    }
+
+    fn prune(&self, leaving: &Leaving, progress: &mut Progress) -> Result<(), Failure> {
+        let pruned = prune::prune(self.run, self.root, leaving)?;
+        progress.done.extend(pruned.changes);
+        for (service, failure) in pruned.failed {
+            units::add(&mut progress.failed, vec![service], failure);
+        }
+        let kept: BTreeSet<&str> = pruned.kept.iter().map(String::as_str).collect();
         let mut records = vec![];
-        for (service, after) in self.leaving.after(self.tree, &kept) {
+        for (service, after) in leaving.after(self.tree, &kept) {
             match after {
                 Some(record) => records.push(record.entry()),
                 None => forget(self.root, service)?,
@@ -116,11 +217,11 @@ impl<'a> Recorded<'a> {
         }
         if !records.is_empty() {
             let records = record_entries(records.into_iter());
-            let staged = stage::stage(self.run, self.root, &in_order(records.iter().collect())?)
+            let staged = stage::stage_whole(self.run, self.root, &in_order(records.iter().collect())?)
                 .map_err(|stopped| stopped.failure)?;
-            commit::commit(self.root, staged, durable).map_err(|stopped| stopped.failure)?;
+            commit::commit(self.root, staged, self.durable).map_err(|stopped| stopped.failure)?;
         }
-        self.notes.extend(pruned.notes);
+        progress.note(pruned.notes);
         Ok(())
     }
 

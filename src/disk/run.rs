@@ -1,8 +1,8 @@
 //! What the parts of a run share: owners, temporary names, threads, and how entries are divided.
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock};
 
 use rustix::fs::Stat;
 
@@ -20,7 +20,7 @@ pub(super) struct Run {
     pub(super) backup: Backup,
     /// What earlier runs made, by its path, and of directories the users they gave them to; nothing
     /// where no records are kept.
-    made: OnceLock<HashMap<String, Option<String>>>,
+    made: RwLock<Option<HashMap<String, Option<String>>>>,
     /// How many more threads may be started.
     threads: AtomicUsize,
 }
@@ -36,12 +36,12 @@ impl Run {
             ids,
             temps: TempNames::new(),
             backup: Backup::new(backup),
-            made: OnceLock::new(),
+            made: RwLock::new(None),
             threads: AtomicUsize::new(spare.min(3)),
         }
     }
 
-    /// Learns from the records what earlier runs made.
+    /// Learns from the records what earlier runs made; what it knew before is forgotten.
     pub(super) fn learn(&self, records: &[Record]) {
         let mut made = HashMap::with_capacity(records.iter().map(|record| record.made.len()).sum());
         for one in records.iter().flat_map(|record| &record.made) {
@@ -51,18 +51,18 @@ impl Run {
             };
             made.insert(one.path.clone(), owner);
         }
-        // A run learns once.
-        let _ = self.made.set(made);
+        *self.made.write().unwrap_or_else(PoisonError::into_inner) = Some(made);
     }
 
     /// Whether an earlier run made something at this path; whether it did is not known without records.
     pub(super) fn made(&self, path: &str) -> Option<bool> {
-        self.made.get().map(|made| made.contains_key(path))
+        self.made.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|made| made.contains_key(path))
     }
 
     /// Whether an earlier run gave the directory at this path to the user `owner`.
     pub(super) fn gave(&self, path: &str, owner: &str) -> bool {
-        self.made.get().and_then(|made| made.get(path)?.as_deref()).is_some_and(|before| before == owner)
+        let made = self.made.read().unwrap_or_else(PoisonError::into_inner);
+        made.as_ref().and_then(|made| made.get(path)?.as_deref()).is_some_and(|before| before == owner)
     }
 
     /// Every way in which what is there is not what is wanted.

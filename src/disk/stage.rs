@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::directory::{Directory, Step, failure, ours, word};
 use super::run::{Group, Run, groups};
+use super::units::Refusal;
 use super::write::{self, Attributes};
 use super::{Note, Stopped, commit, shared};
 use crate::failure::Failure;
@@ -69,19 +70,27 @@ pub(super) struct Staged {
     pub(super) notes: Vec<Note>,
     /// The file systems that were written to, each with something open on it.
     pub(super) devices: BTreeMap<u64, OwnedFd>,
+    /// What could not be staged; the operations of everything else are there.
+    pub(super) refusals: Vec<Refusal>,
 }
 
-/// Compares ROOT with what is wanted and writes what is new beside its place.
-pub(super) fn stage(run: &Run, root: &Directory, entries: &[&Entry]) -> Result<Staged, Stopped> {
+/// Compares ROOT with what is wanted and writes what is new beside its place. What cannot be staged
+/// is among the refusals, and does not keep the rest from being staged.
+pub(super) fn stage(run: &Run, root: &Directory, entries: &[&Entry]) -> Staged {
     let mut stage = Stage::new(run, root, entries);
-    match stage.existing(root, 1, entries) {
-        Ok(()) => Ok(stage.staged),
-        Err(failure) => {
-            commit::abandon(root, &stage.staged.ops);
-            run.backup.abandon();
-            Err(failure.into())
-        }
+    stage.existing(root, 1, entries);
+    stage.staged
+}
+
+/// As [`stage`], where everything belongs together: the first refusal takes back all that was staged.
+pub(super) fn stage_whole(run: &Run, root: &Directory, entries: &[&Entry]) -> Result<Staged, Stopped> {
+    let mut staged = stage(run, root, entries);
+    if staged.refusals.is_empty() {
+        return Ok(staged);
     }
+    commit::abandon(root, &staged.ops);
+    run.backup.abandon();
+    Err(staged.refusals.swap_remove(0).failure.into())
 }
 
 struct Stage<'r> {
@@ -115,40 +124,50 @@ impl<'r> Stage<'r> {
     }
 
     /// A directory that is there, and what is wanted in it.
-    fn existing(&mut self, dir: &Directory, at: usize, entries: &[&Entry]) -> Done {
+    fn existing(&mut self, dir: &Directory, at: usize, entries: &[&Entry]) {
         for name in self.run.temps.sweep(dir.fd(), self.listing.spare_capacity_mut(), &self.owners) {
             self.staged.notes.push(Note::LeftoverRemoved(dir.path_of(&name)));
         }
-        self.children(dir, at, entries)
+        self.children(dir, at, entries);
     }
 
-    fn children(&mut self, dir: &Directory, at: usize, entries: &[&Entry]) -> Done {
+    fn children(&mut self, dir: &Directory, at: usize, entries: &[&Entry]) {
         if let Some((first, second)) = self.run.split(entries, at) {
             let mut other = Stage { owners: self.owners.clone(), ..Stage::new(self.run, self.root, &[]) };
-            let (one, two) = std::thread::scope(|scope| {
+            let two = std::thread::scope(|scope| {
                 let two = scope.spawn(|| other.children(dir, at, second));
-                (self.children(dir, at, first), two.join())
+                self.children(dir, at, first);
+                two.join()
             });
             self.run.joined();
             self.staged.ops.append(&mut other.staged.ops);
             self.staged.notes.append(&mut other.staged.notes);
             self.staged.devices.append(&mut other.staged.devices);
-            return one.and_then(|()| {
-                two.unwrap_or_else(|_| Err(Failure::path("compare", dir.path(), "a thread ended early")))
-            });
+            self.staged.refusals.append(&mut other.staged.refusals);
+            if two.is_err() {
+                let failure = Failure::path("compare", dir.path(), "a thread ended early");
+                self.staged.refusals.push(Refusal::of(second.iter().copied(), failure));
+            }
+            return;
         }
         for group in groups(entries, at) {
-            match group.entry.map(|entry| (entry, &entry.kind)) {
-                Some((entry, Kind::File(_) | Kind::Link(_))) if !group.rest.is_empty() => {
-                    let reason = format!("it is wanted as a {} and holds entries", entry.kind.word());
-                    return Err(Failure::path("put on disk", visible(&entry.path), reason));
-                }
-                Some((entry, Kind::File(bytes))) => self.file(dir, &group, entry, bytes)?,
-                Some((entry, Kind::Link(target))) => self.link(dir, &group, entry, target)?,
-                Some((_, Kind::Directory)) | None => self.directory(dir, &group)?,
+            if let Err(failure) = self.child(dir, &group) {
+                let entries = group.entry.into_iter().chain(group.rest.iter().copied());
+                self.staged.refusals.push(Refusal::of(entries, failure));
             }
         }
-        Ok(())
+    }
+
+    fn child(&mut self, dir: &Directory, group: &Group<'_, '_>) -> Done {
+        match group.entry.map(|entry| (entry, &entry.kind)) {
+            Some((entry, Kind::File(_) | Kind::Link(_))) if !group.rest.is_empty() => {
+                let reason = format!("it is wanted as a {} and holds entries", entry.kind.word());
+                Err(Failure::path("put on disk", visible(&entry.path), reason))
+            }
+            Some((entry, Kind::File(bytes))) => self.file(dir, group, entry, bytes),
+            Some((entry, Kind::Link(target))) => self.link(dir, group, entry, target),
+            Some((_, Kind::Directory)) | None => self.directory(dir, group),
+        }
     }
 
     fn directory(&mut self, dir: &Directory, group: &Group<'_, '_>) -> Done {
@@ -167,7 +186,8 @@ impl<'r> Stage<'r> {
         if group.rest.is_empty() {
             return Ok(());
         }
-        self.existing(&found, group.below, group.rest)
+        self.existing(&found, group.below, group.rest);
+        Ok(())
     }
 
     fn fresh_directory(&mut self, dir: &Directory, group: &Group<'_, '_>) -> Done {

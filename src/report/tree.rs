@@ -144,8 +144,12 @@ pub fn changes_text(changes: &[Change], out: &mut dyn Write) -> io::Result<()> {
     }
 }
 
-/// What was changed, for programs.
-pub fn changes_json(changes: &[Change], out: &mut dyn Write) -> io::Result<()> {
+/// What was changed, and which services failed and why, for programs.
+pub fn changes_json(
+    changes: &[Change],
+    failed: &[(&[String], String)],
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let list: Vec<Value> = changes
         .iter()
         .map(|change| {
@@ -164,6 +168,8 @@ pub fn changes_json(changes: &[Change], out: &mut dyn Write) -> io::Result<()> {
             }
         })
         .collect();
-    serde_json::to_writer_pretty(&mut *out, &json!({"version": 1, "changes": list}))?;
+    let failed: Vec<Value> =
+        failed.iter().map(|(services, message)| json!({"services": services, "message": message})).collect();
+    serde_json::to_writer_pretty(&mut *out, &json!({"version": 1, "changes": list, "failed": failed}))?;
     writeln!(out)
 }
