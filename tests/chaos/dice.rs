@@ -22,7 +22,7 @@ impl Dice {
 
     /// One of `0..count`.
     pub(crate) fn below(&mut self, count: u32) -> u32 {
-        ((self.roll() >> 32) * u64::from(count) >> 32) as u32
+        (((self.roll() >> 32) * u64::from(count)) >> 32) as u32
     }
 
     /// One of them.

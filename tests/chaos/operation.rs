@@ -421,7 +421,7 @@ fn stop(site: &mut Site, who: Who, other: Option<Who>) -> Vec<String> {
     let act = |site: &mut Site| {
         kill(stopped, Signal::STOP);
         match other {
-            Some(other) if other == Who::Runsv => {}
+            Some(Who::Runsv) => {}
             Some(other) => {
                 if let Some(pid) = other_pid(site, other, who) {
                     slay(site, other, pid);
@@ -508,7 +508,7 @@ fn deleted(site: &mut Site, file: &str) -> Vec<String> {
 fn replaced(site: &mut Site) -> Vec<String> {
     let binary = site.service.scratch().join("runsmith");
     let new = binary.with_extension("new");
-    let other = std::env::var("CHAOS_OTHER").ok().filter(|_| site.checks % 2 == 0);
+    let other = std::env::var("CHAOS_OTHER").ok().filter(|_| site.checks.is_multiple_of(2));
     fs::copy(other.as_deref().unwrap_or(env!("CARGO_BIN_EXE_runsmith")), &new).expect("a binary");
     fs::rename(new, binary).expect("the binary");
     let runtime = site.service.runtime();

@@ -308,14 +308,14 @@ impl Site {
         wrong.extend(self.reality());
         let (asked, lost) = self.clients.take(&self.excused);
         wrong.extend(lost);
-        wrong.extend(self.from_the_right_release(&asked, settled));
+        wrong.extend(self.made_by_the_wrong_release(&asked, settled));
         self.excused.clear();
         self.may.clear();
         self.checks += 1;
         wrong
     }
 
-    fn from_the_right_release(&self, asked: &[Asked], settled: Instant) -> Vec<String> {
+    fn made_by_the_wrong_release(&self, asked: &[Asked], settled: Instant) -> Vec<String> {
         let mut wrong = vec![];
         for one in asked {
             let Fate::Answered(made) = &one.fate else { continue };
