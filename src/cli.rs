@@ -293,7 +293,7 @@ pub struct Status {
     /// How it is printed
     #[arg(long, default_value = "text")]
     pub format: TableFormat,
-    /// Prints nothing: exit code 0 if the service serves, 1 if it does not
+    /// Prints nothing: exit code 0 if the service serves and is not DEGRADED, else 1
     #[arg(long)]
     pub quiet: bool,
 }

@@ -39,7 +39,7 @@ fn works(program: &Path) {
     let printed = run(program, &["render", pillar.to_str().unwrap(), "--out", root.to_str().unwrap()]);
     assert!(printed.contains("/etc/sv/shop/run: created file"), "{printed}");
     let script = root.join("etc/sv/shop/run");
-    run(program, &["run", "--check", script.to_str().unwrap()]);
+    support::host::proves(program, &script);
 }
 
 /// The Debian package, on a root of its own.

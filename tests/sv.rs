@@ -154,6 +154,55 @@ fn one_reopens_logs_and_alarm_tells_the_status() {
     }
 }
 
+/// Files that are rotated while a hand-over is under way are let go by everybody: by the old generation at once, also while
+/// it drains, and by the new one as soon as it can hear the signal.
+#[test]
+fn rotated_logs_are_let_go_by_every_generation() {
+    for server in [Server::Sync, Server::Unicorn] {
+        let mut service = Service::native_with_log(server, Socket::Unix, "log: {kind: files}");
+        service.supervise();
+        service.until("it serves", serves);
+        let logs = service.root.join("shared/logs");
+        let rotate = |number: u32| {
+            for entry in fs::read_dir(&logs).expect("logs").flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name.ends_with(".log") {
+                    fs::rename(entry.path(), logs.join(format!("{name}.{number}"))).expect("rotated");
+                }
+            }
+            service.sv("1");
+        };
+        let has_rotated = |pid: u32, number: u32| {
+            descriptors(pid).iter().any(|target| target.ends_with(&format!(".log.{number}")))
+        };
+        let old = service.master();
+        let mut load = Load::start(&service.address, 0, 0);
+        let mark = service.begin_deploy(2, Release::Waiting);
+        service.log.wait(mark, &["generation 2 is master"], SOON);
+        service.until("the new master has its log", |service| {
+            let masters = service.user.masters();
+            masters.iter().any(|pid| *pid != old && descriptors(*pid).iter().any(|one| one.ends_with(".log")))
+        });
+        rotate(1);
+        service.log.wait(mark, &["generation 1 was told to open its logs again"], SOON);
+        assert_eq!(service.log.count(mark, "generation 2 was told to open its logs again"), 0);
+        service.until("the old one lets go", |_| !has_rotated(old, 1));
+        load.slow();
+        service.go();
+        service.log.wait(mark, &["generation 2 was told to open its logs again"], HANDOVER);
+        let new = *service.user.masters().iter().find(|pid| **pid != old).expect("the new master");
+        service.until("the new one lets go", |_| !has_rotated(new, 1));
+        service.log.wait(mark, &["runsmith: ready: generation 2"], HANDOVER);
+        // The old one drains: a request of three seconds is in flight.
+        rotate(2);
+        service.log.wait(mark, &["runsmith: done: generation 2"], HANDOVER);
+        service.until("the new one lets go again", |_| !has_rotated(new, 2));
+        let seen = load.finish();
+        assert!(seen.failures.is_empty(), "{:?}", seen.failures);
+        service.down();
+    }
+}
+
 /// `sv kill` ends the runtime alone, and the next one adopts what runs.
 #[test]
 fn kill_leaves_the_application() {

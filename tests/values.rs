@@ -737,7 +737,11 @@ fn shell(service: &Service) {
 /// The native run script: read by runsmith and by PyYAML; and its check, executed by sh.
 fn native(service: &Service, reader: &mut Reader) {
     let run = format!("{}/run", service.directory());
-    output(Command::new(env!("CARGO_BIN_EXE_runsmith")).args(["run", "--check", "--", &run]));
+    let checked = Command::new(env!("CARGO_BIN_EXE_runsmith")).args(["run", "--check", "--", &run]).output();
+    let checked = checked.expect("runsmith");
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    // The host need not know the user.
+    assert!(checked.status.success() || said.contains("there is no such user on this host"), "{run}: {said}");
     let source = Source::new("run", fs::read_to_string(&run).unwrap());
     let ours = runsmith::services::rendered(&source, SourceId(0)).expect("a run script");
     let ours = serde_json::to_value(ours).unwrap();

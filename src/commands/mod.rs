@@ -8,6 +8,7 @@ mod fix;
 mod git;
 mod inputs;
 mod judge;
+mod log_service;
 mod newer;
 mod pages;
 mod progress;

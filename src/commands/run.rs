@@ -8,6 +8,7 @@ use super::{Outcome, Stop, Terminal, any_error, file};
 use crate::cli;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::host;
 use crate::model::Service;
 use crate::runtime::linux::log::Log;
 use crate::runtime::shell::{self, Mode};
@@ -103,7 +104,13 @@ fn check(arguments: &cli::Run, terminal: &mut Terminal) -> Outcome {
     sources.add(source);
     match result {
         Ok(service) => {
-            writeln!(terminal.out, "{name}: the service {} can be executed", service.application)?;
+            let application = &service.application;
+            if let Some(reason) = missing(&service)? {
+                terminal
+                    .say("error", &format!("{name}: the service {application} cannot be executed: {reason}"));
+                return Ok(Exit::Findings);
+            }
+            writeln!(terminal.out, "{name}: the service {application} can be executed")?;
             Ok(Exit::Clean)
         }
         Err(found) => {
@@ -111,4 +118,17 @@ fn check(arguments: &cli::Run, terminal: &mut Terminal) -> Outcome {
             Err(Stop::Findings(found, sources, secrets))
         }
     }
+}
+
+/// The first user or group that this host does not know, in a sentence; none if it knows all.
+fn missing(service: &Service) -> Result<Option<String>, Stop> {
+    let groups = service.groups.iter().flatten().map(|name| ("group", name));
+    for (kind, name) in [("user", &service.user), ("group", &service.group)].into_iter().chain(groups) {
+        let database = if kind == "user" { "passwd" } else { kind };
+        let number = host::number_of(database, name);
+        if number.map_err(|error| Failure::path("look up", format!("{kind} {name}"), error))?.is_none() {
+            return Ok(Some(format!("there is no such {kind} on this host: {name}")));
+        }
+    }
+    Ok(None)
 }

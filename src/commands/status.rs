@@ -2,7 +2,9 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::time::SystemTime;
 
+use super::log_service;
 use super::newer;
 use super::target::{self, Target};
 use super::{Outcome, Stop, Terminal};
@@ -12,8 +14,12 @@ use crate::failure::Failure;
 use crate::report::status::{Entry, details, table};
 use crate::runtime::linux::asking::{Asking, Silence};
 use crate::runtime::linux::clock;
+use crate::runtime::linux::place::Place;
 use crate::runtime::linux::runsv::{Wanted, wanted, was_wanted};
-use crate::runtime::protocol::{Reply, Status, Wish};
+use crate::runtime::protocol::{Problem, Reply, Status, Wish};
+
+/// The least that rows fit into: no terminal is narrower.
+const COLUMNS: usize = 80;
 
 pub(super) fn status(arguments: &cli::Status, terminal: &mut Terminal) -> Outcome {
     if arguments.services.is_empty() {
@@ -26,19 +32,24 @@ pub(super) fn status(arguments: &cli::Status, terminal: &mut Terminal) -> Outcom
     let mut is_whole = true;
     for named in &arguments.services {
         let target = target::one(named)?;
-        entries.push(ask(&target)?);
+        entries.push(ask(&target, !arguments.quiet)?);
         // Whoever is quiet asks whether it serves, and what serves does not read the run script.
         is_whole &= arguments.quiet || !tell(&target, terminal);
     }
-    let all_serve = entries.iter().all(Entry::serves);
-    if !arguments.quiet {
-        show(&entries, arguments.format, true, terminal)?;
+    if arguments.quiet {
+        return Ok(if entries.iter().all(Entry::serves_well) { Exit::Clean } else { Exit::Findings });
     }
-    Ok(match (is_whole, all_serve) {
+    show(&entries, arguments.format, true, terminal)?;
+    Ok(exit(&entries, is_whole))
+}
+
+/// One service or all: what needs a person is a finding.
+fn exit(entries: &[Entry], is_whole: bool) -> Exit {
+    match (is_whole, entries.iter().any(Entry::needs_a_person)) {
         (false, _) => Exit::Trouble,
-        (true, false) => Exit::Findings,
-        (true, true) => Exit::Clean,
-    })
+        (true, true) => Exit::Findings,
+        (true, false) => Exit::Clean,
+    }
 }
 
 /// Says what is wrong with a run script; whether something is.
@@ -54,7 +65,7 @@ fn list(format: TableFormat, terminal: &mut Terminal) -> Outcome {
     let mut is_whole = true;
     for target in target::all() {
         is_whole &= !tell(&target, terminal);
-        match ask(&target) {
+        match ask(&target, false) {
             Ok(entry) => entries.push(entry),
             Err(Stop::Failure(failure)) => {
                 terminal.say("error", &failure.to_string());
@@ -67,16 +78,11 @@ fn list(format: TableFormat, terminal: &mut Terminal) -> Outcome {
         terminal.say("note", "no service of this host is executed by runsmith");
     }
     show(&entries, format, false, terminal)?;
-    let as_wanted = entries.iter().all(|entry| entry.serves() || !entry.is_wanted);
-    Ok(match (is_whole, as_wanted) {
-        (false, _) => Exit::Trouble,
-        (true, false) => Exit::Findings,
-        (true, true) => Exit::Clean,
-    })
+    Ok(exit(&entries, is_whole))
 }
 
-/// Asks one service's runtime.
-fn ask(target: &Target) -> Result<Entry, Stop> {
+/// Asks one service's runtime. `detailed`: everything is wanted that there is to say.
+fn ask(target: &Target, detailed: bool) -> Result<Entry, Stop> {
     let directory = target.directory.display().to_string();
     let wish = wanted(&directory);
     let refused = |error: std::io::Error| {
@@ -100,26 +106,57 @@ fn ask(target: &Target) -> Result<Entry, Stop> {
         application: target.name.clone(),
         directory: directory.clone(),
         state: "down".to_owned(),
-        addresses: target.addresses.clone(),
         ..Status::default()
     };
     let status = status.unwrap_or_else(down);
+    // A runsv that died left a service behind that ought to run.
+    let is_wanted = wish == Wanted::Up || (wish == Wanted::Unknown && was_wanted(&directory));
+    let (log, log_problem) = log_service::look(target, &status, detailed);
+    let why_down = (is_wanted && status.runtime_pid == 0).then(|| why_down(target, wish));
     Ok(Entry {
         is_supervised: wish != Wanted::Unknown,
-        // A runsv that died left a service behind that ought to run.
-        is_wanted: wish == Wanted::Up || (wish == Wanted::Unknown && was_wanted(&directory)),
+        is_wanted,
+        log,
+        problems: why_down.into_iter().chain(log_problem).collect(),
         newer: newer::than(&status, target),
         status,
         root: target.root.clone(),
     })
 }
 
+/// Why no runtime answers although the service is to be up.
+fn why_down(target: &Target, wish: Wanted) -> Problem {
+    let message = if let Some((reason, ago)) = failed_start(&target.run) {
+        format!("the run could not begin {ago} s ago: {reason}")
+    } else if wish == Wanted::Unknown {
+        "no runsv watches over it, so nothing starts it".to_owned()
+    } else {
+        format!("no runtime answers in {}; the log has its last words", target.run)
+    };
+    Problem::new("down", message)
+}
+
+/// Why the last run could not begin, and how many seconds ago that was.
+fn failed_start(run: &str) -> Option<(String, u64)> {
+    let (reason, at) = match Place::examined(run) {
+        Ok(place) => place.failure()?,
+        Err(reason) => (reason, SystemTime::now()),
+    };
+    Some((reason, at.elapsed().unwrap_or_default().as_secs()))
+}
+
 fn is_same(one: &str, other: &Path) -> bool {
     matches!((std::fs::canonicalize(one), std::fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
 }
 
+/// The columns that rows may take: COLUMNS, else those of most terminals.
+fn width() -> usize {
+    let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    columns.unwrap_or(COLUMNS).max(COLUMNS)
+}
+
 fn show(entries: &[Entry], format: TableFormat, detailed: bool, terminal: &mut Terminal) -> Result<(), Stop> {
-    let colour = terminal.result_coloured();
+    let (colour, width) = (terminal.result_coloured(), width());
     match format {
         TableFormat::Json => {
             let list: Vec<_> = entries.iter().map(Entry::json).collect();
@@ -131,10 +168,12 @@ fn show(entries: &[Entry], format: TableFormat, detailed: bool, terminal: &mut T
                 if number > 0 {
                     writeln!(terminal.out)?;
                 }
-                terminal.out.write_all(details(entry, clock::wall(), colour).as_bytes())?;
+                terminal.out.write_all(details(entry, clock::wall(), width, colour).as_bytes())?;
             }
         }
-        TableFormat::Text => terminal.out.write_all(table(entries, clock::wall(), colour).as_bytes())?,
+        TableFormat::Text => {
+            terminal.out.write_all(table(entries, clock::wall(), width, colour).as_bytes())?
+        }
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::run;
 use crate::failure::Failure;
 use crate::model::Service;
+use crate::model::input::LogKind;
 use crate::model::service::RUN;
 use crate::runtime::linux::asking;
 use crate::visible::visible;
@@ -26,10 +27,10 @@ pub(super) struct Target {
     pub(super) run: String,
     /// `root`: where its releases are; empty if that is not known.
     pub(super) root: String,
-    /// `bind`.
-    pub(super) addresses: Vec<String>,
     /// The files that its command names as configuration.
     pub(super) configuration: Vec<PathBuf>,
+    /// `log`: its kind and svlogd's directory; none if that is not known.
+    pub(super) log: Option<(LogKind, String)>,
     /// Why its run script cannot be read. What runs already is asked all the same.
     pub(super) trouble: Option<String>,
 }
@@ -68,17 +69,17 @@ pub(super) fn one(named: &str) -> Result<Target, Failure> {
 fn target(directory: &Path) -> Target {
     let directory = directory.to_owned();
     match run::read(&directory.join("run")) {
-        Ok(Service { application, layout, root, bind, command, .. }) => Target {
+        Ok(Service { application, layout, root, command, log, .. }) => Target {
             name: application,
             directory,
             run: layout.run,
             root,
-            addresses: bind.into_iter().map(|socket| socket.address).collect(),
             configuration: command
                 .windows(2)
                 .filter(|words| words[0] == "-c")
                 .map(|words| PathBuf::from(&words[1]))
                 .collect(),
+            log: Some((log.kind, log.directory)),
             trouble: None,
         },
         Err(trouble) => {
@@ -90,8 +91,8 @@ fn target(directory: &Path) -> Target {
                 name,
                 directory,
                 root: String::new(),
-                addresses: vec![],
                 configuration: vec![],
+                log: None,
                 trouble: Some(trouble),
             }
         }

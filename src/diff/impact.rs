@@ -64,9 +64,11 @@ impl Effect {
         }
     }
 
-    /// What has to be typed, with DIRECTORY for the service directory and SECONDS for how long it may take.
-    pub fn commands(self) -> &'static [&'static str] {
+    /// What has to be typed, with DIRECTORY for the service directory and SECONDS for how long it may take. `native`:
+    /// runsmith executes the run script; its `upgrade` reports a back-out at once, which `sv restart` cannot.
+    pub fn commands(self, native: bool) -> &'static [&'static str] {
         match self {
+            Self::Upgrade if native => &["runsmith upgrade DIRECTORY"],
             Self::Nothing | Self::Enable | Self::Add => &[],
             Self::ReloadLogs => &["sv hup DIRECTORY/log"],
             Self::RestartLogs => &["sv restart DIRECTORY/log"],
@@ -251,14 +253,18 @@ pub struct Impact {
 
 /// Every effect of one service's differences, put together.
 #[derive(Debug, Default)]
-pub struct Effects(Vec<(Effect, String)>);
+pub struct Effects {
+    all: Vec<(Effect, String)>,
+    /// runsmith executes the run script that is there now.
+    pub native: bool,
+}
 
 impl Effects {
     /// One more effect and its reason.
     pub fn push(&mut self, effect: Effect, reason: impl Into<String>) {
         let reason = reason.into();
-        if !self.0.iter().any(|(known, said)| *known == effect && *said == reason) {
-            self.0.push((effect, reason));
+        if !self.all.iter().any(|(known, said)| *known == effect && *said == reason) {
+            self.all.push((effect, reason));
         }
     }
 
@@ -301,16 +307,17 @@ impl Effects {
 
     /// What has to be done for all of it, at the service directory, with so many seconds.
     pub fn impact(self, directory: &str, seconds: u64) -> Impact {
-        let strongest = self.0.iter().map(|(effect, _)| *effect).max().unwrap_or(Nothing);
-        let reasons = self.0.iter().filter(|(effect, _)| *effect == strongest && strongest != Nothing);
+        let strongest = self.all.iter().map(|(effect, _)| *effect).max().unwrap_or(Nothing);
+        let reasons = self.all.iter().filter(|(effect, _)| *effect == strongest && strongest != Nothing);
         let reasons = reasons.map(|(_, reason)| reason.clone()).filter(|reason| !reason.is_empty()).collect();
-        let logs = self.0.iter().map(|(effect, _)| *effect).filter(|effect| *effect <= RestartLogs).max();
+        let logs = self.all.iter().map(|(effect, _)| *effect).filter(|effect| *effect <= RestartLogs).max();
         // runsv starts the log service as well.
         let logs = logs.filter(|_| (Upgrade..=Restart).contains(&strongest)).unwrap_or(Nothing);
         let fill = |command: &&str| {
             command.replace("SECONDS", &seconds.to_string()).replace("DIRECTORY", &quoted(directory))
         };
-        let commands = logs.commands().iter().chain(strongest.commands()).map(fill).collect();
+        let commands =
+            logs.commands(self.native).iter().chain(strongest.commands(self.native)).map(fill).collect();
         Impact { effect: strongest, reasons, commands }
     }
 }

@@ -117,7 +117,9 @@ fn files(entries: &[EntryDiff<'_>], old: &Tree, directory: &str, effects: &mut E
     let run = entries.iter().find(|entry| entry.path == path);
     let is = run.and_then(|run| read(run.new));
     // The script that hands over is the one on disk.
-    let way = was.as_ref().or(is.as_ref()).map_or(Way::Sockets, Script::way);
+    let script = was.as_ref().or(is.as_ref());
+    let way = script.map_or(Way::Sockets, Script::way);
+    effects.native = script.is_some_and(|script| script.native);
     if let (Some(was), Some(is)) = (&was, &is) {
         effects.run(was, is);
     }

@@ -13,6 +13,7 @@ pub mod sarif;
 pub mod status;
 pub mod text;
 pub mod tree;
+mod words;
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};

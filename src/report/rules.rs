@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::json_text;
+use super::words::wrapped;
 use crate::diagnostic::Severity;
 use crate::rule::{Family, Rule, Switch};
 
@@ -211,23 +212,6 @@ fn lower(text: &str) -> String {
 fn capital(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
-}
-
-/// Lines of at most `width` characters, broken at blanks.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let Some(line) = lines.last_mut() else { break };
-        if line.is_empty() {
-            line.push_str(word);
-        } else if line.chars().count() + 1 + word.chars().count() <= width {
-            line.push(' ');
-            line.push_str(word);
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    lines
 }
 
 fn bold(text: &str, colour: bool) -> String {

@@ -4,8 +4,16 @@ use std::fmt::Write as _;
 
 use serde_json::{Value as Json, json};
 
-use crate::runtime::protocol::{GenerationStatus, LastHandOver, Status};
+use super::words::{fitted, wrapped};
+use crate::runtime::protocol::{GenerationStatus, LastHandOver, Problem, Status};
+use crate::runtime::words::count;
 use crate::visible::visible;
+
+/// Where the values of [`details`] begin, in columns.
+const INDENT: usize = 17;
+
+/// The widest a release is shown in [`table`], in columns: a commit is told apart by fewer.
+const RELEASE: usize = 16;
 
 /// One service.
 pub struct Entry {
@@ -19,6 +27,21 @@ pub struct Entry {
     pub root: String,
     /// What was changed on disk since the generation that serves was started, and it may not have read.
     pub newer: Vec<String>,
+    /// Where its log is.
+    pub log: Log,
+    /// What needs a person, besides what the runtime reports.
+    pub problems: Vec<Problem>,
+}
+
+/// Where a service's log is.
+#[derive(Default)]
+pub struct Log {
+    /// The file, or the directory of the files; none if the output goes to whatever runsv's goes to.
+    pub path: Option<String>,
+    /// What is to be said besides the path, or instead of it.
+    pub note: Option<String>,
+    /// What `sv status` says of the log service; none if there is none, or it was not asked.
+    pub service: Option<String>,
 }
 
 impl Entry {
@@ -27,15 +50,31 @@ impl Entry {
         self.status.serving.is_some()
     }
 
+    /// Whether a generation serves with the workers it is to have.
+    pub fn serves_well(&self) -> bool {
+        self.serves() && self.status.state != "degraded"
+    }
+
+    /// Whether a person has to do something: the service is to serve and does not, or something is wrong with it.
+    pub fn needs_a_person(&self) -> bool {
+        (self.is_wanted && !self.serves()) || self.problems().next().is_some()
+    }
+
     /// For programs.
     pub fn json(&self) -> Json {
         let mut json = serde_json::to_value(&self.status).unwrap_or_default();
         if let Some(map) = json.as_object_mut() {
+            map.insert("problems".to_owned(), json!(self.problems().collect::<Vec<_>>()));
             map.insert("supervised".to_owned(), json!(self.is_supervised));
             map.insert("wanted_up".to_owned(), json!(self.is_wanted));
             map.insert("newer".to_owned(), json!(self.newer));
+            map.insert("log".to_owned(), json!({"path": self.log.path, "service": self.log.service}));
         }
         json
+    }
+
+    fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.status.problems.iter().chain(&self.problems)
     }
 
     fn state(&self) -> String {
@@ -44,15 +83,16 @@ impl Entry {
             "down" if !self.is_supervised => "down (no runsv)".to_owned(),
             "down" if self.is_wanted => "DOWN".to_owned(),
             "resting" => "RESTING".to_owned(),
+            "degraded" => "DEGRADED".to_owned(),
             other => other.to_owned(),
         }
     }
 
     fn colour(&self) -> &'static str {
         match self.status.state.as_str() {
-            "serving" if self.status.failures == 0 => "\x1b[32m",
             "down" if !self.is_wanted => "\x1b[2m",
-            "down" | "resting" => "\x1b[1;31m",
+            "down" | "resting" | "degraded" => "\x1b[1;31m",
+            "serving" if self.status.failures == 0 && !self.needs_a_person() => "\x1b[32m",
             _ => "\x1b[33m",
         }
     }
@@ -64,40 +104,47 @@ impl Entry {
     }
 }
 
-/// A line for each service. `now`: seconds since 1970.
-pub fn table(entries: &[Entry], now: u64, colour: bool) -> String {
+/// A line for each service, and below them what needs a person. `now`: seconds since 1970; `width`: columns.
+pub fn table(entries: &[Entry], now: u64, width: usize, colour: bool) -> String {
     if entries.is_empty() {
         return String::new();
     }
-    let heads = ["SERVICE", "STATE", "FOR", "MASTER", "WORKERS", "RESTARTS", "RELEASE", "LAST HAND-OVER"];
-    let rows: Vec<[String; 8]> = entries
+    const HEADS: [&str; 6] = ["SERVICE", "STATE", "FOR", "WORKERS", "RELEASE", "LAST HAND-OVER"];
+    let rows: Vec<[String; 6]> = entries
         .iter()
         .map(|entry| {
             let status = &entry.status;
             let one = status.serving.as_ref().or(status.candidate.as_ref());
             let dash = || "-".to_owned();
+            let release = one.map_or_else(dash, |one| entry.release(one));
             [
                 visible(&status.application).into_owned(),
                 entry.state(),
-                one.and_then(|one| one.serving_for_ms).map_or_else(dash, |ms| span(ms / 1000)),
-                one.and_then(|one| one.master).map_or_else(dash, |pid| pid.to_string()),
+                one.and_then(|one| one.serving_for_ms).map_or_else(dash, |ms| about(ms / 1000)),
                 one.map_or_else(dash, workers),
-                if status.runtime_pid == 0 { dash() } else { status.restarts.to_string() },
-                one.map_or_else(dash, |one| entry.release(one)),
-                status.last.as_ref().map_or_else(dash, |last| hand_over(last, now)),
+                fitted(release.strip_prefix("releases/").unwrap_or(&release), RELEASE),
+                status.last.as_ref().map_or_else(dash, |last| {
+                    let outcome = if last.done { "done" } else { "FAILED" };
+                    format!("{outcome} {} ago", about(now.saturating_sub(last.at)))
+                }),
             ]
         })
         .collect();
-    let width = |column: usize| {
+    let widest = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-        cells.chain(heads.get(column).map(|head| head.len())).max().unwrap_or(0)
+        cells.chain(HEADS.get(column).map(|head| head.len())).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    let mut widths: Vec<usize> = (0..HEADS.len()).map(widest).collect();
+    // A name that leaves no room for the rest is cut.
+    let rest: usize = widths.iter().skip(1).map(|width| width + 2).sum();
+    if let Some(first) = widths.first_mut() {
+        *first = (*first).min(width.saturating_sub(rest).max(HEADS[0].len()));
+    }
     let mut out = String::new();
-    let mut line = |cells: &[&str], paint: Option<&str>| {
+    let mut line = |cells: [&str; 6], paint: Option<&str>| {
         let mut text = String::new();
         for (at, (cell, width)) in cells.iter().zip(&widths).enumerate() {
-            let padded = format!("{cell:width$}  ");
+            let padded = format!("{:width$}  ", fitted(cell, *width));
             match paint {
                 Some(paint) if at == 1 => {
                     let _ = write!(text, "{paint}{padded}\x1b[0m");
@@ -107,58 +154,83 @@ pub fn table(entries: &[Entry], now: u64, colour: bool) -> String {
         }
         let _ = writeln!(out, "{}", text.trim_end());
     };
-    line(&heads, None);
+    line(HEADS, None);
     for (entry, row) in entries.iter().zip(&rows) {
-        let cells: Vec<&str> = row.iter().map(String::as_str).collect();
-        line(&cells, colour.then(|| entry.colour()));
+        line(row.each_ref().map(String::as_str), colour.then(|| entry.colour()));
+    }
+    for (entry, sentence) in entries.iter().flat_map(|entry| notes(entry).map(move |one| (entry, one))) {
+        let sentence = format!("{}: {sentence}", visible(&entry.status.application));
+        for (number, part) in wrapped(&sentence, width.saturating_sub(2)).iter().enumerate() {
+            let _ = writeln!(out, "{} {part}", if number == 0 { '!' } else { ' ' });
+        }
     }
     out
 }
 
-/// Everything about one service.
-pub fn details(entry: &Entry, now: u64, colour: bool) -> String {
+/// What the table says of a service below its lines.
+fn notes(entry: &Entry) -> impl Iterator<Item = String> {
+    let failed = entry.status.last.as_ref().and_then(|last| {
+        let reason = last.reason.as_deref()?;
+        Some(format!("{} failed: {}", name(last), visible(reason)))
+    });
+    entry.problems().map(|problem| visible(&problem.message).into_owned()).chain(failed)
+}
+
+/// Everything about one service. `now`: seconds since 1970; `width`: columns.
+pub fn details(entry: &Entry, now: u64, width: usize, colour: bool) -> String {
     let status = &entry.status;
     let mut out = String::new();
     let (paint, plain) = if colour { (entry.colour(), "\x1b[0m") } else { ("", "") };
     let _ = writeln!(out, "{}: {paint}{}{plain}", visible(&status.application), entry.state());
-    let mut say = |name: &str, value: String| {
-        let _ = writeln!(out, "  {name:<14} {value}");
+    let mut say = |name: &str, value: &str| {
+        for (number, part) in wrapped(value, width.saturating_sub(INDENT)).iter().enumerate() {
+            let _ = writeln!(out, "  {:<14} {part}", if number == 0 { name } else { "" });
+        }
     };
+    for problem in entry.problems() {
+        say("problem", &visible(&problem.message));
+    }
     for (name, one) in [("serves", &status.serving), ("gets ready", &status.candidate)] {
         if let Some(one) = one {
-            say(name, generation(entry, one));
+            say(name, &generation(entry, one));
         }
     }
     for one in &status.leaving {
-        say("leaves", generation(entry, one));
+        if one.orphaned {
+            say("orphaned", &format!("{}; they serve until another generation does", generation(entry, one)));
+        } else {
+            say("leaves", &generation(entry, one));
+        }
     }
     if status.queued {
-        say("then", "another hand-over, which was asked for meanwhile".to_owned());
+        say("then", "another hand-over, which was requested meanwhile");
     }
     if let Some(ms) = status.next_start_in_ms {
-        say(
-            "next start",
-            format!("in {} (at once with `sv 2` or `runsmith upgrade`)", span(ms.div_ceil(1000))),
-        );
+        say("next start", &format!("in {} (at once with `runsmith upgrade`)", span(ms.div_ceil(1000))));
     }
     if let Some(last) = &status.last {
-        say("last hand-over", format!("to generation {}: {}", last.generation, hand_over(last, now)));
+        say(name(last), &hand_over(last, now));
     }
-    if let Some(trouble) = &status.trouble {
-        say("trouble", visible(trouble).into_owned());
+    if status.runtime_pid != 0 {
+        let failures = count(status.failures, "failure");
+        say("restarts", &format!("{} unplanned; {failures} in a row", status.restarts));
     }
-    say(
-        "restarts",
-        format!("{} that nobody asked for; {} failures in a row", status.restarts, status.failures),
-    );
     if !entry.newer.is_empty() {
         let newer: Vec<_> = entry.newer.iter().map(|path| visible(path)).collect();
-        say("not yet used", format!("{} (`runsmith upgrade` takes it)", newer.join(", ")));
+        say("not yet used", &format!("{} (`runsmith upgrade` takes it)", newer.join(", ")));
     }
-    say("listens on", status.addresses.iter().map(|one| visible(one)).collect::<Vec<_>>().join(", "));
+    if !status.addresses.is_empty() {
+        say("listens on", &status.addresses.iter().map(|one| visible(one)).collect::<Vec<_>>().join(", "));
+    }
+    for part in [&entry.log.path, &entry.log.note].into_iter().flatten() {
+        say("log", &visible(part));
+    }
+    if let Some(line) = &entry.log.service {
+        say("log service", &visible(line));
+    }
     if status.runtime_pid != 0 {
         let (pid, version, keeper) = (status.runtime_pid, &status.runtime_version, status.keeper_pid);
-        say("runtime", format!("{pid}, runsmith {version}; its keeper is {keeper}"));
+        say("runtime", &format!("{pid}, runsmith {version}; its keeper is {keeper}"));
     }
     let supervised = match (entry.is_supervised, entry.is_wanted) {
         (false, true) => {
@@ -168,7 +240,7 @@ pub fn details(entry: &Entry, now: u64, colour: bool) -> String {
         (true, true) => "wants it up",
         (true, false) => "wants it down (or runs it once)",
     };
-    say("runsv", format!("{supervised} ({})", visible(&status.directory)));
+    say("runsv", &format!("{supervised} ({})", visible(&status.directory)));
     out
 }
 
@@ -180,7 +252,9 @@ fn generation(entry: &Entry, one: &GenerationStatus) -> String {
         }
         None => text.push_str("without a master"),
     }
-    if one.workers.is_some() {
+    if one.orphaned {
+        let _ = write!(text, ", {}", count(one.workers_ready, "worker"));
+    } else if one.workers.is_some() {
         let _ = write!(text, ", {} workers", workers(one));
     }
     if let Some(ms) = one.serving_for_ms {
@@ -196,12 +270,21 @@ fn workers(one: &GenerationStatus) -> String {
     one.workers.map_or_else(|| "-".to_owned(), |of| format!("{}/{of}", one.workers_ready))
 }
 
+/// What the last start was: one that replaced a generation, or one while nothing served.
+fn name(last: &LastHandOver) -> &'static str {
+    if last.from.is_some() { "last hand-over" } else { "last start" }
+}
+
 fn hand_over(last: &LastHandOver, now: u64) -> String {
     let ago = span(now.saturating_sub(last.at));
     let took = last.took_ms as f64 / 1000.0;
+    let whose = match last.from {
+        Some(from) => format!("from generation {from} to {}", last.generation),
+        None => format!("generation {}", last.generation),
+    };
     match &last.reason {
-        None => format!("done {ago} ago in {took:.1} s"),
-        Some(reason) => format!("FAILED {ago} ago: {}", visible(reason)),
+        None => format!("{whose}: done {ago} ago in {took:.1} s"),
+        Some(reason) => format!("{whose}: FAILED {ago} ago: {}", visible(reason)),
     }
 }
 
@@ -213,5 +296,15 @@ fn span(seconds: u64) -> String {
         (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
         (0, _, _) => format!("{hours} h {minutes} min"),
         _ => format!("{days} d {hours} h"),
+    }
+}
+
+/// A length of time, in its largest unit.
+fn about(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
     }
 }

@@ -10,11 +10,14 @@
 
 #![deny(clippy::wildcard_enum_match_arm, reason = "a new event or state must be decided upon everywhere")]
 
+use std::collections::BTreeMap;
+
 use super::action::{Action, End, Outcome, Step};
 use super::event::{Event, Generation, Moment, Terms, Ticket};
 
 mod asked;
 mod record;
+mod reopen;
 
 pub use record::{Record, Remains};
 
@@ -131,6 +134,8 @@ pub struct Machine {
     leave: bool,
     next: Option<Next>,
     once: bool,
+    /// Of every generation that lives.
+    logs: BTreeMap<Generation, reopen::Logs>,
     actions: Vec<Action>,
 }
 
@@ -150,6 +155,7 @@ impl Machine {
             leave: false,
             next: None,
             once: false,
+            logs: BTreeMap::new(),
             actions: vec![],
         }
     }
@@ -241,6 +247,7 @@ impl Machine {
 
     /// Takes in what happened at `now`; gives what is to be done, in this order.
     pub fn step(&mut self, now: Moment, event: Event) -> Vec<Action> {
+        self.logs_before(&event);
         match event {
             Event::Started(generation, terms) => self.started(now, generation, terms),
             Event::NotStarted(generation, reason) => self.not_started(now, generation, &reason),
@@ -253,6 +260,7 @@ impl Machine {
             Event::Asked(ask) => self.asked(now, ask),
             Event::Due => self.due(now),
         }
+        self.logs_after();
         std::mem::take(&mut self.actions)
     }
 

@@ -22,6 +22,7 @@
 //! wants and becomes the server.
 
 pub mod action;
+pub mod cause;
 pub mod event;
 pub mod machine;
 pub mod server;

@@ -57,7 +57,7 @@ pub struct Status {
     pub application: String,
     /// Its directory.
     pub directory: String,
-    /// One word: `serving`, `handing-over`, `draining`, `backing-out`, `booting`, `resting`, `stopping`, `down`.
+    /// One word: `serving`, `degraded`, `handing-over`, `draining`, `backing-out`, `booting`, `resting`, `stopping`, `down`.
     pub state: String,
     /// The generation that serves.
     pub serving: Option<GenerationStatus>,
@@ -81,12 +81,31 @@ pub struct Status {
     /// What the runtime cannot do as it should; none if all is well.
     #[serde(default)]
     pub trouble: Option<String>,
+    /// Everything that needs a person; empty if all is well.
+    #[serde(default)]
+    pub problems: Vec<Problem>,
     /// The runtime's own number.
     pub runtime_pid: u32,
     /// Its version.
     pub runtime_version: String,
     /// The keeper's number.
     pub keeper_pid: u32,
+}
+
+/// Something that needs a person.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What kind it is, for programs: docs/formats.md has the list.
+    pub code: String,
+    /// What is wrong, and what to do if that is not clear: a sentence without a full stop.
+    pub message: String,
+}
+
+impl Problem {
+    /// One of this kind.
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into() }
+    }
 }
 
 /// A generation.
@@ -104,6 +123,9 @@ pub struct GenerationStatus {
     pub serving_for_ms: Option<u64>,
     /// The release that `current` led to when it was started.
     pub release: String,
+    /// Its master has ended; its workers serve until another generation does.
+    #[serde(default)]
+    pub orphaned: bool,
 }
 
 /// How the last hand-over went.
@@ -115,6 +137,9 @@ pub struct LastHandOver {
     pub done: bool,
     /// The generation that was started.
     pub generation: u32,
+    /// The generation that served before; none for a start while nothing served.
+    #[serde(default)]
+    pub from: Option<u32>,
     /// Why it was backed out.
     pub reason: Option<String>,
     /// How long it took, in milliseconds.

@@ -72,7 +72,8 @@ pub struct Shell {
     /// When one generation was last left alone.
     settled_at: Moment,
     last: Option<LastHandOver>,
-    begun: BTreeMap<Generation, Moment>,
+    /// When each generation was started, and which one served then.
+    begun: BTreeMap<Generation, (Moment, Option<Generation>)>,
     kept: Option<String>,
     sequence: u64,
     boot: String,
@@ -105,6 +106,7 @@ enum Source {
     Launcher(Generation),
     Master(Generation),
     Member(Generation),
+    Worker(Generation),
     Check,
 }
 
@@ -140,8 +142,26 @@ pub fn run(read: Reader, mode: Mode) -> Result<End, String> {
     descriptors::close_in_programs();
     let service = Rc::new(read()?);
     if mode == Mode::Finish && !is_left_over(&service) {
+        if runsv::wanted(&service.service.directory) == runsv::Wanted::Down
+            && let Some(place) = Place::existing(&service.layout.run)
+        {
+            place.forget_failure();
+        }
         return Ok(End::Left);
     }
+    let run = service.layout.run.clone();
+    let mut shell = begin(read, mode, service, signals).inspect_err(|reason| {
+        if let Ok(place) = Place::open(&run) {
+            place.note_failure(reason);
+        }
+    })?;
+    shell.place.forget_failure();
+    shell.adopt();
+    Ok(shell.work())
+}
+
+/// All that a run needs; the error is a sentence.
+fn begin(read: Reader, mode: Mode, service: Rc<Service>, signals: Signals) -> Result<Shell, String> {
     // What is made here is for others to reach where its mode says so, whatever whoever started runsvdir had in mind.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let parent = Parent::look();
@@ -156,7 +176,7 @@ pub fn run(read: Reader, mode: Mode) -> Result<End, String> {
         |what: &'static str| move |error: std::io::Error| format!("{what} cannot be opened: {error}");
     let inbox = Inbox::open(&place, identity.uid).map_err(failed("the socket for readiness"))?;
     let control = Control::open(&place, identity.uid).map_err(failed("the control socket"))?;
-    let mut shell = Shell {
+    Ok(Shell {
         machine: Machine::new(terms(&service)),
         read,
         mode,
@@ -186,9 +206,7 @@ pub fn run(read: Reader, mode: Mode) -> Result<End, String> {
         signals,
         parent,
         log,
-    };
-    shell.adopt();
-    Ok(shell.work())
+    })
 }
 
 impl Shell {
@@ -296,6 +314,12 @@ impl Shell {
             // One is enough: when it has ended, the others are looked at again.
             if let Some(member) = live.members.first() {
                 add(Source::Member(*generation), member.as_fd(), PollFlags::IN);
+            }
+            // So that it is known since when the generation that serves has too few.
+            if live.is_ready && self.machine.serving().is_some_and(|one| one.generation == *generation) {
+                for worker in live.workers.values() {
+                    add(Source::Worker(*generation), worker.as_fd(), PollFlags::IN);
+                }
             }
         }
         let deadline = [

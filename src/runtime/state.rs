@@ -50,6 +50,9 @@ pub struct Life {
     /// Workers that had loaded the application, and how many there are to be.
     #[serde(default)]
     pub workers: (u32, Option<u32>),
+    /// Those workers: number and start time, in ticks since the machine's start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ready: Vec<(u32, u64)>,
     /// It has a private socket for health checks.
     #[serde(default)]
     pub probe: bool,

@@ -15,11 +15,7 @@ pub fn sentence(step: &Step) -> String {
         Step::Failed(Some(old), reason) => format!("hand-over FAILED: {reason}; {old} goes on serving"),
         Step::Failed(None, reason) => format!("start FAILED: {reason}"),
         Step::Died(generation, how) => format!("the master of {generation} {how}; nobody asked for that"),
-        Step::BackOff(failures, wait) => format!(
-            "nothing serves: {failures} {} in a row, next start in {} s (at once with `sv 2` or `runsmith upgrade`)",
-            if *failures == 1 { "failure" } else { "failures" },
-            *wait as f64 / 1000.0
-        ),
+        Step::BackOff(failures, wait) => back_off(*failures, *wait, false),
         Step::Overdue(generation) => format!("{generation} did not finish in time and is killed"),
         Step::Hung(generation, reason) => {
             format!("{generation} does not answer health checks any more and is replaced: {reason}")
@@ -31,4 +27,19 @@ pub fn sentence(step: &Step) -> String {
         Step::Adopted(generation) => format!("{generation} was running and goes on under this run"),
         Step::Reopened(generation) => format!("{generation} was told to open its logs again"),
     }
+}
+
+/// The sentence for [`Step::BackOff`]. `orphans`: workers whose master has ended go on serving meanwhile.
+pub fn back_off(failures: u32, wait: u64, orphans: bool) -> String {
+    let meanwhile = if orphans { "only workers without a master serve" } else { "nothing serves" };
+    format!(
+        "{meanwhile}: {} in a row, next start in {} s (at once with `runsmith upgrade`)",
+        count(failures, "failure"),
+        wait as f64 / 1000.0
+    )
+}
+
+/// A number and its noun, in the plural where that is right.
+pub fn count(number: u32, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }

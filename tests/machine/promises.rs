@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use runsmith::runtime::action::{Action, End, Outcome, Step};
-use runsmith::runtime::event::{Generation, Moment, Terms, Ticket};
+use runsmith::runtime::event::{Ask, Event, Generation, Moment, Terms, Ticket};
 use runsmith::runtime::machine::{Machine, State};
 
 /// What is true of a generation in the world.
@@ -49,6 +49,8 @@ pub(crate) struct Ledger {
     pub(crate) end: Option<End>,
     pub(crate) hand_overs: u64,
     last_backoff: Option<(u32, u64)>,
+    /// Logs were to be opened again while they loaded.
+    owed: BTreeSet<Generation>,
 }
 
 impl Ledger {
@@ -75,6 +77,32 @@ impl Ledger {
             return Err(format!("it is told how it went, and {:?} waits", self.open));
         }
         self.check_state(machine)
+    }
+
+    /// Every generation that lives opens its logs again: at once, or when it is ready.
+    pub(crate) fn check_logs(&mut self, event: &Event, actions: &[Action]) -> Result<(), String> {
+        let reopens = |generation| actions.contains(&Action::Reopen(generation));
+        if *event == Event::Asked(Ask::Reopen) {
+            for (generation, fact) in self.facts.iter().filter(|(_, fact)| fact.lives()) {
+                if !fact.ready {
+                    self.owed.insert(*generation);
+                } else if !reopens(*generation) {
+                    return Err(format!("{generation} does not open its logs again"));
+                }
+            }
+        }
+        if let Event::Ready(generation) = event
+            && self.owed.remove(generation)
+            && !reopens(*generation)
+        {
+            return Err(format!("{generation} is ready and does not open its logs again"));
+        }
+        Ok(())
+    }
+
+    /// The next run is not told what an earlier one owed: whoever loads then is told to go.
+    pub(crate) fn forget_owed(&mut self) {
+        self.owed.clear();
     }
 
     fn fact(&mut self, generation: Generation, what: &str) -> Result<&mut Fact, String> {

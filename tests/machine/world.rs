@@ -24,6 +24,7 @@ pub(crate) enum Distortion {
     ForgetsTheDeadline,
     ChecksBeforeReady,
     ReopensTheGone,
+    ForgetsToReopen,
     LosesTheRecordOfLeavers,
 }
 
@@ -43,6 +44,7 @@ impl Distortion {
         Self::ForgetsTheDeadline,
         Self::ChecksBeforeReady,
         Self::ReopensTheGone,
+        Self::ForgetsToReopen,
         Self::LosesTheRecordOfLeavers,
     ];
 }
@@ -324,6 +326,7 @@ impl World {
             fact.master_ended |= ends;
             fact.gone |= goes;
         }
+        self.ledger.forget_owed();
         // Whoever asked the old one has lost its connection.
         self.ledger.open.clear();
         let facts = self.ledger.facts.clone();
@@ -376,8 +379,12 @@ impl World {
         let was = self.machine.clone();
         self.say(|| format!("{event:?}"));
         let now = self.now;
-        let actions = self.machine.step(now, event);
+        let over = matches!(self.machine.state(), State::Over(_));
+        let actions = self.machine.step(now, event.clone());
         let actions = self.distorted(&was, actions);
+        if !over {
+            self.ledger.check_logs(&event, &actions)?;
+        }
         self.take(&was, actions)
     }
 
@@ -485,6 +492,10 @@ impl World {
                     let new = *new;
                     actions.push(Action::Check(new));
                 }
+            }
+            Distortion::ForgetsToReopen => {
+                // Only the one that serves does.
+                actions.retain(|one| !matches!(one, Action::Reopen(one) if Some(*one) != serving));
             }
             Distortion::ReopensTheGone => {
                 let gone = self.ledger.facts.iter().find(|(_, fact)| fact.gone).map(|(one, _)| *one);

@@ -4,9 +4,14 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt as _;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 
 use crate::visible::visible;
+
+/// How long a pipe without room is watched before it counts as stuck, in milliseconds: whoever reads the log makes room
+/// within that.
+const ROOM: i64 = 100;
 
 /// The log. Who reads it may be slow, stuck or dead: a line that finds no room is dropped, and how many were is said later.
 pub struct Log {
@@ -31,6 +36,22 @@ impl Log {
         }
         if !self.write(sentence) {
             self.dropped = self.dropped.saturating_add(1);
+        }
+    }
+
+    /// Why the log takes nothing now; none if it does.
+    pub fn obstacle(&self) -> Option<&'static str> {
+        let pipe = self.pipe.as_ref()?;
+        let mut fds = [PollFd::new(pipe, PollFlags::OUT)];
+        let limit = Timespec { tv_sec: 0, tv_nsec: ROOM * 1_000_000 };
+        poll(&mut fds, Some(&limit)).ok()?;
+        let found = fds[0].revents();
+        if found.contains(PollFlags::ERR) {
+            Some("nobody reads it")
+        } else if found.is_empty() {
+            Some("it is full, and whoever reads it does not make room")
+        } else {
+            None
         }
     }
 

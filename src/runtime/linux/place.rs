@@ -7,7 +7,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -19,6 +19,9 @@ use super::process::Process;
 
 /// A state file is never longer, in bytes; a longer one is not ours.
 const LONGEST_STATE: u64 = 1 << 20;
+
+/// The file that says why a run could not begin.
+const FAILURE: &str = "failure";
 
 /// How long an earlier runtime may take to leave, once its runsv is gone or it was told to: it only has to write a file.
 const FAREWELL: Duration = Duration::from_secs(20);
@@ -46,6 +49,40 @@ impl Place {
     pub fn existing(path: &str) -> Option<Self> {
         let path = Path::new(path);
         (path.is_dir() && trusted(path).is_ok()).then(|| Self { path: path.to_owned(), _lock: None })
+    }
+
+    /// The same; the error says why it cannot be used. A directory that is not there is as good as an empty one.
+    pub fn examined(path: &str) -> Result<Self, String> {
+        let path = Path::new(path);
+        if path.exists() {
+            trusted(path)
+                .map_err(|reason| format!("the run directory {} cannot be used: {reason}", path.display()))?;
+        }
+        Ok(Self { path: path.to_owned(), _lock: None })
+    }
+
+    /// Notes for whoever asks why a run could not begin.
+    pub fn note_failure(&self, reason: &str) {
+        // Where there is no room, the log has it.
+        let _ = self.own_file(FAILURE).and_then(|mut file| {
+            file.set_len(0)?;
+            file.write_all(reason.as_bytes())
+        });
+    }
+
+    /// A run has begun, or none is wanted any more.
+    pub fn forget_failure(&self) {
+        let _ = fs::remove_file(self.file(FAILURE));
+    }
+
+    /// Why the last run could not begin, and when that was; none if it has begun.
+    pub fn failure(&self) -> Option<(String, SystemTime)> {
+        let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(self.file(FAILURE)).ok()?;
+        let found = file.metadata().ok().filter(fs::Metadata::is_file)?;
+        let mut text = String::new();
+        file.take(LONGEST_STATE).read_to_string(&mut text).ok()?;
+        Some((text, found.modified().ok()?))
     }
 
     /// A path in it.
@@ -135,7 +172,7 @@ impl Place {
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            let ours = ["state.json", "state.json.new", "ready", "control", "keeper", "lock"];
+            let ours = ["state.json", "state.json.new", "ready", "control", "keeper", "lock", FAILURE];
             if ours.contains(&&*name) || name.starts_with("probe.") {
                 let _ = fs::remove_file(entry.path());
             }

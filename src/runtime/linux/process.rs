@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::process::{
     Pid, PidfdFlags, Signal as Number, WaitOptions, WaitStatus, pidfd_open, pidfd_send_signal, wait,
@@ -77,6 +78,13 @@ pub fn runs_as(pid: u32, uid: u32) -> bool {
             id.parse() == Ok(uid)
         }) && count == 4
     })
+}
+
+/// The working directory of a process; one that was deleted by the name it had.
+pub fn directory(pid: u32) -> Option<PathBuf> {
+    let leads = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+    let name = leads.to_str()?;
+    Some(PathBuf::from(name.strip_suffix(" (deleted)").unwrap_or(name)))
 }
 
 /// Whether the variable NAME has this value in the environment that a process began with.

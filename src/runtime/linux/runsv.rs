@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
@@ -44,9 +45,27 @@ pub fn was_wanted(directory: &str) -> bool {
 }
 
 fn wish(directory: &str) -> io::Result<u8> {
+    Ok(status(directory.as_ref())?[17])
+}
+
+/// `supervise/status` (runit 2.1.2, runsv.c, update_status).
+fn status(directory: &Path) -> io::Result<[u8; 20]> {
     let mut status = [0; 20];
-    fs::File::open(format!("{directory}/supervise/status"))?.read_exact(&mut status)?;
-    Ok(status[17])
+    fs::File::open(directory.join("supervise/status"))?.read_exact(&mut status)?;
+    Ok(status)
+}
+
+/// What runsv has started in a service directory, whether or not runsv is still there.
+pub struct Supervised {
+    /// The process, if one runs: `run` or `finish`.
+    pub pid: Option<u32>,
+}
+
+/// Looks at it; none if there was no runsv yet, or only root may look.
+pub fn supervised(directory: &Path) -> Option<Supervised> {
+    let status = status(directory).ok()?;
+    let pid = u32::from_le_bytes([status[12], status[13], status[14], status[15]]);
+    Some(Supervised { pid: (pid != 0).then_some(pid) })
 }
 
 /// Whoever started this process.

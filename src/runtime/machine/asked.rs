@@ -27,13 +27,7 @@ impl Machine {
                 | State::BackingOut(_, _)
                 | State::Stopping => self.leave_now(),
             },
-            Ask::Reopen => {
-                // A master that still boots has no handler yet and would die of the signal.
-                if let Some(generation) = self.serving().map(|serving| serving.generation) {
-                    self.act(Action::Reopen(generation));
-                    self.tell(Step::Reopened(generation));
-                }
-            }
+            Ask::Reopen => self.reopen(),
             Ask::NotAgain => self.once = true,
         }
     }

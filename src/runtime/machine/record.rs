@@ -35,6 +35,9 @@ pub struct Record {
     /// Another hand-over was asked for and has not begun.
     #[serde(default)]
     pub queued: bool,
+    /// Those that have been ready: they can open their logs again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ready: Vec<Generation>,
     /// Everything was told to go.
     #[serde(default)]
     pub stopping: bool,
@@ -64,6 +67,7 @@ impl Machine {
             restarts: self.restarts,
             resting: if let State::Resting(until) = self.state { Some(until) } else { None },
             queued: self.next.is_some(),
+            ready: self.logs_record(),
             stopping: self.state == State::Stopping,
         }
     }
@@ -80,6 +84,7 @@ impl Machine {
         machine.last = Generation(record.last);
         machine.failures = record.failures;
         machine.restarts = record.restarts;
+        machine.adopt_logs(record, &left);
         for (generation, until) in &record.leavers {
             if left(*generation) != Remains::Nothing {
                 // Told again: whoever has heard it the first time is not disturbed by it.
@@ -125,6 +130,7 @@ impl Machine {
                 }
             }
         }
+        machine.logs_after();
         let actions = std::mem::take(&mut machine.actions);
         (machine, actions)
     }

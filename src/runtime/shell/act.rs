@@ -22,7 +22,7 @@ use crate::runtime::linux::spawn::Launcher;
 use crate::runtime::linux::{clock, process};
 use crate::runtime::protocol::{LastHandOver, Reply};
 use crate::runtime::state::Life;
-use crate::runtime::{server, words};
+use crate::runtime::{cause, words};
 
 /// Shorter secrets are not looked for in what a server says: they would be found in anything.
 const LEAST_SECRET: usize = 4;
@@ -31,14 +31,14 @@ impl Shell {
     pub(super) fn act(&mut self, action: Action) {
         match action {
             Action::Start(generation) => {
-                self.begun.insert(generation, clock::now());
+                self.begins(generation);
                 if let Err(reason) = self.start(generation) {
                     self.forget(generation);
                     self.tell(Event::NotStarted(generation, reason));
                 }
             }
             Action::Succeed(old, new) => {
-                self.begun.insert(new, clock::now());
+                self.begins(new);
                 if let Err(reason) = self.succeed(old, new) {
                     self.tell(Event::NotStarted(new, reason));
                 }
@@ -54,10 +54,8 @@ impl Shell {
                 self.tell_if_gone(generation);
             }
             Action::Reopen(generation) => {
-                if let Some(live) = self.generations.get(&generation)
-                    && let Some(signal) = server::reopen(live.service.server)
-                {
-                    live.signal(signal);
+                if let Some(live) = self.generations.get(&generation) {
+                    live.reopen();
                 }
             }
             // It is said when it is true: once what was left is cleared away.
@@ -68,6 +66,13 @@ impl Shell {
             Action::Close => self.close(),
             Action::End(end) => self.end = Some(end),
         }
+    }
+
+    /// A generation is started; what an earlier one said explains nothing of it.
+    fn begins(&mut self, generation: Generation) {
+        let from = self.machine.serving().map(|serving| serving.generation);
+        self.begun.insert(generation, (clock::now(), from));
+        self.said.clear();
     }
 
     /// Starts a generation from what is on disk now.
@@ -109,6 +114,7 @@ impl Shell {
             since: clock::now(),
             release: release.map_or_else(|_| service.current(), |path| path.display().to_string()),
             workers: (0, None),
+            ready: vec![],
             probe: probe.is_some(),
         };
         let mut live = Live::new(life, &service, &identity, Some(launcher.process));
@@ -304,24 +310,29 @@ impl Shell {
     }
 
     fn tell_step(&mut self, step: &Step) {
-        let mut sentence = words::sentence(step);
+        let step = &self.explained_step(step);
+        let mut sentence = match step {
+            Step::BackOff(failures, wait) => {
+                let orphans = self.machine.orphans();
+                words::back_off(
+                    *failures,
+                    *wait,
+                    orphans.iter().any(|one| self.generations.contains_key(one)),
+                )
+            }
+            _ => words::sentence(step),
+        };
         if let Step::Serves(new, _) | Step::Done(new) = step
-            && let Some(begun) = self.begun.get(new)
+            && let Some((begun, _)) = self.begun.get(new)
         {
             let took = clock::now().since(*begun) as f64 / 1000.0;
             sentence.push_str(&format!(" ({took:.2} s after its start)"));
         }
         match step {
-            Step::Done(generation) => self.note(*generation, None),
-            Step::BackingOut(generation, reason) => {
-                self.note(*generation, Some(reason.clone()));
-                self.quote(*generation);
-            }
+            Step::BackingOut(generation, reason) => self.note(*generation, Some(reason.clone())),
             Step::Failed(None, reason) => {
-                let newest = self.begun.keys().next_back().copied();
-                if let Some(generation) = newest {
+                if let Some(generation) = self.newest() {
                     self.note(generation, Some(reason.clone()));
-                    self.quote(generation);
                 }
             }
             _ => {}
@@ -330,24 +341,58 @@ impl Shell {
         self.control.step(clock::now(), &sentence);
     }
 
-    /// How a hand-over has gone, for the status.
+    /// The generation that was started last.
+    fn newest(&self) -> Option<Generation> {
+        self.begun.keys().next_back().copied()
+    }
+
+    /// A step of a failure with the line that explains it, from what the generation said last.
+    fn explained_step(&mut self, step: &Step) -> Step {
+        match step {
+            Step::BackingOut(generation, reason) => {
+                self.quote(*generation);
+                Step::BackingOut(*generation, self.explained(reason))
+            }
+            Step::Failed(None, reason) => {
+                if let Some(generation) = self.newest() {
+                    self.quote(generation);
+                }
+                Step::Failed(None, self.explained(reason))
+            }
+            Step::Failed(goes_on, reason) => Step::Failed(*goes_on, self.explained(reason)),
+            step => step.clone(),
+        }
+    }
+
+    fn explained(&self, reason: &str) -> String {
+        match cause::of_failure(&self.said) {
+            Some(cause) => format!("{reason}: {cause}"),
+            None => reason.to_owned(),
+        }
+    }
+
+    /// How a start has gone, for the status.
     fn note(&mut self, generation: Generation, reason: Option<String>) {
         let begun = self.begun.get(&generation).copied();
-        let took = begun.map_or(0, |begun| clock::now().since(begun));
         self.last = Some(LastHandOver {
             at: clock::wall(),
             done: reason.is_none(),
             generation: generation.0,
+            from: begun.and_then(|(_, from)| from).map(|from| from.0),
             reason,
-            took_ms: took,
+            took_ms: begun.map_or(0, |(begun, _)| clock::now().since(begun)),
         });
         self.begun.retain(|one, _| *one >= generation);
     }
 
     /// Remembers what a failed generation said last: the log has it already.
     fn quote(&mut self, generation: Generation) {
+        self.said = self.last_words(generation);
+    }
+
+    /// What a generation said last. An application may say what nobody else is to see, so its secrets are masked.
+    pub(super) fn last_words(&self, generation: Generation) -> String {
         let mut said = self.keeper.as_ref().map(|keeper| keeper.last(generation.0)).unwrap_or_default();
-        // What an application says of itself may hold what nobody else is to see.
         let service = self.generations.get(&generation).map_or(&self.service, |live| &live.service);
         let directory = format!("{}/env", service.service.directory);
         for name in &service.secrets {
@@ -357,14 +402,14 @@ impl Shell {
                 }
             }
         }
-        self.said = said;
+        said
     }
 
     fn answer(&mut self, ticket: Ticket, outcome: &Outcome) {
         let reply = match outcome {
             Outcome::Done(generation) => Reply::Done { generation: generation.0 },
             Outcome::BackedOut(reason) => Reply::BackedOut {
-                reason: reason.clone(),
+                reason: self.explained(reason),
                 output: self.said.clone(),
                 serving: self.machine.serving().map(|serving| serving.generation.0),
             },
@@ -376,6 +421,12 @@ impl Shell {
     /// One generation is left: what only others had is closed.
     fn settled(&mut self, generation: Generation) {
         self.settled_at = clock::now();
+        // After a back-out the one that is left is older than the one that failed.
+        if self.begun.contains_key(&generation)
+            && self.last.as_ref().is_none_or(|last| last.generation < generation.0)
+        {
+            self.note(generation, None);
+        }
         if let Some(live) = self.generations.get(&generation) {
             self.service = Rc::clone(&live.service);
             self.identity = Rc::clone(&live.identity);

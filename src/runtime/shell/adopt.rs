@@ -145,8 +145,11 @@ impl Shell {
                 if live.members.is_empty() {
                     self.generations.remove(&generation);
                     let _ = std::fs::remove_file(self.place.file(&probe_name(generation)));
+                    continue;
                 }
             }
+            live.adopt_workers(&all);
+            live.count(clock::now());
         }
     }
 
@@ -234,6 +237,7 @@ impl Shell {
                 since: clock::now(),
                 release: String::new(),
                 workers: (0, None),
+                ready: vec![],
                 probe: false,
             };
             let mut live = Live::new(life, &self.service, &self.identity, None);

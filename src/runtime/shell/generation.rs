@@ -31,8 +31,10 @@ pub(super) struct Live {
     pub(super) master: Option<Process>,
     /// Its other processes, looked up once the master has ended.
     pub(super) members: Vec<Process>,
-    /// Workers that have loaded the application, by their start times.
-    pub(super) workers: BTreeMap<u32, u64>,
+    /// Workers that have loaded the application.
+    pub(super) workers: BTreeMap<u32, Process>,
+    /// Since when fewer workers are ready than there are to be.
+    pub(super) short_since: Option<Moment>,
     /// When it counts as ready because it is alive.
     pub(super) alive_at: Option<Moment>,
     pub(super) has_loaded: bool,
@@ -58,6 +60,7 @@ impl Live {
             master,
             members: vec![],
             workers: BTreeMap::new(),
+            short_since: None,
             alive_at: None,
             has_loaded: false,
             is_ready: false,
@@ -81,14 +84,44 @@ impl Live {
     }
 
     /// Counts the workers that have loaded the application and live; whether they are as many as there are to be.
-    pub(super) fn count(&mut self) -> bool {
-        let master = self.life.master.0;
-        self.workers.retain(|pid, start| {
-            process::stat(*pid).is_some_and(|stat| stat.start == *start && stat.parent == master)
+    pub(super) fn count(&mut self, now: Moment) -> bool {
+        let master = self.master.as_ref().map(|master| master.pid);
+        self.workers.retain(|pid, worker| {
+            // The workers of a master that has ended have another parent.
+            let is_its = |stat: &Stat| master.is_none_or(|master| stat.parent == master);
+            process::stat(*pid).is_some_and(|stat| stat.start == worker.start && is_its(&stat))
         });
+        self.life.ready = self.workers.values().map(|worker| (worker.pid, worker.start)).collect();
         let ready = u32::try_from(self.workers.len()).unwrap_or(u32::MAX);
         self.life.workers.0 = ready;
-        self.life.workers.1.is_some_and(|of| ready >= of)
+        let is_whole = self.life.workers.1.is_some_and(|of| ready >= of);
+        if is_whole {
+            self.short_since = None;
+        } else if self.is_ready {
+            self.short_since.get_or_insert(now);
+        }
+        is_whole
+    }
+
+    /// Knows its workers again. One that got ready while no runtime listened could not report it, so processes that the
+    /// master has forked count, as many as there are to be; one that still loads is counted a little early.
+    pub(super) fn adopt_workers(&mut self, all: &HashMap<u32, Stat>) {
+        let Some(of) = self.life.workers.1 else { return };
+        let master = self.master.as_ref().map(|master| master.pid);
+        let known = &self.life.ready;
+        let mut found: Vec<(bool, u64, u32)> = all
+            .iter()
+            .map(|(pid, stat)| (*pid, stat, known.contains(&(*pid, stat.start))))
+            .filter(|(_, stat, is_known)| match master {
+                Some(master) => stat.parent == master && (*is_known || !stat.has_run),
+                None => *is_known,
+            })
+            .map(|(pid, stat, is_known)| (!is_known, stat.start, pid))
+            .collect();
+        found.sort_unstable();
+        let processes =
+            found.into_iter().filter_map(|(_, start, pid)| Process::proven(pid, start, Some(self.life.uid)));
+        self.workers = processes.take(of as usize).map(|worker| (worker.pid, worker)).collect();
     }
 
     /// Its processes but for the master, as they are now. `others`: masters of other generations in the same session.
@@ -141,6 +174,18 @@ impl Live {
         }
         for member in &self.members {
             member.kill();
+        }
+    }
+
+    /// Has its logs opened again: by the master if it lives, which tells its workers; else by each of those.
+    pub(super) fn reopen(&self) {
+        let Some(signal) = server::reopen(self.service.server) else { return };
+        if let Some(master) = &self.master {
+            master.signal(signal);
+        } else {
+            for worker in self.workers.values() {
+                worker.signal(signal);
+            }
         }
     }
 

@@ -2,11 +2,12 @@
 
 use super::generation::others;
 use super::{Shell, Source};
-use crate::model::input::Ready;
+use crate::model::input::{Ready, Server};
 use crate::runtime::event::{Ask, Event, Generation};
 use crate::runtime::linux::health::Progress;
 use crate::runtime::linux::inbox::{Claim, Says};
 use crate::runtime::linux::launch::{self, Said};
+use crate::runtime::linux::process::Process;
 use crate::runtime::linux::runsv::{Wanted, wanted};
 use crate::runtime::linux::signals::Told;
 use crate::runtime::linux::{clock, process};
@@ -43,6 +44,11 @@ impl Shell {
             Source::Launcher(generation) => self.launched(*generation),
             Source::Master(generation) => self.master_has_ended(*generation),
             Source::Member(generation) => self.member_has_ended(*generation),
+            Source::Worker(generation) => {
+                if let Some(live) = self.generations.get_mut(generation) {
+                    live.count(clock::now());
+                }
+            }
             Source::Check => self.check_goes_on(),
         }
     }
@@ -147,15 +153,19 @@ impl Shell {
         let Some(live) = self.generations.get_mut(&generation) else { return };
         match claim.says {
             Says::Worker { of, .. } if live.ready() == Ready::Workers => {
-                live.life.workers.1 = Some(of);
-                live.workers.insert(claim.sender, stat.start);
+                let Some(worker) = Process::proven(claim.sender, stat.start, Some(claim.uid)) else { return };
+                // Once unicorn runs, it counts down what it says here by TTOU; gunicorn says what is configured.
+                if !live.is_ready || live.service.server == Server::Gunicorn {
+                    live.life.workers.1 = Some(of);
+                }
+                live.workers.insert(claim.sender, worker);
             }
             Says::Ready if live.ready() == Ready::Notify => {}
             Says::Worker { .. } | Says::Ready | Says::Successor { .. } => return,
         }
         let is_first = !std::mem::replace(&mut live.has_loaded, true);
-        let is_ready = live.ready() == Ready::Notify || live.count();
-        let becomes_ready = is_ready && !std::mem::replace(&mut live.is_ready, is_ready);
+        let is_ready = live.ready() == Ready::Notify || live.count(clock::now());
+        let becomes_ready = is_ready && !std::mem::replace(&mut live.is_ready, true);
         if is_first {
             self.tell(Event::Loaded(generation));
         }

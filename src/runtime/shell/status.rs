@@ -1,17 +1,30 @@
 //! What runs, for whoever asks.
 
+use std::path::{Path, PathBuf};
+
 use super::Shell;
-use crate::runtime::event::Generation;
-use crate::runtime::linux::clock;
+use crate::runtime::cause;
+use crate::runtime::event::{Generation, Moment};
+use crate::runtime::linux::{clock, process};
 use crate::runtime::machine::State;
-use crate::runtime::protocol::{GenerationStatus, Status};
+use crate::runtime::protocol::{GenerationStatus, Problem, Status};
+use crate::runtime::words::count;
+
+/// How long no worker may be ready before that is a problem, in milliseconds: a single worker that is recycled is
+/// replaced within that, if the application was loaded before.
+const NONE_READY: u64 = 2_000;
+
+/// How long a part of the workers may be missing at least before that is a problem, in milliseconds; longer where the
+/// generation took longer to start: a worker that is recycled loads the application anew.
+const SOME_READY: u64 = 5_000;
 
 impl Shell {
     pub(super) fn status(&mut self) -> Status {
-        for live in self.generations.values_mut() {
-            live.count();
-        }
         let now = clock::now();
+        for live in self.generations.values_mut() {
+            live.count(now);
+        }
+        let shortage = self.shortage(now);
         let one = |generation: Generation| {
             let live = self.generations.get(&generation);
             let serving = self.machine.serving().filter(|serving| serving.generation == generation);
@@ -22,6 +35,7 @@ impl Shell {
                 workers: live.and_then(|live| live.life.workers.1),
                 serving_for_ms: serving.map(|serving| now.since(serving.since)),
                 release: live.map(|live| live.life.release.clone()).unwrap_or_default(),
+                orphaned: self.machine.orphans().contains(&generation),
             }
         };
         let machine = &self.machine;
@@ -29,12 +43,19 @@ impl Shell {
             State::Down => "down",
             State::Booting(_) | State::Proving(_, _) | State::Clearing => "booting",
             State::Resting(_) => "resting",
+            State::Serving(_) if shortage.is_some() => "degraded",
             State::Serving(_) => "serving",
             State::Succeeding(_, _) | State::Vetting(_, _, _) => "handing-over",
             State::Draining(_) => "draining",
             State::BackingOut(_, _) => "backing-out",
             State::Stopping | State::Over(_) => "stopping",
         };
+        let state_file = self.trouble.as_ref().map(|trouble| Problem::new("state", trouble));
+        let log = self.log.obstacle().map(|obstacle| {
+            let message = format!("lines for the log are dropped: the pipe to it takes nothing, {obstacle}");
+            Problem::new("log", message)
+        });
+        let problems = [shortage, self.other_release(), state_file, log].into_iter().flatten().collect();
         let leaving = machine.leavers().iter().map(|leaver| leaver.generation);
         let leaving = leaving.chain(machine.orphans().iter().copied());
         Status {
@@ -54,6 +75,7 @@ impl Shell {
             queued: machine.is_queued(),
             last: self.last.clone(),
             trouble: self.trouble.clone(),
+            problems,
             runtime_pid: std::process::id(),
             runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
             keeper_pid: self.keeper.as_ref().map_or(0, |keeper| keeper.pid),
@@ -61,33 +83,91 @@ impl Shell {
     }
 }
 
+impl Shell {
+    /// Processes of the generation that serves that run in another release than the one it was started in: by their
+    /// working directories, which servers set when they load the application. A server that is told by hand to reload (HUP;
+    /// USR1 and USR2 with puma) may follow `current`.
+    fn other_release(&self) -> Option<Problem> {
+        let serving = self.machine.serving()?;
+        let live = self.generations.get(&serving.generation)?;
+        let master = live.master.as_ref()?.pid;
+        let release = Path::new(&live.life.release);
+        let releases = release.parent()?;
+        let all = process::all();
+        let children = all.iter().filter(|(_, stat)| stat.parent == master).map(|(pid, _)| *pid);
+        let mut strange: Vec<(u32, PathBuf)> = children
+            .chain([master])
+            .filter_map(|pid| Some((pid, process::directory(pid)?)))
+            .filter(|(_, directory)| directory.starts_with(releases) && !directory.starts_with(release))
+            .collect();
+        strange.sort_unstable();
+        let (pid, directory) = strange.first()?;
+        let inside = directory.strip_prefix(releases).ok()?.components().next()?;
+        let message = format!(
+            "{} in {}, process {pid} for one, and not in {}: somebody has made the server reload by hand; `runsmith upgrade` makes it one release again",
+            if strange.len() == 1 {
+                "1 process runs".to_owned()
+            } else {
+                format!("{} processes run", strange.len())
+            },
+            releases.join(inside).display(),
+            release.display(),
+        );
+        Some(Problem::new("release", message))
+    }
+
+    /// Whether the generation that serves has had fewer workers than it is to have for longer than one takes to load.
+    fn shortage(&self, now: Moment) -> Option<Problem> {
+        let serving = self.machine.serving()?;
+        let live = self.generations.get(&serving.generation)?;
+        let (ready, of) = (live.life.workers.0, live.life.workers.1?);
+        let short = now.since(live.short_since?);
+        let grace =
+            if ready == 0 { NONE_READY } else { SOME_READY.max(2 * serving.since.since(live.life.since)) };
+        if ready >= of || short < grace {
+            return None;
+        }
+        let are = if ready == 1 { "is" } else { "are" };
+        let mut message = format!("{ready} of {} {are} ready, for {} s", count(of, "worker"), short / 1000);
+        if let Some(words) = cause::of_worker(&self.last_words(serving.generation)) {
+            message.push_str(&format!("; the server reported: {words}"));
+        }
+        Some(Problem::new("workers", message))
+    }
+}
+
 impl Status {
     /// One line for the log, and for each generation one more.
     pub(super) fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!(
-            "status: {}; {} restarts, {} failures in a row; runtime {}, keeper {}",
-            self.state, self.restarts, self.failures, self.runtime_pid, self.keeper_pid
+            "status: {}; {}, {} in a row; runtime {}, keeper {}",
+            self.state,
+            count(self.restarts, "restart"),
+            count(self.failures, "failure"),
+            self.runtime_pid,
+            self.keeper_pid
         )];
         let all = self.serving.iter().map(|one| ("serves", one));
         let all = all.chain(self.candidate.iter().map(|one| ("gets ready", one)));
-        for (what, one) in all.chain(self.leaving.iter().map(|one| ("leaves", one))) {
+        let leaving =
+            self.leaving.iter().map(|one| (if one.orphaned { "is orphaned" } else { "leaves" }, one));
+        for (what, one) in all.chain(leaving) {
             let master = one.master.map_or_else(|| "no master".to_owned(), |pid| format!("master {pid}"));
             let workers = match one.workers {
-                Some(of) => format!("{} of {of} workers", one.workers_ready),
-                None => format!("{} workers", one.workers_ready),
+                Some(of) => format!("{} of {}", one.workers_ready, count(of, "worker")),
+                None => count(one.workers_ready, "worker"),
             };
             lines.push(format!(
                 "status: generation {} {what}: {master}, {workers} ready, {}",
                 one.generation, one.release
             ));
         }
-        if let Some(trouble) = &self.trouble {
-            lines.push(format!("status: {trouble}"));
-        }
+        lines.extend(self.problems.iter().map(|problem| format!("status: {}", problem.message)));
         if let Some(last) = &self.last {
             let outcome =
                 last.reason.as_deref().map_or("done".to_owned(), |reason| format!("backed out: {reason}"));
-            lines.push(format!("status: last hand-over: generation {}, {outcome}", last.generation));
+            let what = if last.from.is_some() { "hand-over" } else { "start" };
+            lines.push(format!("status: last {what}: generation {}, {outcome}", last.generation));
         }
         lines
     }

@@ -165,6 +165,7 @@ impl Shell {
             since: clock::now(),
             release: release.map_or_else(|_| awaited.service.current(), |path| path.display().to_string()),
             workers: (0, None),
+            ready: vec![],
             probe: false,
         };
         let identity = Rc::clone(&old.identity);
@@ -195,6 +196,7 @@ impl Shell {
                 generation: new,
                 master: (successor.pid, successor.start),
                 workers: (0, None),
+                ready: vec![],
                 ..live.life.clone()
             };
             let live = Live::new(life, &live.service, &live.identity, Some(successor));

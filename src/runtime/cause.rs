@@ -1,0 +1,119 @@
+//! The one line of a server's output that explains a failure, found among its last lines. It is shown to people; nothing
+//! is decided by it.
+
+/// A longer line is cut, in characters: it is to be read at a glance.
+const LONGEST: usize = 200;
+
+/// What Python writes before the frames of an exception.
+const TRACEBACK: &str = "Traceback (most recent call last):";
+
+/// Why a server could not load its application, in its own words: the exception of the last traceback, else the last line
+/// that names an error. None if no line does.
+pub fn of_failure(output: &str) -> Option<String> {
+    exception(output).or_else(|| output.lines().rev().find_map(error)).map(cut)
+}
+
+/// How the server reported the end of a worker by a signal, if it did: the last such line.
+pub fn of_worker(output: &str) -> Option<String> {
+    let tells = |line: &&str| {
+        let line = line.to_ascii_lowercase();
+        line.contains("worker") && (line.contains("sig") || line.contains("signal"))
+    };
+    output.lines().rev().map(without_prefix).find(tells).map(cut)
+}
+
+/// The exception of the last traceback: its first line that is not indented.
+fn exception(output: &str) -> Option<&str> {
+    let (_, after) = output.rsplit_once(TRACEBACK)?;
+    after.lines().skip(1).find(|line| !line.is_empty() && !line.starts_with([' ', '\t']))
+}
+
+/// The part of a line that names an error, as Python, Ruby and command lines do.
+fn error(line: &str) -> Option<&str> {
+    let line = without_prefix(line).trim_end();
+    if line.starts_with([' ', '\t']) {
+        return None;
+    }
+    let first = line.split(':').next().unwrap_or_default();
+    let is_name = first.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.');
+    if is_name && (first.ends_with("Error") || first.ends_with("Exception") || first == "error") {
+        return Some(line);
+    }
+    // config.ru:1:in `require': cannot load such file -- x (LoadError)
+    let is_ruby = line.ends_with("Error)") || line.ends_with("Exception)");
+    is_ruby.then(|| line.split_once("': ").map_or(line, |(_, message)| message))
+}
+
+/// A line without what gunicorn (`[time] [pid] [LEVEL] `) and Ruby's logger (`E, [time #pid] ERROR -- : `) begin it with.
+fn without_prefix(line: &str) -> &str {
+    if let Some((_, message)) = line.split_once(" -- : ") {
+        return message;
+    }
+    let mut rest = line;
+    for _ in 0..3 {
+        let next = rest.strip_prefix('[').and_then(|inner| inner.split_once("] "));
+        let Some((_, next)) = next else { break };
+        rest = next;
+    }
+    rest
+}
+
+fn cut(line: &str) -> String {
+    let line = line.trim();
+    match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
+        None => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_that_explains() {
+        let cases = [
+            (
+                "[2026-01-02 03:04:05 +0000] [7] [ERROR] Exception in worker process\nTraceback (most recent call last):\n  \
+                 File \"wsgi.py\", line 1, in <module>\n    import x\nModuleNotFoundError: No module named 'x'\n\
+                 [2026-01-02 03:04:05 +0000] [7] [INFO] Worker exiting (pid: 7)\n",
+                Some("ModuleNotFoundError: No module named 'x'"),
+            ),
+            (
+                "Traceback (most recent call last):\n  a\nKeyError: 'A'\n\nDuring handling of the above exception, another exception \
+                 occurred:\n\nTraceback (most recent call last):\n  b\nRuntimeError: B\n",
+                Some("RuntimeError: B"),
+            ),
+            // The beginning of the traceback is no longer there.
+            (
+                "    import x\nImportError: y\n[2026] [1] [INFO] Shutting down: Master\n",
+                Some("ImportError: y"),
+            ),
+            (
+                "config.ru:1:in `require': cannot load such file -- x (LoadError)\n\tfrom config.ru:1:in `block'\n",
+                Some("cannot load such file -- x (LoadError)"),
+            ),
+            ("Error: '/x' doesn't exist\n", Some("Error: '/x' doesn't exist")),
+            ("[2026] [1] [INFO] Listening at: unix:/x\nall is well\n", None),
+            ("Traceback (most recent call last):\n", None),
+            ("", None),
+        ];
+        for (output, cause) in cases {
+            assert_eq!(of_failure(output).as_deref(), cause, "{output}");
+        }
+        let long = "ValueError: ".to_owned() + &"ä".repeat(500);
+        assert_eq!(of_failure(&long).map(|line| line.chars().count()), Some(LONGEST + 1));
+    }
+
+    #[test]
+    fn the_end_of_a_worker() {
+        let gunicorn = "[2026-01-02 03:04:05 +0000] [7] [ERROR] Worker (pid:9) was sent SIGSEGV!\n[x] [7] [INFO] Booting worker with pid: 10\n";
+        assert_eq!(of_worker(gunicorn).as_deref(), Some("Worker (pid:9) was sent SIGSEGV!"));
+        let unicorn = "E, [2026-01-02T03:04:05.678901 #7] ERROR -- : reaped #<Process::Status: pid 9 SIGKILL (signal 9)> worker=0\n";
+        assert_eq!(
+            of_worker(unicorn).as_deref(),
+            Some("reaped #<Process::Status: pid 9 SIGKILL (signal 9)> worker=0")
+        );
+        assert_eq!(of_worker("[x] [7] [INFO] Booting worker with pid: 10\n"), None);
+    }
+}

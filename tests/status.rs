@@ -1,0 +1,382 @@
+//! `runsmith status` is true: what needs a person is shown with its reason and exits 1, with real servers and a real runsv.
+
+#![allow(clippy::disallowed_methods, reason = "a test may look")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use rustix::process::Signal;
+
+use support::faults::{serves, state};
+use support::host::{Process, kill};
+use support::row::said;
+use support::service::{Release, Server, Service, Socket, WORKERS};
+use support::{SOON, START};
+
+/// The service alone, and as the only one of a host: text, text of the table, and exit codes that are alike.
+fn shown(service: &Service) -> (String, String, i32) {
+    let one = service.runsmith(&["status"]);
+    let all = list(service);
+    let text = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(one.status.code(), all.status.code(), "{}\n{}", said(&one), said(&all));
+    assert!(!said(&one).contains("panicked") && !said(&all).contains("panicked"));
+    for line in text(&all).lines() {
+        // Only a path may be longer: it is to be copied.
+        assert!(line.chars().count() <= 80 || line.contains('/'), "{line:?} is wider than 80 columns");
+    }
+    (text(&one), text(&all), one.status.code().expect("a code"))
+}
+
+/// `runsmith status` on a host whose only service this is.
+fn list(service: &Service) -> Output {
+    let links = service.scratch().join("links");
+    if !links.exists() {
+        fs::create_dir(&links).expect("a directory");
+        symlink(&service.directory, links.join(&service.name)).expect("a link");
+    }
+    Command::new(env!("CARGO_BIN_EXE_runsmith")).arg("status").env("SVDIR", links).output().expect("runsmith")
+}
+
+fn quiet(service: &Service) -> Option<i32> {
+    service.runsmith(&["status", "--quiet"]).status.code()
+}
+
+fn workers(master: u32) -> Vec<u32> {
+    Process::all().into_iter().filter(|one| one.parent == master && one.lives()).map(|one| one.pid).collect()
+}
+
+/// The messages of the problems with this code.
+fn problems(service: &Service, code: &str) -> Vec<String> {
+    let state = state(service);
+    let all = state["problems"].as_array().cloned().unwrap_or_default();
+    let of = all.iter().filter(|problem| problem["code"] == code);
+    of.map(|problem| problem["message"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+fn until_state(service: &Service, wanted: &str) {
+    service.until(wanted, |service| state(service)["state"] == wanted);
+}
+
+/// Workers that die by a signal while they load: the server starts others again and again, and serves nothing.
+#[test]
+fn workers_that_die_by_a_signal_are_shown() {
+    let mut service = Service::native(Server::Sync, Socket::Unix, "");
+    service.rewrite(|pillar| pillar.replace("worker_class: sync", "worker_class: sync, preload_app: false"));
+    let flag = service.scratch().join("dies");
+    let file = service.root.join("releases/1/wsgi.py");
+    let good = fs::read_to_string(&file).expect("wsgi.py");
+    let dies = format!(
+        "import os, signal, time\nif os.path.exists({flag:?}):\n    time.sleep(0.2)\n    os.kill(os.getpid(), signal.SIGSEGV)\n"
+    );
+    fs::write(&file, dies + &good).expect("wsgi.py");
+    let service = service.started();
+    let (text, table, code) = shown(&service);
+    assert!(code == 0 && text.contains(": serving\n") && table.contains(" serving "), "{text}{table}");
+    assert_eq!(quiet(&service), Some(0));
+
+    fs::write(&flag, "").expect("a flag");
+    for worker in workers(service.master()) {
+        kill(worker, Signal::KILL);
+    }
+    until_state(&service, "degraded");
+    service.until("the signal is shown", |service| {
+        problems(service, "workers").iter().any(|message| message.contains("SIGSEGV"))
+    });
+    let (text, table, code) = shown(&service);
+    assert_eq!(code, 1);
+    assert!(text.contains(": DEGRADED\n") && text.contains("0 of 3 workers are ready, for "), "{text}");
+    assert!(table.contains("DEGRADED") && table.contains("0/3") && table.contains("\n! "), "{table}");
+    assert_eq!(quiet(&service), Some(1));
+
+    fs::remove_file(&flag).expect("the flag");
+    until_state(&service, "serving");
+    assert_eq!(shown(&service).2, 0);
+    service.down();
+}
+
+/// What an operator did by hand: unicorn has no workers after WINCH, and fewer after TTOU.
+#[test]
+fn workers_taken_away_by_hand_are_shown() {
+    let service = Service::start_native(Server::Unicorn, Socket::Unix, "");
+    kill(service.master(), Signal::TTOU);
+    until_state(&service, "degraded");
+    assert!(problems(&service, "workers")[0].starts_with("2 of 3 workers are ready"), "{}", state(&service));
+    kill(service.master(), Signal::WINCH);
+    service.until("no worker is left", |service| state(service)["serving"]["workers_ready"] == 0);
+    until_state(&service, "degraded");
+    assert_eq!((shown(&service).2, quiet(&service)), (1, Some(1)));
+    let end = service.deploy(2, Release::Good);
+    assert!(end.text.contains("done:"), "{}", service.log.text(0));
+    until_state(&service, "serving");
+    service.down();
+}
+
+/// The next run knows which workers are ready, also one that got ready while no runtime was there to be told.
+#[test]
+fn a_run_that_adopts_knows_the_workers() {
+    let service = Service::start_native(Server::Gthread, Socket::Unix, "");
+    let mark = service.log.mark();
+    service.sv("kill");
+    service.log.wait(mark, &["goes on under this run"], SOON);
+    assert_eq!(state(&service)["serving"]["workers_ready"], WORKERS);
+    let (mark, runtime) = (service.log.mark(), service.runtime());
+    kill(runtime, Signal::STOP);
+    let before = workers(service.master());
+    kill(before[0], Signal::KILL);
+    service.until("another worker", |service| {
+        let now = workers(service.master());
+        now.len() == WORKERS && !now.contains(&before[0]) && service.address.get("/").is_ok()
+    });
+    kill(runtime, Signal::KILL);
+    service.log.wait(mark, &["goes on under this run"], SOON);
+    assert_eq!(state(&service)["serving"]["workers_ready"], WORKERS);
+    assert_eq!(state(&service)["state"], "serving");
+    service.down();
+}
+
+/// A start that fails while nothing serves is no hand-over, and says why in the words of the application.
+#[test]
+fn a_first_start_that_fails_is_no_hand_over() {
+    let mut service = Service::native(Server::Sync, Socket::Unix, "restart: {backoff_initial: 60}");
+    service.release(2, Release::Broken);
+    service.switch(2);
+    service.supervise();
+    service.log.wait(0, &["start FAILED"], START);
+    until_state(&service, "resting");
+    let (text, table, code) = shown(&service);
+    assert_eq!(code, 1);
+    assert!(text.contains(": RESTING\n") && text.contains("last start     generation 1: FAILED"), "{text}");
+    assert!(!text.contains("hand-over") && text.contains("1 failure in a row"), "{text}");
+    let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(joined.contains("ModuleNotFoundError: No module named 'there_is_no_such_module'"), "{text}");
+    assert!(table.contains("last start failed: the new master"), "{table}");
+    assert_eq!(state(&service)["last"]["from"], serde_json::Value::Null);
+
+    service.switch(1);
+    let output = service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let (text, _, code) = shown(&service);
+    assert!(code == 0 && text.contains("last start     generation 2: done"), "{text}");
+    service.down();
+}
+
+/// A start that nobody asked for, and that succeeds, is the last one from then on.
+#[test]
+fn a_start_that_follows_by_itself_is_the_last() {
+    let mut service = Service::native(Server::Sync, Socket::Unix, "restart: {backoff_initial: 1}");
+    service.release(1, Release::Broken);
+    service.supervise();
+    service.log.wait(0, &["start FAILED"], START);
+    service.release(1, Release::Good);
+    service.log.wait(0, &["ready: generation"], START);
+    service.until("it has settled", serves);
+    let state = state(&service);
+    assert_eq!((&state["last"]["done"], &state["last"]["reason"]), (&true.into(), &serde_json::Value::Null));
+    service.down();
+}
+
+/// A back-out says in one line what the application said.
+#[test]
+fn a_back_out_shows_the_exception() {
+    for (server, words) in [
+        (Server::Sync, "before it was ready: ModuleNotFoundError: No module named 'there_is_no_such_module'"),
+        (
+            Server::Unicorn,
+            "before it was ready: cannot load such file -- there_is_no_such_library (LoadError)",
+        ),
+    ] {
+        let service = Service::start_native(server, Socket::Unix, "");
+        service.release(2, Release::Broken);
+        service.switch(2);
+        let output = service.runsmith(&["upgrade"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(text.lines().next().is_some_and(|line| line.contains(words)), "{text}");
+        let last = state(&service)["last"].clone();
+        assert!(last["reason"].as_str().is_some_and(|reason| reason.contains(words)), "{last}");
+        assert_eq!((&last["from"], &last["generation"]), (&1.into(), &2.into()));
+        let (text, table, code) = shown(&service);
+        // The old generation serves as before: nobody has to do anything at once.
+        assert_eq!(code, 0);
+        assert!(text.contains("last hand-over from generation 1 to 2: FAILED"), "{text}");
+        assert!(table.contains("last hand-over failed: "), "{table}");
+        service.down();
+    }
+}
+
+/// Workers whose master was killed serve on while the next start waits: they are not called nothing.
+#[test]
+fn orphaned_workers_are_shown() {
+    let service = Service::start_native(
+        Server::Unicorn,
+        Socket::Unix,
+        "restart: {min_uptime: 3600, backoff_initial: 60}",
+    );
+    let mark = service.log.mark();
+    // unicorn's workers leave when they see that their master has gone; one that is stopped sees nothing.
+    let stopped = workers(service.master());
+    stopped.iter().for_each(|worker| kill(*worker, Signal::STOP));
+    kill(service.master(), Signal::KILL);
+    let line = service.log.wait(mark, &["in a row, next start in"], SOON);
+    assert!(line.text.contains("only workers without a master serve: 1 failure in a row"), "{}", line.text);
+    let (text, _, code) = shown(&service);
+    assert_eq!(code, 1);
+    assert!(text.contains("orphaned       generation 1, without a master, 3 workers"), "{text}");
+    assert_eq!(state(&service)["leaving"][0]["orphaned"], true);
+    stopped.iter().for_each(|worker| kill(*worker, Signal::CONT));
+    service.down();
+}
+
+/// A service whose run cannot begin says why, and does not claim to listen.
+#[test]
+fn down_has_a_reason() {
+    let mut service = Service::native(Server::Sync, Socket::Tcp, "");
+    let name = service.name.clone();
+    service.edit_run(|text| text.replace(&format!("\nuser: {name}\n"), "\nuser: nobody-at-all\n"));
+    let output = service.runsmith(&["run", "--check"]);
+    assert_eq!(output.status.code(), Some(2), "a directory is no run script: {}", said(&output));
+    let check = Command::new(env!("CARGO_BIN_EXE_runsmith"))
+        .args(["run", "--check"])
+        .arg(service.directory.join("run"))
+        .output()
+        .expect("runsmith");
+    assert_eq!(check.status.code(), Some(1), "{}", said(&check));
+    assert!(said(&check).contains("there is no such user on this host: nobody-at-all"), "{}", said(&check));
+
+    service.supervise();
+    service.log.wait(0, &["this run cannot begin"], START);
+    let (text, table, code) = shown(&service);
+    assert_eq!(code, 1);
+    assert!(text.contains(": DOWN\n") && !text.contains("listens on"), "{text}");
+    let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(joined.contains("s ago: there is no such user on this host: nobody-at-all"), "{text}");
+    assert!(table.contains("DOWN") && table.contains("could not begin"), "{table}");
+    assert_eq!(problems(&service, "down").len(), 1);
+
+    service.edit_run(|text| text.replace("\nuser: nobody-at-all\n", &format!("\nuser: {name}\n")));
+    service.log.wait(0, &["runsmith: done:"], START);
+    let (text, _, code) = shown(&service);
+    assert!(code == 0 && text.contains("listens on") && !text.contains("problem"), "{text}");
+    service.down();
+    // Nobody wants it up: nothing is wrong.
+    let (text, _, code) = shown(&service);
+    assert!(code == 0 && text.contains(": down\n") && !text.contains("problem"), "{text}");
+    assert_eq!(quiet(&service), Some(1));
+}
+
+/// The log service is part of the service: down, without its lock, or stuck, it is shown with the reason.
+#[test]
+fn a_log_service_that_takes_nothing_is_shown() {
+    let service = Service::native_with_log(Server::Sync, Socket::Unix, "");
+    let log = service.directory.join("log");
+    let logs = service.root.join("shared/logs/service");
+    let mut service = service;
+    service.supervise();
+    service.until("it serves", serves);
+    let path = format!("{}/current", logs.display());
+    let sv = |command: &str| {
+        let done = Command::new("sv").args(["-w", "20", command]).arg(&log).output().expect("sv");
+        assert!(done.status.success(), "{}", said(&done));
+    };
+    let shows = |words: &[&str]| {
+        let (text, table, code) = shown(&service);
+        let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(code, 1, "{text}");
+        for word in words {
+            assert!(joined.contains(word), "{word:?} is not in\n{text}");
+        }
+        assert!(joined.contains(&path) && joined.contains("log service "), "{text}");
+        assert!(table.contains("\n! "), "{table}");
+        // The application serves all the same.
+        assert_eq!(quiet(&service), Some(0));
+    };
+    let (text, _, code) = shown(&service);
+    assert!(code == 0 && text.contains(&path) && text.contains("log service    run: "), "{text}");
+
+    sv("down");
+    shows(&["the log service is down", "sv up"]);
+    // Another process has its lock: svlogd ends at once, again and again.
+    let lock = fs::OpenOptions::new().write(true).open(logs.join("lock")).expect("the lock");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("the lock");
+    let _ = Command::new("sv").args(["-w", "0", "up"]).arg(&log).output();
+    shows(&[&format!("process {} holds its lock", std::process::id())]);
+    drop(lock);
+    service.until("it is well again", |service| shown(service).2 == 0);
+
+    // It is stopped, and the application says more than the pipe holds.
+    sv("pause");
+    let python = service.root.join("releases/2/wsgi.py");
+    service.release(2, Release::Good);
+    let good = fs::read_to_string(&python).expect("wsgi.py");
+    fs::write(
+        &python,
+        format!("import sys\nfor _ in range(3000):\n    print('x' * 100, file=sys.stderr)\n{good}"),
+    )
+    .expect("wsgi.py");
+    service.switch(2);
+    let output = service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    service.until("lines are dropped", |service| !problems(service, "log").is_empty());
+    shows(&["lines for the log are dropped", "is stopped", "sv cont"]);
+    sv("cont");
+    service.until("it is well again", |service| shown(service).2 == 0);
+    let _ = service.sv("down");
+}
+
+/// Where there is no log service, too, it is said where the log is.
+#[test]
+fn the_place_of_the_log_is_always_shown() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, "");
+    assert!(shown(&service).0.contains("  log            none of its own"));
+    service.down();
+    let files = Service::native_with_log(Server::Sync, Socket::Unix, "log: {kind: files}\n");
+    let text = shown(&files).0;
+    assert!(
+        text.contains(&format!("  log            {}", files.root.join("shared/logs").display())),
+        "{text}"
+    );
+    assert!(Path::new(&files.root.join("shared/logs")).is_dir());
+}
+
+/// A server that is made to reload by hand may follow `current`: `status` does not name the old release alone then.
+#[test]
+fn a_reload_by_hand_is_shown() {
+    for server in [Server::Sync, Server::Unicorn] {
+        let mut service = Service::native(server, Socket::Unix, "");
+        service.rewrite(|pillar| {
+            let pillar = pillar.replace("worker_class: sync", "worker_class: sync, preload_app: false");
+            pillar.replace("worker_processes: 3", "worker_processes: 3, preload_app: false")
+        });
+        let service = service.started();
+        let master = service.master();
+        let before = workers(master);
+        service.release(2, Release::Good);
+        service.switch(2);
+        kill(master, Signal::HUP);
+        service.until("the workers are others", |service| {
+            let now = workers(master);
+            now.len() == WORKERS
+                && !now.iter().any(|worker| before.contains(worker))
+                && state(service)["serving"]["workers_ready"] == WORKERS
+        });
+        let answers: std::collections::BTreeSet<String> = (0..20).map(|_| service.version()).collect();
+        let shown_release = state(&service)["serving"]["release"].as_str().map(str::to_owned);
+        assert!(shown_release.is_some_and(|release| release.ends_with("/releases/1")));
+        let problem = problems(&service, "release");
+        if answers.contains("2") {
+            assert!(problem[0].contains("/releases/2,") && problem[0].contains("/releases/1"), "{problem:?}");
+            let (text, _, code) = shown(&service);
+            assert!(code == 1 && text.contains("reload by hand"), "{text}");
+        } else {
+            assert!(problem.is_empty(), "{answers:?}, and {problem:?}");
+        }
+        let end = service.deploy(2, Release::Good);
+        assert!(end.text.contains("done:"), "{}", service.log.text(0));
+        assert!(problems(&service, "release").is_empty());
+        service.down();
+    }
+}
