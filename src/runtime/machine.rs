@@ -136,6 +136,8 @@ pub struct Machine {
     once: bool,
     /// Of every generation that lives.
     logs: BTreeMap<Generation, reopen::Logs>,
+    /// What the next run goes on from, once this one has ended and the application goes on.
+    parting: Option<Record>,
     actions: Vec<Action>,
 }
 
@@ -156,6 +158,7 @@ impl Machine {
             next: None,
             once: false,
             logs: BTreeMap::new(),
+            parting: None,
             actions: vec![],
         }
     }
@@ -659,6 +662,7 @@ impl Machine {
 
     fn leave_now(&mut self) {
         self.tell(Step::Leaving);
+        self.parting = Some(self.record());
         self.state = State::Over(End::Left);
         self.act(Action::End(End::Left));
     }

@@ -2,6 +2,7 @@
 
 mod act;
 mod adopt;
+mod files;
 mod generation;
 mod keep;
 mod notice;
@@ -12,6 +13,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
+use std::path::Path;
 use std::rc::Rc;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -24,6 +26,7 @@ use super::linux::control::Control;
 use super::linux::descriptors;
 use super::linux::health::Request;
 use super::linux::inbox::Inbox;
+use super::linux::keepers;
 use super::linux::keeping::Keeping;
 use super::linux::listen::Listener;
 use super::linux::listen_as;
@@ -32,6 +35,7 @@ use super::linux::memory;
 use super::linux::place::Place;
 use super::linux::runsv::{self, Parent};
 use super::linux::signals::Signals;
+use super::linux::watch::Watch;
 use super::machine::{self, Machine};
 use super::protocol::LastHandOver;
 use super::words;
@@ -77,8 +81,14 @@ pub struct Shell {
     kept: Option<String>,
     sequence: u64,
     boot: String,
-    /// What keeping the state met last, so that it is said once.
-    trouble: Option<String>,
+    trouble: keep::Troubles,
+    /// When it is tried again what could not be done.
+    retry_at: Option<Moment>,
+    /// What the files of the run directory are that this run has made.
+    nodes: files::Nodes,
+    watch: Option<Watch>,
+    /// The private sockets of the generations, which are reached by these whatever becomes of their names.
+    probes: BTreeMap<Generation, OwnedFd>,
     /// Something was done that takes much code and comes seldom.
     was_busy: Cell<bool>,
     /// What a failed generation said last.
@@ -88,6 +98,10 @@ pub struct Shell {
     end: Option<End>,
     place: Place,
     keeper: Option<Keeping>,
+    /// When the last one was started.
+    keeper_since: Moment,
+    /// It has not answered.
+    keeper_is_silent: Cell<bool>,
     inbox: Inbox,
     control: Control,
     signals: Signals,
@@ -100,6 +114,7 @@ enum Source {
     Signals,
     Parent,
     Keeper,
+    Files,
     Inbox,
     Door,
     Peer(Ticket),
@@ -127,12 +142,19 @@ fn terms(service: &Service) -> Terms {
     }
 }
 
-/// Whether the service is to be down and an earlier run has left something of it.
+/// Whether the service is to be down and an earlier run has left something of it: a record, a keeper, or processes of the
+/// application, whatever has become of the run directory.
 fn is_left_over(service: &Service) -> bool {
-    runsv::wanted(&service.service.directory) == runsv::Wanted::Down
-        && Place::existing(&service.layout.run).is_some_and(|place| {
-            matches!(place.state(), Ok(Some(_)) | Err(_)) || Keeping::find(&place).is_some()
-        })
+    if runsv::wanted(&service.service.directory) != runsv::Wanted::Down {
+        return false;
+    }
+    let recorded = Place::existing(&service.layout.run).is_some_and(|place| {
+        matches!(place.state(), Ok(Some(_)) | Err(_)) || place.recorded_keeper(&clock::boot_id()).is_some()
+    });
+    recorded
+        || !keepers::living(Path::new(&service.layout.run), &service.application, &[]).is_empty()
+        || host::identity_of(service)
+            .is_ok_and(|identity| adopt::is_any_left(&identity, &service.application))
 }
 
 /// Executes a service until the run ends. The error is a sentence: it could not be begun.
@@ -156,6 +178,9 @@ pub fn run(read: Reader, mode: Mode) -> Result<End, String> {
         }
     })?;
     shell.place.forget_failure();
+    shell.know_file("control");
+    shell.know_file("ready");
+    shell.watch_files();
     shell.adopt();
     Ok(shell.work())
 }
@@ -194,13 +219,19 @@ fn begin(read: Reader, mode: Mode, service: Rc<Service>, signals: Signals) -> Re
         kept: None,
         sequence: 0,
         boot: clock::boot_id(),
-        trouble: None,
+        trouble: keep::Troubles::default(),
+        retry_at: None,
+        nodes: files::Nodes::new(),
+        watch: None,
+        probes: BTreeMap::new(),
         was_busy: Cell::new(false),
         said: String::new(),
         ended: BTreeMap::new(),
         end: None,
         place,
         keeper: None,
+        keeper_since: clock::now(),
+        keeper_is_silent: Cell::new(false),
         inbox,
         control,
         signals,
@@ -263,6 +294,13 @@ impl Shell {
 
     fn look_at_the_time(&mut self) {
         let now = clock::now();
+        self.look_at_the_keeper();
+        if self.watch.is_none() {
+            self.restore_files();
+        }
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry();
+        }
         if self.check.as_ref().is_some_and(|check| check.until <= now)
             && let Some(check) = self.check.take()
         {
@@ -298,6 +336,9 @@ impl Shell {
         if let Some(keeper) = &self.keeper {
             add(Source::Keeper, keeper.as_fd(), PollFlags::IN);
         }
+        if let Some(watch) = &self.watch {
+            add(Source::Files, watch.as_fd(), PollFlags::IN);
+        }
         if let Some(check) = &self.check {
             add(Source::Check, check.as_fd(), check.flags());
         }
@@ -328,6 +369,7 @@ impl Shell {
             self.check.as_ref().map(|check| check.until),
             self.awaited.as_ref().map(succeed::Awaited::deadline),
             self.generations.values().filter_map(|live| live.alive_at).min(),
+            self.retry_at,
         ];
         let timeout = deadline.into_iter().flatten().min().map(clock::until);
         // While one generation serves alone there may be nothing to do for months: what was needed to get there is given back.
@@ -365,9 +407,7 @@ impl Shell {
                 if self.service.handoff.strategy == Strategy::Usr2 {
                     self.remove_what_the_server_made();
                 }
-                if let Some(keeper) = &self.keeper {
-                    keeper.end();
-                }
+                self.end_keepers();
                 self.place.clear();
                 self.log.say(&words::sentence(&Step::Stopped));
             }

@@ -27,6 +27,9 @@ pub struct State {
     pub generations: Vec<Life>,
     /// Where it listens.
     pub listeners: Vec<Kept>,
+    /// The keeper: number and start time, in ticks since the machine's start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeper: Option<(u32, u64)>,
     /// The last hand-over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<LastHandOver>,

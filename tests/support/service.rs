@@ -150,9 +150,15 @@ impl Service {
 
     /// The keeper; none once it has ended.
     pub fn keeper(&self) -> Option<u32> {
-        super::host::commands()
+        self.keepers().into_iter().next()
+    }
+
+    /// Every keeper of this service that lives: one, once all has settled.
+    pub fn keepers(&self) -> Vec<u32> {
+        let keepers = super::host::commands()
             .into_iter()
-            .find_map(|(pid, command)| (command == ["runsmith", "keep", &self.name]).then_some(pid))
+            .filter_map(|(pid, command)| (command == ["runsmith", "keep", &self.name]).then_some(pid));
+        keepers.filter(|pid| super::host::lives(*pid)).collect()
     }
 
     /// `runsmith ARGUMENTS… DIRECTORY`.
@@ -510,7 +516,7 @@ impl Drop for Service {
                 kill(pid, Signal::KILL);
             }
         }
-        if let Some(keeper) = self.keeper() {
+        for keeper in self.keepers() {
             kill(keeper, Signal::KILL);
         }
         super::host::forget(&self.name);

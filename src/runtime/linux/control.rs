@@ -53,6 +53,12 @@ impl Control {
         Ok(Self { door, user, peers: vec![], next: 1 })
     }
 
+    /// Opens it again, where its file has gone; whoever is connected stays so.
+    pub fn open_again(&mut self, place: &Place) -> io::Result<()> {
+        self.door = place.socket("control", SocketType::STREAM, Some(self.user))?;
+        Ok(())
+    }
+
     /// From now on it is for root and this user.
     pub fn give(&mut self, place: &Place, user: u32) -> io::Result<()> {
         if self.user != user {

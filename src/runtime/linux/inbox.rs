@@ -48,21 +48,37 @@ pub enum Says {
 }
 
 /// The socket `ready` in the run directory.
-pub struct Inbox(OwnedFd);
+pub struct Inbox {
+    socket: OwnedFd,
+    user: u32,
+}
 
 impl Inbox {
     /// Makes it, for this user to write to.
     pub fn open(place: &Place, user: u32) -> io::Result<Self> {
         let socket = place.socket("ready", SocketType::DGRAM, Some(user))?;
         set_socket_passcred(&socket, true)?;
-        Ok(Self(socket))
+        Ok(Self { socket, user })
+    }
+
+    /// Makes it again, where its file has gone.
+    pub fn open_again(&mut self, place: &Place) -> io::Result<()> {
+        *self = Self::open(place, self.user)?;
+        Ok(())
+    }
+
+    /// From now on it is for this user to write to.
+    pub fn give(&mut self, place: &Place, user: u32) -> io::Result<()> {
+        place.give("ready", user)?;
+        self.user = user;
+        Ok(())
     }
 
     /// What has come. What nobody understands is dropped.
     pub fn take(&self) -> Vec<Claim> {
         let mut claims = vec![];
         for _ in 0..AT_ONCE {
-            match passing::receive(&self.0, LONGEST) {
+            match passing::receive(&self.socket, LONGEST) {
                 Ok(message) => {
                     let Some(sender) = message.sender else { continue };
                     let pid = sender.pid.as_raw_nonzero().get().unsigned_abs();
@@ -79,7 +95,7 @@ impl Inbox {
 
 impl AsFd for Inbox {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 

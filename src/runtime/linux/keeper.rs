@@ -33,6 +33,14 @@ const PART: usize = 4096;
 /// So many may be connected at once: a runtime, the one after it, and somebody who looks.
 const CONNECTIONS: usize = 8;
 
+/// The version of what runtime and keeper say to each other; 0 is a keeper from before there was one.
+///
+/// Versions meet when runsmith is upgraded or downgraded while a service runs. What holds for all of them: the door is the
+/// socket `keeper`; [`Request::Give`] is answered with a [`Held`], whose unknown fields are ignored and whose descriptors are
+/// the listeners and the outputs it names; [`Request::End`] ends the keeper. A runtime that adopts asks for nothing else
+/// and starts a keeper of its own version.
+pub const PROTOCOL: u32 = 1;
+
 /// What a runtime asks for.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
@@ -66,6 +74,9 @@ pub struct Held {
     pub outputs: Vec<u32>,
     /// The state it remembers.
     pub state: Option<String>,
+    /// See [`PROTOCOL`].
+    #[serde(default)]
+    pub protocol: u32,
 }
 
 struct Output {
@@ -109,8 +120,12 @@ pub fn main() -> u8 {
         // A signal meant for the runtime's group is none of its.
         let _ = rustix::process::setsid();
         let mut keeper = Keeper { log: log(io::stdout().as_fd()), ..Keeper::default() };
-        let null = std::fs::File::open("/dev/null")?;
+        // Whoever reads the log knows that it has ended once nobody can write there any more: when a runtime brings another
+        // log, nothing of the old one may stay open here.
+        let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
         rustix::stdio::dup2_stdin(&null)?;
+        rustix::stdio::dup2_stdout(&null)?;
+        rustix::stdio::dup2_stderr(&null)?;
         while keeper.turn(&door)? {}
         Ok(())
     };
@@ -233,7 +248,7 @@ impl Keeper {
                 self.drain();
                 self.is_over = true;
             }
-            // A newer runtime asks for what this one does not know; it then starts a keeper of its own.
+            // It is not of this version ([`PROTOCOL`]), and learns so by this.
             Err(_) => {
                 self.connections.remove(at);
             }
@@ -269,6 +284,7 @@ impl Keeper {
             listeners: self.listeners.iter().map(|(kept, _)| kept.clone()).collect(),
             outputs: self.outputs.iter().map(|output| output.generation).collect(),
             state: self.state.clone(),
+            protocol: PROTOCOL,
         };
         let fds = self.listeners.iter().map(|(_, fd)| fd.as_fd());
         let fds: Vec<_> = fds.chain(self.outputs.iter().map(|output| output.pipe.as_fd())).collect();
@@ -335,7 +351,12 @@ impl Keeper {
                 }
             }
         }
-        self.outputs.clear();
+        // The rest of a line that is half read comes to the next keeper, which goes on where this one has ended.
+        for output in std::mem::take(&mut self.outputs) {
+            if self.dropped.is_none() {
+                self.unwritten.extend_from_slice(&output.line);
+            }
+        }
     }
 
     fn remember(&mut self, generation: u32, bytes: &[u8]) {

@@ -7,20 +7,28 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::net::SocketType;
+use rustix::net::sockopt::socket_peercred;
 
 use super::keeper::{COMMAND, Held, Request};
+use super::keepers::DOOR;
 use super::listen::{Kept, Listener};
 use super::passing;
 use super::place::Place;
+use super::process::{self, Process};
 
 /// How long the keeper may take to answer: it has nothing else to do.
 const ANSWER: Duration = Duration::from_secs(3);
 
+/// How long a keeper may take to end: it writes what it has read to the log, and waits a second for one that takes nothing.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// How long a killed process may take to end. Only one that waits for a broken disk is left by then.
+const KILLED: Duration = Duration::from_secs(3);
+
 /// A keeper that is connected.
 pub struct Keeping {
     connection: OwnedFd,
-    /// The keeper's number; 0 until it has said it.
-    pub pid: u32,
+    process: Process,
 }
 
 /// What a keeper has given back.
@@ -34,10 +42,19 @@ pub struct Given {
 }
 
 impl Keeping {
-    /// The keeper that an earlier run has started, with all it holds; none if there is none.
+    /// The keeper that an earlier run has started, with all it holds; none if there is none, or none that answers.
     pub fn find(place: &Place) -> Option<(Self, Given)> {
-        let connection = place.connect("keeper", SocketType::SEQPACKET).ok()?;
-        let mut keeping = Self { connection, pid: 0 };
+        let connection = place.connect(DOOR, SocketType::SEQPACKET).ok()?;
+        // Who listens there is what the kernel says, not what an answer says.
+        let peer = socket_peercred(&connection).ok()?;
+        let process = Process::open(peer.pid.as_raw_nonzero().get().unsigned_abs())?;
+        let me = rustix::process::geteuid().as_raw();
+        if peer.uid.as_raw() != me || !process::runs_as(process.pid, me) {
+            return None;
+        }
+        // One that is stopped would not answer; it goes on once it is let.
+        process.wake();
+        let keeping = Self { connection, process };
         let message = keeping.ask(&Request::Give).ok()?;
         let held: Held = serde_json::from_slice(&message.bytes).ok()?;
         if held.listeners.len() + held.outputs.len() != message.fds.len() {
@@ -47,13 +64,12 @@ impl Keeping {
         let take = |kept: &Kept, fd| Listener { kept: kept.clone(), fd };
         let listeners = held.listeners.iter().zip(fds.by_ref()).map(|(kept, fd)| take(kept, fd)).collect();
         let outputs = held.outputs.iter().copied().zip(fds).collect();
-        keeping.pid = held.pid;
         Some((keeping, Given { held, listeners, outputs }))
     }
 
-    /// Starts one.
+    /// Starts one. From now on nobody can connect to the one before it.
     pub fn start(place: &Place, application: &str) -> io::Result<Self> {
-        let door = place.socket("keeper", SocketType::SEQPACKET, None)?;
+        let door = place.socket(DOOR, SocketType::SEQPACKET, None)?;
         let child = Command::new("/proc/self/exe")
             .arg0("runsmith")
             .args([COMMAND, application])
@@ -61,8 +77,26 @@ impl Keeping {
             .current_dir("/")
             .stdin(Stdio::from(door))
             .spawn()?;
-        let connection = place.connect("keeper", SocketType::SEQPACKET)?;
-        Ok(Self { connection, pid: child.id() })
+        let process =
+            Process::open(child.id()).ok_or_else(|| io::Error::other("the keeper has ended at once"))?;
+        let connection = place.connect(DOOR, SocketType::SEQPACKET)?;
+        Ok(Self { connection, process })
+    }
+
+    /// Its number, and its start in ticks since the machine's start.
+    pub fn identity(&self) -> (u32, u64) {
+        (self.process.pid, self.process.start)
+    }
+
+    /// Whether somebody has stopped it (SIGSTOP): then it neither reads what the servers write nor answers.
+    pub fn is_stopped(&self) -> bool {
+        let stat = process::stat(self.process.pid);
+        stat.is_some_and(|stat| stat.start == self.process.start && stat.state == b'T')
+    }
+
+    /// Whether the process has ended.
+    pub fn has_ended(&self) -> bool {
+        self.process.has_ended()
     }
 
     /// Has it hold this and nothing else.
@@ -89,15 +123,18 @@ impl Keeping {
     }
 
     /// The last lines of a generation's output.
-    pub fn last(&self, generation: u32) -> String {
-        let message = self.ask(&Request::Last(generation)).unwrap_or_default();
-        String::from_utf8_lossy(&message.bytes).trim().to_owned()
+    pub fn last(&self, generation: u32) -> io::Result<String> {
+        let message = self.ask(&Request::Last(generation))?;
+        Ok(String::from_utf8_lossy(&message.bytes).trim().to_owned())
     }
 
-    /// Has it end.
-    pub fn end(&self) {
-        // It may have gone already.
-        let _ = self.tell(&Request::End, &[]);
+    /// Has it pass on what it has read, and end; one that does not is killed. Returns once it has ended.
+    pub fn end(self) {
+        self.process.wake();
+        let asked = self.tell(&Request::End, &[]);
+        if asked.is_err() || !self.process.await_end(FAREWELL) {
+            end(&self.process);
+        }
     }
 
     fn tell(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -119,4 +156,10 @@ impl AsFd for Keeping {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.connection.as_fd()
     }
+}
+
+/// Ends a keeper that cannot be asked. Returns once it has ended.
+pub fn end(keeper: &Process) {
+    keeper.kill();
+    keeper.await_end(KILLED);
 }

@@ -4,13 +4,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{CWD, FallocateFlags, FlockOperation, OFlags, RenameFlags, fallocate, flock, renameat_with};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
@@ -23,6 +23,24 @@ const LONGEST_STATE: u64 = 1 << 20;
 /// The file that says why a run could not begin.
 const FAILURE: &str = "failure";
 
+/// The state.
+pub const STATE: &str = "state.json";
+
+/// The directory itself, as a name in it.
+pub const DIRECTORY: &str = ".";
+
+/// What is written next, and before that keeps the room for it.
+const SPARE: &str = "state.json.new";
+
+/// A state file takes a multiple of this, in bytes: a page, and a block of the usual file systems.
+const BLOCK: usize = 4096;
+
+/// Which process the keeper is.
+pub const KEEPER: &str = "keeper.pid";
+
+/// That file is never longer, in bytes.
+const LONGEST_KEEPER: u64 = 256;
+
 /// How long an earlier runtime may take to leave, once its runsv is gone or it was told to: it only has to write a file.
 const FAREWELL: Duration = Duration::from_secs(20);
 
@@ -33,7 +51,7 @@ const BACKLOG: i32 = 16;
 pub struct Place {
     path: PathBuf,
     /// Held as long as this runtime lives.
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 impl Place {
@@ -42,13 +60,18 @@ impl Place {
         let shown = Path::new(path);
         make(shown).map_err(|reason| format!("the run directory {path} cannot be used: {reason}"))?;
         trusted(shown).map_err(|reason| format!("the run directory {path} cannot be used: {reason}"))?;
-        Ok(Self { path: shown.to_owned(), _lock: None })
+        Ok(Self { path: shown.to_owned(), lock: None })
     }
 
     /// The directory as it is, for whoever only looks.
     pub fn existing(path: &str) -> Option<Self> {
         let path = Path::new(path);
-        (path.is_dir() && trusted(path).is_ok()).then(|| Self { path: path.to_owned(), _lock: None })
+        (path.is_dir() && trusted(path).is_ok()).then(|| Self { path: path.to_owned(), lock: None })
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.path
     }
 
     /// The same; the error says why it cannot be used. A directory that is not there is as good as an empty one.
@@ -58,7 +81,7 @@ impl Place {
             trusted(path)
                 .map_err(|reason| format!("the run directory {} cannot be used: {reason}", path.display()))?;
         }
-        Ok(Self { path: path.to_owned(), _lock: None })
+        Ok(Self { path: path.to_owned(), lock: None })
     }
 
     /// Notes for whoever asks why a run could not begin.
@@ -112,16 +135,12 @@ impl Place {
                 told = true;
             }
             match Process::open(pid) {
-                Some(process) => await_end(&process, left),
+                Some(process) => drop(process.await_end(left)),
                 // It has just taken the lock and not said so, or has just ended.
                 None => std::thread::yield_now(),
             }
         }
-        let number = std::process::id().to_string();
-        let written = file.set_len(0).and_then(|()| (&file).write_all(number.as_bytes()));
-        // A full disk: whoever waits for us is told a wrong number, and no more.
-        let _ = written;
-        self._lock = Some(file);
+        self.take_lock(file);
         Ok(())
     }
 
@@ -140,7 +159,7 @@ impl Place {
     /// What an earlier run has kept; none if there is nothing.
     pub fn state(&self) -> io::Result<Option<String>> {
         let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(self.file("state.json")) {
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(self.file(STATE)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -154,17 +173,88 @@ impl Place {
     }
 
     /// Keeps what the next run needs, whole or not at all. It need not survive a reboot, so nothing is synced.
+    ///
+    /// Two files take turns, so that a disk that has filled up is no reason to keep nothing: the room that the new state takes is
+    /// there already. Line ends fill the rest of a file.
     pub fn keep_state(&self, text: &str) -> io::Result<()> {
-        let new = self.file("state.json.new");
-        let write = || {
-            let _ = fs::remove_file(&new);
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-            file.write_all(text.as_bytes())?;
-            fs::rename(&new, self.file("state.json"))
-        };
-        write().inspect_err(|_| {
-            let _ = fs::remove_file(&new);
-        })
+        let spare = self.file(SPARE);
+        let written = self.write_spare(&spare, text);
+        if let Err(error) = written.and_then(|()| self.exchange(&spare)) {
+            let _ = fs::remove_file(&spare);
+            return Err(error);
+        }
+        // Room for the next one, now that there is some; if there is none, the next one has what is free by then.
+        let _ = reserve(&spare, text.len());
+        Ok(())
+    }
+
+    fn write_spare(&self, spare: &Path, text: &str) -> io::Result<()> {
+        let mut file = reserve(spare, text.len())?;
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+        let mut bytes = text.as_bytes().to_vec();
+        bytes.resize(length.max(bytes.len()), b'\n');
+        file.write_all(&bytes)
+    }
+
+    /// The new state and the old one change places.
+    fn exchange(&self, spare: &Path) -> io::Result<()> {
+        let state = self.file(STATE);
+        match renameat_with(CWD, spare, CWD, &state, RenameFlags::EXCHANGE) {
+            // There is no old one, or the file system cannot do that.
+            Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS) => fs::rename(spare, &state),
+            other => Ok(other?),
+        }
+    }
+
+    /// Writes down which process the keeper is, for a run that finds no state.
+    pub fn keep_keeper(&self, (pid, start): (u32, u64), boot: &str) -> io::Result<()> {
+        // Always of one length, so that it can be written over on a full disk.
+        let text = format!("{pid:<10} {start:<20} {boot}\n");
+        self.own_file(KEEPER)?.write_all(text.as_bytes())
+    }
+
+    /// The keeper that an earlier run has written down, if that was since this start of the machine: number and start.
+    pub fn recorded_keeper(&self, boot: &str) -> Option<(u32, u64)> {
+        let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(self.file(KEEPER)).ok()?;
+        let mut text = String::new();
+        file.take(LONGEST_KEEPER).read_to_string(&mut text).ok()?;
+        let mut words = text.split_ascii_whitespace();
+        let (pid, start) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        (words.next() == Some(boot)).then_some((pid, start))
+    }
+
+    /// Device and inode of what has this name here.
+    pub fn node(&self, name: &str) -> Option<(u64, u64)> {
+        fs::symlink_metadata(self.file(name)).ok().map(|found| (found.dev(), found.ino()))
+    }
+
+    /// Whether the lock that this runtime holds is still the one that others would find.
+    pub fn has_lock(&self) -> bool {
+        let held = self.lock.as_ref().and_then(|lock| lock.metadata().ok());
+        held.map(|held| (held.dev(), held.ino())) == self.node("lock")
+    }
+
+    /// Makes the directory and the lock again, where somebody has taken them away. The error is the end of a sentence.
+    pub fn restore(&mut self) -> Result<(), String> {
+        make(&self.path)?;
+        trusted(&self.path)?;
+        if self.has_lock() {
+            return Ok(());
+        }
+        let file = self.own_file("lock").map_err(|error| format!("lock: {error}"))?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| "lock: another runtime of this service holds it".to_owned())?;
+        self.take_lock(file);
+        Ok(())
+    }
+
+    fn take_lock(&mut self, file: File) {
+        let number = std::process::id().to_string();
+        let written = file.set_len(0).and_then(|()| (&file).write_all(number.as_bytes()));
+        // A full disk: whoever waits for us is told a wrong number, and no more.
+        let _ = written;
+        self.lock = Some(file);
     }
 
     /// Takes away what this runtime has made here, and the directory if nothing else is in it.
@@ -172,7 +262,7 @@ impl Place {
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            let ours = ["state.json", "state.json.new", "ready", "control", "keeper", "lock", FAILURE];
+            let ours = [STATE, SPARE, "ready", "control", "keeper", KEEPER, "lock", FAILURE];
             if ours.contains(&&*name) || name.starts_with("probe.") {
                 let _ = fs::remove_file(entry.path());
             }
@@ -217,9 +307,30 @@ impl Place {
     }
 }
 
-fn await_end(process: &Process, limit: Duration) {
-    let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) };
-    let _ = poll(&mut [PollFd::new(&process.as_fd(), PollFlags::IN)], Some(&limit));
+/// The file that is written next, with room for a state of so many bytes and for one that is a little longer.
+fn reserve(spare: &Path, length: usize) -> io::Result<File> {
+    let is_file = fs::symlink_metadata(spare).map(|found| found.is_file());
+    if is_file.is_ok_and(|is_file| !is_file) {
+        // What somebody has put in the state's place comes here by the exchange.
+        fs::remove_file(spare).or_else(|_| fs::remove_dir(spare))?;
+    }
+    let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
+    let mut options = OpenOptions::new();
+    let file =
+        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(spare)?;
+    let room = (length + length / 2).next_multiple_of(BLOCK) as u64;
+    let mut is = file.metadata()?.len();
+    if is > 4 * room {
+        // A file that somebody else has made may be of any length.
+        file.set_len(room)?;
+        is = room;
+    }
+    match fallocate(&file, FallocateFlags::empty(), 0, room.max(is)) {
+        // It is written as far as there is room.
+        Err(Errno::NOSPC | Errno::OPNOTSUPP) => {}
+        other => other?,
+    }
+    Ok(file)
 }
 
 /// Makes a directory and what leads to it. Nothing is made where somebody else could have it made elsewhere: each step is

@@ -7,7 +7,10 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal as Number, WaitOptions, WaitStatus, pidfd_open, pidfd_send_signal, wait,
 };
@@ -94,6 +97,15 @@ pub fn has_variable(pid: u32, name: &str, value: &str) -> bool {
     bytes.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
 }
 
+/// What the variable NAME was in the environment that a process began with, if it is text.
+pub fn variable(pid: u32, name: &str) -> Option<String> {
+    let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let values = bytes
+        .split(|byte| *byte == 0)
+        .filter_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    values.map(|value| String::from_utf8_lossy(value).into_owned()).next()
+}
+
 /// Whether there is a variable NAME in the environment that a process began with.
 pub fn names_variable(pid: u32, name: &str) -> bool {
     let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -121,6 +133,17 @@ impl Process {
     /// Whether it has ended.
     pub fn has_ended(&self) -> bool {
         stat(self.pid).is_none_or(|stat| stat.start != self.start)
+    }
+
+    /// Waits for its end, for so long at the most; whether it has ended.
+    pub fn await_end(&self, limit: Duration) -> bool {
+        let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) };
+        loop {
+            match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&limit)) {
+                Err(Errno::INTR) => {}
+                other => return other == Ok(1),
+            }
+        }
     }
 
     /// Sends a signal to exactly this process.

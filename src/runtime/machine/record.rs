@@ -57,6 +57,9 @@ pub enum Remains {
 impl Machine {
     /// What the next run needs to know.
     pub fn record(&self) -> Record {
+        if let Some(parting) = &self.parting {
+            return parting.clone();
+        }
         Record {
             last: self.last.0,
             serving: self.serving().map(|serving| (serving.generation, serving.since)),

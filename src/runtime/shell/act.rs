@@ -77,6 +77,8 @@ impl Shell {
 
     /// Starts a generation from what is on disk now.
     fn start(&mut self, generation: Generation) -> Result<(), String> {
+        // Its workers report by a file there.
+        self.restore_files();
         let service = Rc::new((self.read)()?);
         self.may_follow(&service)?;
         let identity = Rc::new(host::identity_of(&service)?);
@@ -92,7 +94,7 @@ impl Shell {
         self.update_keeper(false);
 
         // Its workers tell of themselves as its user.
-        let told = self.place.give("ready", identity.uid);
+        let told = self.inbox.give(&self.place, identity.uid);
         told.map_err(|error| format!("the socket for readiness cannot be given to its user: {error}"))?;
         let probe = self.probe(&service, generation)?;
         let order = self.order(&service, &identity, generation, probe.is_some());
@@ -186,13 +188,16 @@ impl Shell {
     }
 
     /// The private socket by which this generation alone is asked for its health.
-    fn probe(&self, service: &Service, generation: Generation) -> Result<Option<OwnedFd>, String> {
+    fn probe(&mut self, service: &Service, generation: Generation) -> Result<Option<OwnedFd>, String> {
         if service.handoff.health_check.is_none() || service.handoff.strategy != Strategy::Sockets {
             return Ok(None);
         }
         let name = probe_name(generation);
         let socket = self.place.socket(&name, SocketType::STREAM, None);
-        socket.map(Some).map_err(|error| format!("its socket for health checks cannot be opened: {error}"))
+        let socket =
+            socket.map_err(|error| format!("its socket for health checks cannot be opened: {error}"))?;
+        self.hold_probe(generation);
+        Ok(Some(socket))
     }
 
     fn order(&self, service: &Service, identity: &Identity, generation: Generation, probe: bool) -> Order {
@@ -271,7 +276,7 @@ impl Shell {
             self.tell(Event::Sick(generation, format!("its master {} is stopped", master.pid)));
             return;
         }
-        let path = self.place.file(&probe_name(generation));
+        let path = self.probe_path(generation);
         match Request::begin(generation, &path, &check, clock::now()) {
             Ok(request) => self.check = Some(request),
             Err(reason) => self.tell(Event::Sick(generation, reason)),
@@ -392,7 +397,7 @@ impl Shell {
 
     /// What a generation said last. An application may say what nobody else is to see, so its secrets are masked.
     pub(super) fn last_words(&self, generation: Generation) -> String {
-        let mut said = self.keeper.as_ref().map(|keeper| keeper.last(generation.0)).unwrap_or_default();
+        let mut said = self.last_lines(generation);
         let service = self.generations.get(&generation).map_or(&self.service, |live| &live.service);
         let directory = format!("{}/env", service.service.directory);
         for name in &service.secrets {
@@ -421,6 +426,7 @@ impl Shell {
     /// One generation is left: what only others had is closed.
     fn settled(&mut self, generation: Generation) {
         self.settled_at = clock::now();
+        self.restore_files();
         // After a back-out the one that is left is older than the one that failed.
         if self.begun.contains_key(&generation)
             && self.last.as_ref().is_none_or(|last| last.generation < generation.0)
@@ -432,7 +438,9 @@ impl Shell {
             self.identity = Rc::clone(&live.identity);
         }
         let uid = self.identity.uid;
-        if let Err(error) = self.place.give("ready", uid).and_then(|()| self.control.give(&self.place, uid)) {
+        if let Err(error) =
+            self.inbox.give(&self.place, uid).and_then(|()| self.control.give(&self.place, uid))
+        {
             self.log.say(&format!(
                 "the sockets in {} cannot be given to its user: {error}",
                 self.service.layout.run
@@ -481,6 +489,7 @@ impl Shell {
     pub(super) fn forget(&mut self, generation: Generation) {
         self.generations.remove(&generation);
         self.outputs.retain(|(one, _)| *one != generation.0);
+        self.probes.remove(&generation);
         let _ = fs::remove_file(self.place.file(&probe_name(generation)));
         if self.check.as_ref().is_some_and(|check| check.generation == generation) {
             self.check = None;

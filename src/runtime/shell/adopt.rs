@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use super::act::probe_name;
 use super::generation::{Live, others};
 use super::{Mode, Shell, terms};
+use crate::host::Identity;
 use crate::runtime::event::{Ask, Generation};
 use crate::runtime::linux::clock;
+use crate::runtime::linux::keepers;
 use crate::runtime::linux::keeping::{Given, Keeping};
 use crate::runtime::linux::listen::{self, Kept};
 use crate::runtime::linux::output;
@@ -14,6 +16,16 @@ use crate::runtime::linux::process::{self, Process, Stat};
 use crate::runtime::linux::runsv::{Wanted, wanted};
 use crate::runtime::machine::{Machine, Remains};
 use crate::runtime::state::{self, Life, State};
+
+/// A number that a process claims to have as a generation counts below this: it is only a claim, and there must be numbers left.
+const LIKELY: u32 = 1_000_000_000;
+
+/// Whether any process of the application lives, known by its variable and its user.
+pub(super) fn is_any_left(identity: &Identity, application: &str) -> bool {
+    process::all().keys().any(|pid| {
+        process::runs_as(*pid, identity.uid) && process::has_variable(*pid, "RUNSMITH_SERVICE", application)
+    })
+}
 
 impl Shell {
     /// Takes over what lives, and starts what is missing.
@@ -23,16 +35,25 @@ impl Shell {
             given
         });
         let state = self.recall(given.as_ref());
+        let silent = self.silent_keepers(state.as_ref());
         if let Some(state) = &state {
             self.sequence = state.sequence;
             self.last = state.last.clone();
         }
         self.take_generations(state.as_ref());
         self.take_successors();
-        self.take_listeners(given, state.as_ref());
+        self.take_listeners(given, state.as_ref(), &silent);
         let strays = self.take_strays(state.as_ref());
         self.take_outputs();
-        self.update_keeper(true);
+        self.take_probes();
+        if self.mode == Mode::Finish && self.keeper.is_some() && silent.is_empty() {
+            // It ends with the service in a moment.
+            self.update_keeper(true);
+        } else {
+            // Whatever version the old one is of, this run's own keeper is of this run's version, and its child: the kernel
+            // reports if somebody stops it.
+            self.renew_keeper(silent);
+        }
 
         let mut record = state.map(|state| state.machine).unwrap_or_default();
         record.last = record.last.max(self.generations.keys().next_back().map_or(0, |last| last.0));
@@ -153,14 +174,41 @@ impl Shell {
         }
     }
 
-    /// Listening sockets: from the keeper, else out of a living process.
-    fn take_listeners(&mut self, given: Option<Given>, state: Option<&State>) {
+    /// Keepers that do not answer: stopped, of another version, or with a socket that nobody can connect to any more.
+    fn silent_keepers(&self, state: Option<&State>) -> Vec<Process> {
+        let recorded =
+            state.and_then(|state| state.keeper).into_iter().chain(self.place.recorded_keeper(&self.boot));
+        let recorded: Vec<_> = recorded.collect();
+        let answers = self.keeper.as_ref().map(Keeping::identity);
+        let mut living = keepers::living(self.place.directory(), &self.service.application, &recorded);
+        living.retain(|keeper| Some((keeper.pid, keeper.start)) != answers);
+        living
+    }
+
+    /// The private sockets of what lives: as long as their names are there, they are not lost.
+    fn take_probes(&mut self) {
+        let with_probe = self.generations.values().filter(|live| live.life.probe);
+        let generations: Vec<_> = with_probe.map(|live| live.life.generation).collect();
+        for generation in generations {
+            self.hold_probe(generation);
+        }
+    }
+
+    /// Listening sockets: from the keeper, else out of a living process: a keeper that does not answer, or the application.
+    fn take_listeners(&mut self, given: Option<Given>, state: Option<&State>, silent: &[Process]) {
         if let Some(given) = given {
             self.outputs = given.outputs;
             self.listeners = given.listeners.into_iter().filter(listen::Listener::is_true).collect();
         }
-        let kept: Vec<Kept> = state.map(|state| state.listeners.clone()).unwrap_or_default();
-        for live in self.generations.values() {
+        let mut kept: Vec<Kept> = state.map(|state| state.listeners.clone()).unwrap_or_default();
+        if kept.is_empty() && !silent.is_empty() {
+            // Without a record, what the pillar says is what a keeper can have.
+            let addresses = self.service.bind.iter().map(|socket| socket.address.clone());
+            kept = addresses.map(|address| Kept { address, node: None }).collect();
+        }
+        let applications =
+            self.generations.values().filter_map(|live| live.master.as_ref().or(live.members.first()));
+        for holder in silent.iter().chain(applications) {
             let missing: Vec<Kept> = kept
                 .iter()
                 .filter(|kept| !self.listeners.iter().any(|one| one.kept.address == kept.address))
@@ -169,15 +217,11 @@ impl Shell {
             if missing.is_empty() {
                 break;
             }
-            let holder = live.master.as_ref().or(live.members.first());
-            if let Some(holder) = holder {
-                let found = listen::recover(holder, &missing);
-                for listener in &found {
-                    self.log
-                        .say(&format!("{} was taken out of process {}", listener.kept.address, holder.pid));
-                }
-                self.listeners.extend(found);
+            let found = listen::recover(holder, &missing);
+            for listener in &found {
+                self.log.say(&format!("{} was taken out of process {}", listener.kept.address, holder.pid));
             }
+            self.listeners.extend(found);
         }
     }
 
@@ -226,7 +270,12 @@ impl Shell {
         last = last.max(self.generations.keys().next_back().map_or(0, |last| last.0));
         let mut strays = vec![];
         for session in sessions {
-            last += 1;
+            // Its own number, which may be higher than the last one on record: no number is used twice.
+            let members = all.iter().filter(|(_, stat)| stat.session == session);
+            let claims =
+                members.filter_map(|(pid, _)| process::variable(*pid, "RUNSMITH_GENERATION")?.parse().ok());
+            let number: Option<u32> = claims.filter(|number| *number > last && *number < LIKELY).max();
+            last = number.unwrap_or(last + 1);
             let generation = Generation(last);
             let start = all.get(&session).map_or(0, |stat| stat.start);
             let life = Life {

@@ -3,15 +3,54 @@
 use std::os::fd::AsFd as _;
 
 use super::Shell;
-use crate::runtime::linux::keeping::Keeping;
+use crate::runtime::action::End;
+use crate::runtime::event::Generation;
+use crate::runtime::linux::clock;
+use crate::runtime::linux::keepers::{self, DOOR};
+use crate::runtime::linux::keeping::{self, Keeping};
+use crate::runtime::linux::place::{KEEPER, STATE};
+use crate::runtime::linux::process::Process;
 use crate::runtime::machine;
+use crate::runtime::protocol::Problem;
 use crate::runtime::state::{FORMAT, State};
+
+/// After so long it is tried again what could not be done, in milliseconds: soon for a person who has made room, and seldom
+/// enough to cost nothing meanwhile.
+const RETRY: u64 = 5_000;
+
+/// A keeper that ends sooner after its start than this, in milliseconds, is not started again at once.
+const KEEPER_LIVES: u64 = 1_000;
+
+/// What cannot be done as it should; said once, and tried again.
+#[derive(Default)]
+pub(super) struct Troubles {
+    /// The state cannot be written.
+    pub(super) state: Option<String>,
+    /// There is no keeper.
+    pub(super) keeper: Option<String>,
+    /// Deleted files cannot be made again.
+    pub(super) files: Option<String>,
+}
+
+impl Troubles {
+    /// All of them, in one sentence.
+    pub(super) fn text(&self) -> Option<String> {
+        let all: Vec<String> = self.problems().map(|problem| problem.message).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    /// Each of them, for the status.
+    pub(super) fn problems(&self) -> impl Iterator<Item = Problem> {
+        let all = [("state", &self.state), ("keeper", &self.keeper), ("files", &self.files)];
+        all.into_iter().filter_map(|(code, trouble)| Some(Problem::new(code, trouble.as_ref()?)))
+    }
+}
 
 impl Shell {
     /// Keeps the state if it has changed.
     pub(super) fn keep(&mut self) {
-        if self.end.is_some() || matches!(self.machine.state(), machine::State::Over(_)) {
-            // What was kept last is what the next run goes on from.
+        if matches!(self.machine.state(), machine::State::Over(End::Stopped)) {
+            // Nothing is left that another run could adopt.
             return;
         }
         let mut state = State {
@@ -22,6 +61,7 @@ impl Shell {
             machine: self.machine.record(),
             generations: self.generations.values().map(|live| live.life.clone()).collect(),
             listeners: self.listeners.iter().map(|listener| listener.kept.clone()).collect(),
+            keeper: self.keeper.as_ref().map(Keeping::identity),
             last: self.last.clone(),
         };
         let text = |state: &State| serde_json::to_string(state).unwrap_or_default();
@@ -31,59 +71,176 @@ impl Shell {
         self.sequence += 1;
         state.sequence = self.sequence;
         let new = text(&state);
-        if let Some(keeper) = &self.keeper {
-            // If it has gone, its end is told and another one gets it.
-            let _ = keeper.remember(&new);
+        let told = self.keeper.as_ref().is_none_or(|keeper| keeper.remember(&new).is_ok());
+        self.kept = Some(new);
+        self.write_state();
+        if !told {
+            self.keeper_fails();
         }
-        match self.place.keep_state(&new) {
-            Ok(()) => self.trouble = None,
+    }
+
+    /// Writes what is kept to its file.
+    pub(super) fn write_state(&mut self) {
+        let Some(text) = &self.kept else { return };
+        match self.place.keep_state(text) {
+            Ok(()) => {
+                if self.trouble.state.take().is_some() {
+                    self.log.say(&format!("{} is written again", self.place.file(STATE).display()));
+                }
+                self.know_file(STATE);
+            }
             Err(error) => {
-                let trouble =
-                    format!("{} cannot be written: {error}", self.place.file("state.json").display());
-                if self.trouble.as_ref() != Some(&trouble) {
+                let trouble = format!("{} cannot be written: {error}", self.place.file(STATE).display());
+                if self.trouble.state.as_ref() != Some(&trouble) {
                     self.log.say(&format!("{trouble}; the keeper remembers what the next run needs"));
                 }
-                self.trouble = Some(trouble);
+                self.trouble.state = Some(trouble);
+                self.retry_soon();
             }
         }
-        self.kept = Some(new);
+    }
+
+    /// What could not be done is tried again in a while.
+    pub(super) fn retry_soon(&mut self) {
+        self.retry_at.get_or_insert(clock::now().after(RETRY));
+    }
+
+    /// Tries again what could not be done.
+    pub(super) fn retry(&mut self) {
+        self.retry_at = None;
+        if self.trouble.files.is_some() {
+            self.restore_files();
+        }
+        if self.trouble.state.is_some() {
+            self.write_state();
+        }
+        if self.keeper.is_none() {
+            self.renew_keeper(vec![]);
+        }
     }
 
     /// Has the keeper hold what there is now; starts one if there is none. `log`: it gets this run's log, too.
     pub(super) fn update_keeper(&mut self, log: bool) {
-        let mut log = log;
-        for _ in 0..2 {
-            if self.keeper.is_none() {
-                match Keeping::start(&self.place, &self.service.application) {
-                    Ok(keeper) => self.keeper = Some(keeper),
-                    Err(error) => {
-                        self.log.say(&format!(
-                            "there is no keeper: {error}; if this runtime is killed now, addresses may refuse"
-                        ));
-                        return;
-                    }
-                }
-                log = true;
-            }
-            let Some(keeper) = &self.keeper else { return };
-            let stdout = std::io::stdout();
-            let log = log.then(|| stdout.as_fd());
-            let mut told = keeper.keep(log, &self.listeners, &self.outputs);
-            if let Some(kept) = &self.kept
-                && told.is_ok()
-            {
-                told = keeper.remember(kept);
-            }
-            if told.is_ok() {
-                return;
-            }
-            self.keeper = None;
+        let Some(keeper) = &self.keeper else {
+            self.renew_keeper(vec![]);
+            return;
+        };
+        let stdout = std::io::stdout();
+        let log = log.then(|| stdout.as_fd());
+        let mut told = keeper.keep(log, &self.listeners, &self.outputs);
+        if let Some(kept) = &self.kept
+            && told.is_ok()
+        {
+            told = keeper.remember(kept);
+        }
+        if told.is_err() {
+            self.keeper_fails();
         }
     }
 
+    /// Starts a keeper that holds what there is now, and ends the one before it and all others of this service, among them
+    /// `silent` ones that do not answer. There is never a moment without one.
+    pub(super) fn renew_keeper(&mut self, silent: Vec<Process>) {
+        let application = self.service.application.clone();
+        let recorded: Vec<_> = self.place.recorded_keeper(&self.boot).into_iter().collect();
+        let stdout = std::io::stdout();
+        let begun = Keeping::start(&self.place, &application).and_then(|keeper| {
+            keeper.keep(Some(stdout.as_fd()), &self.listeners, &[])?;
+            Ok(keeper)
+        });
+        let keeper = match begun {
+            Ok(keeper) => keeper,
+            Err(error) => return self.no_keeper(&error),
+        };
+        self.keeper_since = clock::now();
+        self.know_file(DOOR);
+        // Whoever finds no record finds it among all processes.
+        if self.place.keep_keeper(keeper.identity(), &self.boot).is_ok() {
+            self.know_file(KEEPER);
+        }
+        // Only one at a time reads what the servers say, so that lines stay whole and in order.
+        if let Some(old) = self.keeper.take() {
+            old.end();
+        }
+        let others =
+            keepers::living(self.place.directory(), &application, &recorded).into_iter().chain(silent);
+        for other in others.filter(|other| (other.pid, other.start) != keeper.identity()) {
+            if !other.has_ended() {
+                self.log.say(&format!("keeper {} is of an earlier run and is ended", other.pid));
+                keeping::end(&other);
+            }
+        }
+        let told = keeper.keep(None, &self.listeners, &self.outputs);
+        match told.and_then(|()| self.kept.as_ref().map_or(Ok(()), |kept| keeper.remember(kept))) {
+            Ok(()) => {
+                self.keeper = Some(keeper);
+                self.trouble.keeper = None;
+            }
+            Err(error) => self.no_keeper(&error),
+        }
+    }
+
+    fn no_keeper(&mut self, error: &std::io::Error) {
+        let trouble =
+            format!("there is no keeper: {error}; if this runtime is killed now, addresses may refuse");
+        if self.trouble.keeper.as_ref() != Some(&trouble) {
+            self.log.say(&trouble);
+        }
+        self.trouble.keeper = Some(trouble);
+        self.retry_soon();
+    }
+
+    /// The keeper does not take what it is to hold, or does not answer.
+    fn keeper_fails(&mut self) {
+        if let Some(keeper) = &self.keeper {
+            let pid = keeper.identity().0;
+            let why = if keeper.is_stopped() { "is stopped (SIGSTOP)" } else { "does not answer" };
+            self.log.say(&format!("keeper {pid} {why}; another one takes its place"));
+        }
+        self.renew_keeper(vec![]);
+    }
+
+    /// Somebody may have stopped the keeper. This run is its parent, so the kernel reports it (SIGCHLD); whatever else
+    /// wakes this run is an occasion to look, too.
+    pub(super) fn look_at_the_keeper(&mut self) {
+        let is_silent = self.keeper_is_silent.take();
+        if self.keeper.as_ref().is_some_and(|keeper| is_silent || keeper.is_stopped()) {
+            self.keeper_fails();
+        }
+    }
+
+    /// Its connection has ended.
     pub(super) fn keeper_has_gone(&mut self) {
+        // One that lives on is found among all processes, and ended.
         self.keeper = None;
         self.log.say("the keeper is gone; another one is started");
-        self.update_keeper(true);
+        if clock::now().since(self.keeper_since) < KEEPER_LIVES {
+            let at = clock::now().after(KEEPER_LIVES);
+            self.retry_at = Some(self.retry_at.map_or(at, |other| other.min(at)));
+            self.no_keeper(&std::io::Error::other("it has ended right after its start"));
+        } else {
+            self.renew_keeper(vec![]);
+        }
+    }
+
+    /// The last lines that a generation has said.
+    pub(super) fn last_lines(&self, generation: Generation) -> String {
+        let Some(keeper) = &self.keeper else { return String::new() };
+        keeper.last(generation.0).unwrap_or_else(|_| {
+            // It is replaced at the next occasion to look at it.
+            self.keeper_is_silent.set(true);
+            String::new()
+        })
+    }
+
+    /// Ends every keeper of this service.
+    pub(super) fn end_keepers(&mut self) {
+        let recorded: Vec<_> = self.place.recorded_keeper(&self.boot).into_iter().collect();
+        if let Some(keeper) = self.keeper.take() {
+            keeper.end();
+        }
+        for other in keepers::living(self.place.directory(), &self.service.application, &recorded) {
+            keeping::end(&other);
+        }
     }
 }

@@ -23,6 +23,7 @@ impl Shell {
                 }
             }
             Source::Keeper => self.keeper_has_gone(),
+            Source::Files => self.files_changed(),
             Source::Inbox => {
                 for claim in self.inbox.take() {
                     self.claimed(claim);
@@ -33,6 +34,11 @@ impl Shell {
                 if let Some(wish) = self.control.serve(*ticket) {
                     match wish {
                         Wish::Status => {
+                            // What was put right meanwhile is not shown.
+                            if self.retry_at.is_some() {
+                                self.retry();
+                            }
+                            self.look_at_the_keeper();
                             let status = Reply::Status(Box::new(self.status()));
                             self.control.finish(*ticket, &status);
                         }

@@ -50,12 +50,12 @@ impl Shell {
             State::BackingOut(_, _) => "backing-out",
             State::Stopping | State::Over(_) => "stopping",
         };
-        let state_file = self.trouble.as_ref().map(|trouble| Problem::new("state", trouble));
         let log = self.log.obstacle().map(|obstacle| {
             let message = format!("lines for the log are dropped: the pipe to it takes nothing, {obstacle}");
             Problem::new("log", message)
         });
-        let problems = [shortage, self.other_release(), state_file, log].into_iter().flatten().collect();
+        let problems = [shortage, self.other_release(), log].into_iter().flatten();
+        let problems = problems.chain(self.trouble.problems()).collect();
         let leaving = machine.leavers().iter().map(|leaver| leaver.generation);
         let leaving = leaving.chain(machine.orphans().iter().copied());
         Status {
@@ -74,11 +74,11 @@ impl Shell {
             },
             queued: machine.is_queued(),
             last: self.last.clone(),
-            trouble: self.trouble.clone(),
+            trouble: self.trouble.text(),
             problems,
             runtime_pid: std::process::id(),
             runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
-            keeper_pid: self.keeper.as_ref().map_or(0, |keeper| keeper.pid),
+            keeper_pid: self.keeper.as_ref().map_or(0, |keeper| keeper.identity().0),
         }
     }
 }

@@ -1,0 +1,67 @@
+//! Keepers that nobody is connected to: found among all processes, proven, and ended.
+//!
+//! A keeper may be stopped, may be of another version, or may have lost its socket's file. Left alone it would go on holding
+//! the listening sockets, so that the addresses accept connections that nobody answers.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+
+use super::keeper::COMMAND;
+use super::process::{self, Process};
+
+/// The socket in the run directory that a keeper listens on.
+pub const DOOR: &str = "keeper";
+
+/// The keepers of a service that live. Each runs as this process's user with the keeper's command line, and either it has
+/// the socket that is bound to this run directory, or a record that only root can have written names it by number and start.
+pub fn living(directory: &Path, application: &str, recorded: &[(u32, u64)]) -> Vec<Process> {
+    let me = rustix::process::geteuid().as_raw();
+    let command = format!("runsmith\0{COMMAND}\0{application}\0");
+    let is_keeper =
+        |pid: u32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == command.as_bytes());
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let candidates: Vec<u32> = pids.filter(|pid| is_keeper(*pid)).collect();
+    if candidates.is_empty() {
+        return vec![];
+    }
+    let doors = sockets_at(&directory.join(DOOR));
+    let mut found = vec![];
+    for pid in candidates {
+        // Opened before it is proven: what was looked up so far may have been another process with this number.
+        let Some(process) = Process::open(pid) else { continue };
+        let is_recorded = recorded.contains(&(pid, process.start));
+        let is_proven =
+            process::runs_as(pid, me) && is_keeper(pid) && (is_recorded || has_one_of(pid, &doors));
+        if is_proven && !process.has_ended() {
+            found.push(process);
+        }
+    }
+    found
+}
+
+/// The inodes of the Unix sockets that are bound to a path, also of those whose file has gone (proc(5), /proc/net/unix).
+fn sockets_at(path: &Path) -> HashSet<String> {
+    let Ok(file) = File::open("/proc/net/unix") else { return HashSet::new() };
+    let wanted = path.display().to_string();
+    let inode = |line: String| {
+        let mut fields = line.split_ascii_whitespace();
+        let inode = fields.nth(6)?.to_owned();
+        // The path is the rest of the line, blanks included.
+        line.split_once(&format!(" {inode} ")).filter(|(_, path)| *path == wanted).map(|_| inode.clone())
+    };
+    BufReader::new(file).lines().map_while(Result::ok).filter_map(inode).collect()
+}
+
+fn has_one_of(pid: u32, sockets: &HashSet<String>) -> bool {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|target| {
+        let target = target.to_string_lossy();
+        target
+            .strip_prefix("socket:[")
+            .and_then(|rest| rest.strip_suffix(']'))
+            .is_some_and(|inode| sockets.contains(inode))
+    })
+}
