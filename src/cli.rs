@@ -163,12 +163,13 @@ pub struct Render {
     /// With --out: leaves it to the kernel when the files reach the disk
     #[arg(long, requires = "out")]
     pub no_sync: bool,
-    /// With --out (or --diff, which shows it): removes what earlier runs of the same set made and nobody wants or changed; a service that has gone from the pillar is stopped, unlinked, then removed
+    /// With --out (or --diff, which shows it): removes what earlier runs of the same set made and nobody wants or changed; a service that has gone from the pillar is stopped, unlinked, then removed. What is to go is listed first
     #[arg(long)]
     pub prune: bool,
-    /// With --out or --diff: the set that the services belong to; --prune takes away whole services of its own set only
-    #[arg(long, value_name = "NAME", default_value = crate::record::DEFAULT_SET)]
-    pub set: String,
+    /// With --out or --diff: the set that the services belong to; --prune takes away whole services of its own set only, so that naming
+    /// another one reaches the services of that [default: the path of the PILLAR that has them, made absolute]
+    #[arg(long, value_name = "NAME")]
+    pub set: Option<String>,
     /// With --out: keeps the old version of what is replaced or removed in DIR, a path below ROOT that is not there yet [default: the next number in /var/lib/runsmith/backup]
     #[arg(long, value_name = "DIR", requires = "out", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub backup: Option<String>,

@@ -35,8 +35,12 @@ pub fn is_marked(content: &[u8]) -> bool {
 /// So many bytes of a file are its first lines.
 pub const HEAD: usize = 1024;
 
-/// The set of a run that names none.
-pub const DEFAULT_SET: &str = "default";
+/// The set of services that an earlier version made without `--set`: which pillar had them is not known.
+pub const UNKNOWN_SET: &str = "default";
+
+/// The set of services whose pillar has no name that a later run could know again: standard input, a pipe.
+/// No service is ever taken away because of it.
+pub const UNNAMED_SET: &str = "-";
 
 /// The version of what is written; a reader refuses others.
 const VERSION: u32 = 1;
@@ -48,7 +52,8 @@ pub struct Record {
     version: u32,
     /// The name of the service.
     pub service: String,
-    /// The runs it belongs to: `--prune` takes away whole services of its own set only.
+    /// The runs it belongs to, `--set NAME` or the absolute path of the pillar that was given: `--prune` takes
+    /// away whole services of its own set only.
     pub set: String,
     /// The service directory.
     pub directory: String,

@@ -1137,7 +1137,8 @@ fn a_user_who_races_a_prune_removes_nothing_of_others() {
     ];
     let apply = |entries: &[Entry], prune| {
         let records = [Record::new("app", "default", "/etc/sv/app", 1, entries)];
-        let recording = Recording { set: "default", records: &records, disabled: &[], prune, only: None };
+        let sets = ["default".to_owned()];
+        let recording = Recording { sets: &sets, records: &records, disabled: &[], prune, only: None };
         let options = Options { recording: Some(recording), ..scratch.quick() };
         disk::apply(&tree(entries.to_vec()), scratch.root(), &options)
     };

@@ -233,3 +233,160 @@ fn nothing_is_removed_as_long_as_a_service_fails() {
     assert_eq!(code, 0, "{said}");
     assert!(place.has("web", "two") && !place.at("/etc/sv/shop").exists(), "{said}");
 }
+
+impl Place {
+    /// The services that there are records of, each with its set.
+    fn sets(&self) -> Vec<(String, String)> {
+        let mut sets: Vec<_> = fs::read_dir(self.at("/var/lib/runsmith/services"))
+            .unwrap()
+            .map(|entry| {
+                let record: Value =
+                    serde_json::from_slice(&fs::read(entry.unwrap().path()).unwrap()).unwrap();
+                let text = |key: &str| record[key].as_str().unwrap().to_owned();
+                (text("service"), text("set").replace(self.scratch.path().to_str().unwrap(), "SCRATCH"))
+            })
+            .collect();
+        sets.sort();
+        sets
+    }
+
+    /// Makes the records as a version left them that did not know from which pillar a service came.
+    fn age_records(&self) {
+        for entry in fs::read_dir(self.at("/var/lib/runsmith/services")).unwrap() {
+            let path = entry.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap();
+            let (before, rest) = text.split_once("\"set\":\"").unwrap();
+            let after = rest.split_once('"').unwrap().1;
+            fs::write(&path, format!("{before}\"set\":\"default\"{after}")).unwrap();
+        }
+    }
+}
+
+#[test]
+fn pillars_side_by_side_prune_their_own_and_list_it_first() {
+    let place = Place::new();
+    place.pillar("one.yaml", &["lobby", "shop"], "");
+    place.pillar("two.yaml", &["web"], ", secrets: {TOKEN: one}");
+    assert_eq!(place.out("one.yaml", &[]).0, 0);
+    assert_eq!(place.out("two.yaml", &["--prune"]).0, 0);
+    let (code, said) = place.out("./one.yaml", &["--prune"]);
+    assert_eq!((code, said.as_str()), (0, "nothing to change\n"), "the same file by another name");
+    let set = |service: &str, set: &str| (service.to_owned(), set.to_owned());
+    let expected =
+        [set("lobby", "SCRATCH/one.yaml"), set("shop", "SCRATCH/one.yaml"), set("web", "SCRATCH/two.yaml")];
+    assert_eq!(place.sets(), expected);
+
+    place.pillar("one.yaml", &["lobby"], "");
+    place.pillar("two.yaml", &["web"], "");
+    let (code, said) = place.out("one.yaml", &["--prune"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("note: to be removed: the service shop, "), "{said}");
+    assert!(!place.at("/etc/sv/shop").exists() && place.has("web", "one"), "{said}");
+    let (_, said) = place.out("two.yaml", &["--prune"]);
+    assert!(said.contains("note: to be removed: /etc/sv/web/env/TOKEN\n"), "{said}");
+    assert!(place.at("/etc/sv/lobby/run").exists(), "{said}");
+
+    // What is listed is on standard error before anything is stopped or removed: here that is refused.
+    place.pillar("two.yaml", &["lobby"], "");
+    let strace = Command::new("strace")
+        .args(["-qq", "-o", "/dev/stdout", "-e", "trace=write,unlinkat", "-s", "60"])
+        .args([env!("CARGO_BIN_EXE_runsmith"), "render", "two.yaml", "--out", "root", "--no-sync", "--prune"])
+        .current_dir(&place.scratch)
+        .output()
+        .expect("strace is needed: run scripts/setup test");
+    let calls = String::from_utf8_lossy(&strace.stdout).into_owned();
+    let at = |what: &str| calls.lines().position(|line| line.contains(what));
+    let listed = at("note: to be removed: the service web").unwrap_or_else(|| panic!("{calls}"));
+    assert!(at("unlinkat(").is_some_and(|removed| listed < removed), "{calls}");
+}
+
+/// A pillar that gets another name takes its services along; those that it does not have any more are
+/// named with the way to reach them.
+#[test]
+fn a_pillar_that_is_renamed_takes_its_services_along() {
+    let place = Place::new();
+    place.pillar("old.yaml", &["lobby", "shop"], "");
+    assert_eq!(place.out("old.yaml", &[]).0, 0);
+    fs::remove_file(place.scratch.path().join("old.yaml")).unwrap();
+    place.pillar("new.yaml", &["lobby"], "");
+    let old = place.scratch.path().join("old.yaml");
+    for show in [true, false] {
+        let (code, said) = match show {
+            true => {
+                place.said(&place.runsmith(&["render", "new.yaml", "--diff", "--root", "root", "--prune"]))
+            }
+            false => place.out("new.yaml", &["--prune"]),
+        };
+        assert_eq!(code, 0, "{said}");
+        let note = "note: left alone: shop; the pillar that they were made from is not there any more; \
+                    `--set SCRATCH/old.yaml` lets --prune remove what the pillar does not have";
+        assert!(said.contains(note), "{said}");
+        assert!(place.at("/etc/sv/shop/run").exists(), "{said}");
+        let taken =
+            "note: lobby belonged to the set SCRATCH/old.yaml; it is taken over by the set of this run";
+        assert_eq!(said.contains(taken), !show, "{said}");
+    }
+    let (code, said) = place.out("new.yaml", &["--prune", "--set", old.to_str().unwrap()]);
+    assert_eq!(code, 0, "{said}");
+    assert!(!place.at("/etc/sv/shop").exists() && place.at("/etc/sv/lobby/run").exists(), "{said}");
+}
+
+/// A directory of pillars is one source, whichever of its files a service comes from.
+#[test]
+fn a_directory_of_pillars_is_one_source() {
+    let place = Place::new();
+    fs::create_dir(place.scratch.path().join("pillars")).unwrap();
+    place.pillar("pillars/a.yaml", &["lobby"], "");
+    place.pillar("pillars/b.yaml", &["shop"], "");
+    assert_eq!(place.out("pillars", &[]).0, 0);
+    assert!(place.sets().iter().all(|(_, set)| set == "SCRATCH/pillars"), "{:?}", place.sets());
+    fs::remove_file(place.scratch.path().join("pillars/b.yaml")).unwrap();
+    let (code, said) = place.out("pillars/", &["--prune"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(!place.at("/etc/sv/shop").exists(), "{said}");
+}
+
+/// Records that do not say from which pillar a service came are reached by name only.
+#[test]
+fn services_of_an_earlier_version_are_not_pruned_unless_their_set_is_named() {
+    let place = Place::new();
+    place.pillar("one.yaml", &["lobby", "shop", "web"], "");
+    assert_eq!(place.out("one.yaml", &[]).0, 0);
+    place.age_records();
+    place.pillar("one.yaml", &["lobby"], "");
+    let (code, said) = place.out("one.yaml", &["--prune"]);
+    assert_eq!(code, 0, "{said}");
+    let note = "note: left alone: shop, web; an earlier version made them, and did not record from which pillar; \
+                `--set default` lets --prune remove what the pillar does not have, `runsmith remove NAME` removes one";
+    assert!(said.contains(note) && !said.contains("taken over"), "{said}");
+    assert!(place.at("/etc/sv/shop/run").exists() && place.at("/etc/sv/web/run").exists(), "{said}");
+    let (code, said) = place.said(&place.runsmith(&["remove", "web", "--root", "root"]));
+    assert_eq!(code, 0, "{said}");
+    assert!(!place.at("/etc/sv/web").exists() && place.at("/etc/sv/shop/run").exists(), "{said}");
+    let (code, said) = place.out("one.yaml", &["--prune", "--set", "default"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(!place.at("/etc/sv/shop").exists() && place.at("/etc/sv/lobby/run").exists(), "{said}");
+}
+
+/// What comes from a pipe cannot be told from what comes from another.
+#[test]
+fn a_pillar_without_a_name_takes_no_service_away() {
+    let place = Place::new();
+    let render = |services: &[&str], more: &[&str]| {
+        place.pillar("text.yaml", services, "");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_runsmith"));
+        let text = fs::File::open(place.scratch.path().join("text.yaml")).unwrap();
+        command.current_dir(&place.scratch).stdin(text);
+        command.args(["render", "-", "--out", "root", "--no-sync", "--prune"]).args(more);
+        place.said(&command.output().unwrap())
+    };
+    assert_eq!(render(&["lobby", "shop"], &[]).0, 0);
+    let (code, said) = render(&["lobby"], &[]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("note: --prune removes no whole service: a pillar from standard input"), "{said}");
+    assert!(place.at("/etc/sv/shop/run").exists(), "{said}");
+    assert_eq!(render(&["lobby", "shop"], &["--set", "mine"]).0, 0);
+    let (code, said) = render(&["lobby"], &["--set", "mine"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(!place.at("/etc/sv/shop").exists(), "{said}");
+}

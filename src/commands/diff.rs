@@ -40,6 +40,7 @@ pub(super) fn diff(arguments: &cli::Render, terminal: &mut Terminal) -> Outcome 
     let templates = templates(arguments.templates.as_deref())?;
     let mut texts = Texts { sources: Sources::new(), secrets: vec![] };
     let pillars = inputs::read_all(&arguments.inputs)?;
+    let sets = inputs::sets(arguments.set.as_deref(), &pillars.sets);
     let Some(mut new) = host(pillars, &templates, Which::New, arguments, &mut texts, terminal)? else {
         return Ok(Exit::Trouble);
     };
@@ -48,7 +49,7 @@ pub(super) fn diff(arguments: &cli::Render, terminal: &mut Terminal) -> Outcome 
     }
     let old = match &arguments.against {
         None => {
-            let found = on_root(arguments, &new, terminal)?;
+            let found = on_root(arguments, &sets, &new, terminal)?;
             on_the_way(&mut new, &found.missing);
             disk(found)
         }
@@ -94,7 +95,8 @@ fn host(
     texts: &mut Texts,
     terminal: &mut Terminal,
 ) -> Result<Option<Services>, Stop> {
-    let Pillars { documents, findings, sources, secrets, silences, dialect } = pillars;
+    let Pillars { documents, findings, sources, secrets, silences, dialect, sets } = pillars;
+    let sets = inputs::sets(arguments.set.as_deref(), &sets);
     texts.sources = sources;
     texts.secrets.extend(secrets);
     let key = arguments.key.as_deref();
@@ -130,7 +132,7 @@ fn host(
     let spoken = RuleTexts { sources: &texts.sources, dialect };
     let asked = Asked {
         threads: threads(),
-        set: arguments.against.is_none().then_some(arguments.set.as_str()),
+        sets: arguments.against.is_none().then_some(sets.as_slice()),
         known: true,
         files: true,
     };
@@ -162,9 +164,14 @@ pub(super) fn hidden(mut found: disk::Found) -> disk::Found {
 }
 
 /// What lies on ROOT of all that a run with these arguments would touch.
-fn on_root(arguments: &cli::Render, new: &Services, terminal: &mut Terminal) -> Result<disk::Found, Failure> {
+fn on_root(
+    arguments: &cli::Render,
+    sets: &[String],
+    new: &Services,
+    terminal: &mut Terminal,
+) -> Result<disk::Found, Failure> {
     let recording = disk::Recording {
-        set: &arguments.set,
+        sets,
         records: &new.records,
         disabled: &new.disabled,
         prune: arguments.prune,

@@ -12,6 +12,7 @@ use crate::commands::{Stop, any_error, file};
 use crate::diagnostic::Diagnostic;
 use crate::failure::Failure;
 use crate::pillar::{self, Dialect, Format, Node};
+use crate::record::UNNAMED_SET;
 use crate::rules::silence::{self, Silence};
 use crate::services;
 use crate::source::{MAX_BYTES, Source, Sources, Span};
@@ -24,6 +25,8 @@ pub(crate) struct Pillars {
     pub(crate) findings: Vec<Diagnostic>,
     /// The texts.
     pub(crate) sources: Sources,
+    /// For each text the set that its services belong to unless one is named, by the text's number.
+    pub(crate) sets: Vec<String>,
     /// Where secrets stand in them, or may.
     pub(crate) secrets: Vec<Span>,
     /// The comments that silence rules.
@@ -88,6 +91,8 @@ pub(crate) fn parse(all: Vec<Given>, inputs: &Inputs) -> Pillars {
 /// Pillars that are being read, from wherever their bytes come.
 pub(crate) struct Reading {
     input_format: Option<InputFormat>,
+    /// The pillars as they were given.
+    given: Vec<PathBuf>,
     pub(crate) pillars: Pillars,
 }
 
@@ -102,17 +107,20 @@ impl Reading {
         let pillars = Pillars {
             documents: vec![],
             findings: vec![],
+            sets: vec![UNNAMED_SET.to_owned(); sources.next_id().0 as usize],
             sources,
             secrets: vec![],
             silences: vec![],
             dialect,
         };
-        Self { input_format: inputs.input_format, pillars }
+        Self { input_format: inputs.input_format, given: inputs.pillars.clone(), pillars }
     }
 
     /// One more text of `size` bytes (of which too many need not be there); findings call it `name`.
     pub(crate) fn add(&mut self, name: String, path: &Path, bytes: Vec<u8>, size: u64) {
-        let Pillars { documents, findings: found, sources, secrets, silences, dialect } = &mut self.pillars;
+        self.pillars.sets.push(set_of(path, &self.given));
+        let Pillars { documents, findings: found, sources, secrets, silences, dialect, .. } =
+            &mut self.pillars;
         let id = sources.next_id();
         if let Some(finding) = pillar::too_large(size, id) {
             sources.add(Source::new(name, ""));
@@ -151,6 +159,32 @@ impl Reading {
             }
         }
         sources.add(source);
+    }
+}
+
+/// The set of a pillar that was given, or found in a directory that was given: the path of that, made
+/// absolute, so that a later run with the same arguments knows its own. What has no lasting name has none.
+fn set_of(path: &Path, given: &[PathBuf]) -> String {
+    let given =
+        given.iter().find(|given| path == *given).or(given.iter().find(|given| path.starts_with(given)));
+    let absolute = std::path::absolute(given.map_or(path, PathBuf::as_path));
+    match absolute {
+        Ok(absolute)
+            if path.as_os_str() != "-" && !absolute.starts_with("/dev") && !absolute.starts_with("/proc") =>
+        {
+            // Without a slash at the end, or steps that lead nowhere.
+            absolute.components().collect::<PathBuf>().to_string_lossy().into_owned()
+        }
+        _ => UNNAMED_SET.to_owned(),
+    }
+}
+
+/// The sets of a run: the one that is named, or those of its pillars; for each text the one that its services
+/// belong to.
+pub(crate) fn sets(named: Option<&str>, of_texts: &[String]) -> Vec<String> {
+    match named {
+        Some(name) => vec![name.to_owned(); of_texts.len()],
+        None => of_texts.to_vec(),
     }
 }
 

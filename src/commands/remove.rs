@@ -6,7 +6,6 @@ use crate::diff::{self, Side};
 use crate::disk;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::record;
 use crate::report;
 use crate::source::Sources;
 use crate::template::Templates;
@@ -22,7 +21,7 @@ pub(super) fn remove(arguments: &cli::Remove, terminal: &mut Terminal) -> Outcom
         }
     }
     let recording = disk::Recording {
-        set: record::DEFAULT_SET,
+        sets: &[],
         records: &[],
         disabled: &[],
         prune: true,

@@ -48,8 +48,9 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
     }
     let mut secrets = pillars.secrets;
     secrets.extend(services::secret_spans(&applications));
-    let set = arguments.out.is_some().then_some(arguments.set.as_str());
-    let asked = Asked { threads: threads(), set, known: false, files: true };
+    let sets = inputs::sets(arguments.set.as_deref(), &pillars.sets);
+    let of_records = arguments.out.is_some().then_some(sets.as_slice());
+    let asked = Asked { threads: threads(), sets: of_records, known: false, files: true };
     let texts = Texts { sources: &pillars.sources, dialect: pillars.dialect };
     let judged = |found| {
         let found = [findings, found].concat();
@@ -63,7 +64,7 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
         Rendered::Findings(found) => return Err(Stop::Findings(found, pillars.sources, secrets)),
     };
     match &arguments.out {
-        Some(root) => put(&rendered, root, arguments, terminal),
+        Some(root) => put(&rendered, &sets, root, arguments, terminal),
         None => {
             match arguments.format {
                 TreeFormat::Text => {
@@ -77,9 +78,15 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
     }
 }
 
-fn put(services: &Services, root: &Path, arguments: &cli::Render, terminal: &mut Terminal) -> Outcome {
+fn put(
+    services: &Services,
+    sets: &[String],
+    root: &Path,
+    arguments: &cli::Render,
+    terminal: &mut Terminal,
+) -> Outcome {
     let recording = disk::Recording {
-        set: &arguments.set,
+        sets,
         records: &services.records,
         disabled: &services.disabled,
         prune: arguments.prune,
@@ -88,6 +95,7 @@ fn put(services: &Services, root: &Path, arguments: &cli::Render, terminal: &mut
     let options = disk::Options {
         durable: !arguments.no_sync,
         waiting: &waiting,
+        removing: &removing,
         recording: Some(recording),
         backup: arguments.backup.as_deref(),
         ..Default::default()
@@ -101,6 +109,11 @@ pub(super) fn waiting(held: &str) {
     // In one piece: standard error is not buffered, and others may write to it too.
     let note = format!("note: {held}; waiting for it to end\n");
     let _ = std::io::stderr().write_all(note.as_bytes());
+}
+
+/// Says what will be removed, before it is.
+pub(super) fn removing(what: &str) {
+    let _ = std::io::stderr().write_all(format!("note: {what}\n").as_bytes());
 }
 
 /// Prints what a run changed.

@@ -56,6 +56,9 @@ pub fn read_recorded(
     notes.extend(found.tree.entries().iter().filter_map(|have| replaced(&run, have, want.get(&have.path)?)));
     let top = Directory::root(root)?;
     found.sites = sites(root, &old, recording.records, &found.tree)?;
+    if recording.prune {
+        notes.extend(recorded::out_of_reach(&old, &recording));
+    }
     let leaving = record::leaving(
         old,
         recording.records.to_vec(),

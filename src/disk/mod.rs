@@ -68,7 +68,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::failure::Failure;
-use crate::record::{Record, Retired};
+use crate::record::{self, Record, Retired};
 use crate::tree::{Change, Entry, Tree};
 use crate::visible::visible;
 
@@ -82,6 +82,8 @@ pub struct Options<'a> {
     pub durable: bool,
     /// Called once if another run has to be waited for, with words on who holds which file.
     pub waiting: &'a dyn Fn(&str),
+    /// Called for each thing that is going to be removed, before anything is.
+    pub removing: &'a dyn Fn(&str),
     /// How long to wait for other runs.
     pub patience: Duration,
     /// The directory of the lock that root's runs share; it is made if only it is missing.
@@ -96,8 +98,8 @@ pub struct Options<'a> {
 /// What is written down of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Recording<'a> {
-    /// The set that its services belong to.
-    pub set: &'a str,
+    /// The sets of the run: `prune` takes away whole services of these.
+    pub sets: &'a [String],
     /// A record for each of them.
     pub records: &'a [Record],
     /// Those that are to be stopped and found by no link.
@@ -111,7 +113,8 @@ pub struct Recording<'a> {
 impl Recording<'_> {
     /// Whether a service that the run does not make is to go.
     fn goes(&self, record: &Record) -> bool {
-        self.only.map_or(record.set == self.set, |names| names.contains(&record.service))
+        let is_ours = self.sets.contains(&record.set) && record.set != record::UNNAMED_SET;
+        self.only.map_or(is_ours, |names| names.contains(&record.service))
     }
 }
 
@@ -123,6 +126,7 @@ impl Default for Options<'_> {
         Self {
             durable: true,
             waiting: &|_| {},
+            removing: &|_| {},
             patience: lock::PATIENCE,
             locks: Path::new(lock::DIRECTORY),
             recording: None,
@@ -181,6 +185,11 @@ pub enum Note {
     NotPruned(usize, String),
     /// A service was taken over from another set of runs: service, and the set it was in.
     TakenOver(String, String),
+    /// Services that other sets have, which no later run will take away by itself: their names, the set, and
+    /// why no run has it any more.
+    OutOfReach(Vec<String>, String, &'static str),
+    /// Whole services cannot be taken away: the pillar has no name that tells which.
+    Unnamed,
     /// Records cannot be read; why.
     Unrecorded(String),
     /// What is at this path is replaced, though no earlier run made it; what it is.
@@ -211,6 +220,16 @@ impl fmt::Display for Note {
             Self::TakenOver(service, set) => {
                 write!(f, "{service} belonged to the set {set}; it is taken over by the set of this run")
             }
+            Self::OutOfReach(services, set, reason) => write!(
+                f,
+                "left alone: {}; {reason}; `--set {set}` lets --prune remove what the pillar does not have, \
+                 `runsmith remove NAME` removes one",
+                services.join(", ")
+            ),
+            Self::Unnamed => f.write_str(
+                "--prune removes no whole service: a pillar from standard input or a pipe has no name by which \
+                 a run knows its own; give it one with --set NAME",
+            ),
             Self::Unrecorded(reason) => write!(f, "what earlier runs made is not known: {reason}"),
             Self::Foreign(path, what) => {
                 write!(f, "{path} is replaced: it is {what} that runsmith did not make")
@@ -275,7 +294,7 @@ pub fn apply(tree: &Tree, root: &Path, options: &Options<'_>) -> Result<Applied,
         notes.extend(run.backup.note());
         return Ok(Applied { changes, notes, failed });
     };
-    let recorded = recorded::Recorded { run: &run, root: &root, tree, recording, durable: options.durable };
+    let recorded = recorded::Recorded { run: &run, root: &root, tree, recording, options };
     let mut applied = recorded.apply(&entries, failed)?;
     notes.append(&mut applied.notes);
     notes.extend(run.backup.note());

@@ -1,7 +1,7 @@
 //! A run that is written down: records are read, services that are to go are stopped, and what earlier
 //! runs left is removed.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, unlinkat};
 use rustix::io::Errno;
@@ -9,7 +9,9 @@ use rustix::io::Errno;
 use super::directory::{Directory, Step, failure, ours};
 use super::run::Run;
 use super::units::{self, Units};
-use super::{Applied, Failed, Note, Recording, Stopped, by_steps, commit, in_order, prune, stage, supervise};
+use super::{
+    Applied, Failed, Note, Options, Recording, Stopped, by_steps, commit, in_order, prune, stage, supervise,
+};
 use crate::failure::Failure;
 use crate::record::{self, Leaving, Record};
 use crate::tree::{Change, Entry, How, Kind, Tree};
@@ -25,7 +27,7 @@ pub(super) struct Recorded<'a> {
     pub(super) root: &'a Directory,
     pub(super) tree: &'a Tree,
     pub(super) recording: Recording<'a>,
-    pub(super) durable: bool,
+    pub(super) options: &'a Options<'a>,
 }
 
 /// What was done so far, over all passes.
@@ -34,6 +36,8 @@ struct Progress {
     done: Vec<Change>,
     notes: Vec<Note>,
     failed: Vec<Failed>,
+    /// What is to be removed has been listed.
+    listed: bool,
 }
 
 impl Progress {
@@ -64,7 +68,7 @@ impl Recorded<'_> {
                 break is_whole;
             }
         };
-        let Progress { done, notes, mut failed } = progress;
+        let Progress { done, notes, mut failed, .. } = progress;
         let wanted: BTreeSet<&str> =
             self.recording.records.iter().map(|record| record.service.as_str()).collect();
         for failed in &mut failed {
@@ -107,6 +111,12 @@ impl Recorded<'_> {
             units.fail(staged.refusals, &mut progress.failed);
             return Ok(false);
         }
+        if self.recording.prune && self.recording.only.is_none() && !progress.listed {
+            progress.listed = true;
+            for what in removals(self.root, &leaving, self.recording.records) {
+                (self.options.removing)(&what);
+            }
+        }
         if !self.retire(&leaving, out, progress) {
             undo(progress, &staged.ops);
             return Ok(false);
@@ -121,7 +131,7 @@ impl Recorded<'_> {
                 [one, other].map(|changes| units.at(paths(changes).iter().map(String::as_str)));
             !one.is_disjoint(&other)
         };
-        match commit::commit_each(self.root, staged, self.durable, together) {
+        match commit::commit_each(self.root, staged, self.options.durable, together) {
             Ok((changes, refusals)) => {
                 progress.done.extend(changes);
                 if !refusals.is_empty() {
@@ -146,22 +156,26 @@ impl Recorded<'_> {
     /// What the records tell of services that are not `out`.
     fn leaving(&self, old: Vec<Record>, out: &BTreeSet<String>, progress: &mut Progress) -> Leaving {
         let recording = &self.recording;
-        let wanted: BTreeSet<&str> = recording.records.iter().map(|record| record.service.as_str()).collect();
+        let wanted: BTreeMap<&str, &str> =
+            recording.records.iter().map(|record| (record.service.as_str(), record.set.as_str())).collect();
         // What replaces a service that is to go may be the one that cannot be made.
-        let incomplete = out.iter().any(|name| wanted.contains(name.as_str()));
+        let incomplete = out.iter().any(|name| wanted.contains_key(name.as_str()));
         let mut put_off = vec![];
         for record in &old {
-            let is_wanted = wanted.contains(record.service.as_str());
-            if is_wanted && record.set != recording.set && !out.contains(&record.service) {
+            let set = wanted.get(record.service.as_str());
+            if set.is_some_and(|set| is_taken_over(record, set)) && !out.contains(&record.service) {
                 let set = visible(&record.set).into_owned();
                 progress.note([Note::TakenOver(record.service.clone(), set)]);
             }
-            if !is_wanted && incomplete && recording.prune && recording.goes(record) {
+            if set.is_none() && incomplete && recording.prune && recording.goes(record) {
                 put_off.push(record.service.clone());
             }
         }
         if !put_off.is_empty() {
             progress.note([Note::PutOff(put_off)]);
+        }
+        if recording.prune {
+            progress.note(out_of_reach(&old, recording));
         }
         let new = recording.records.iter().filter(|record| !out.contains(&record.service)).cloned().collect();
         let goes = |record: &Record| recording.goes(record) && !incomplete && !out.contains(&record.service);
@@ -219,7 +233,7 @@ impl Recorded<'_> {
             let records = record_entries(records.into_iter());
             let staged = stage::stage_whole(self.run, self.root, &in_order(records.iter().collect())?)
                 .map_err(|stopped| stopped.failure)?;
-            commit::commit(self.root, staged, self.durable).map_err(|stopped| stopped.failure)?;
+            commit::commit(self.root, staged, self.options.durable).map_err(|stopped| stopped.failure)?;
         }
         progress.note(pruned.notes);
         Ok(())
@@ -231,6 +245,63 @@ impl Recorded<'_> {
         changes.sort_by(|a, b| a.path.cmp(&b.path));
         changes
     }
+}
+
+/// Whether somebody may be surprised that a service is in another set now. Which one it was in before
+/// is not known of all.
+fn is_taken_over(record: &Record, set: &str) -> bool {
+    record.set != set && ![record::UNKNOWN_SET, record::UNNAMED_SET].contains(&record.set.as_str())
+}
+
+/// What `prune` leaves though it may be meant: services whose pillar is not known, or has gone.
+pub(super) fn out_of_reach(old: &[Record], recording: &Recording<'_>) -> Vec<Note> {
+    let mut notes = vec![];
+    if recording.only.is_some() {
+        return notes;
+    }
+    if recording.sets.iter().any(|set| set == record::UNNAMED_SET) {
+        notes.push(Note::Unnamed);
+    }
+    let wanted: BTreeSet<&str> = recording.records.iter().map(|record| record.service.as_str()).collect();
+    let mut others: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for record in old.iter().filter(|record| !wanted.contains(record.service.as_str())) {
+        if !recording.sets.contains(&record.set) {
+            others.entry(&record.set).or_default().push(visible(&record.service).into_owned());
+        }
+    }
+    for (set, services) in others {
+        let reason = if set == record::UNKNOWN_SET {
+            "an earlier version made them, and did not record from which pillar"
+        } else if set.starts_with('/') && std::fs::symlink_metadata(set).is_err() {
+            "the pillar that they were made from is not there any more"
+        } else {
+            continue;
+        };
+        notes.push(Note::OutOfReach(services, visible(set).into_owned(), reason));
+    }
+    notes
+}
+
+/// What a run is going to remove, a line for each whole service and for each path of the others.
+fn removals(root: &Directory, leaving: &Leaving, wanted: &[Record]) -> Vec<String> {
+    let wanted: BTreeSet<&str> = wanted.iter().map(|record| record.service.as_str()).collect();
+    let mut whole: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut lines = vec![];
+    let is_there = |path: &str| {
+        let found = supervise::parent_of(root, path);
+        matches!(found, Ok(Some((dir, name))) if dir.stat_of(name).is_ok())
+    };
+    for left in leaving.leftovers.iter().filter(|left| is_there(&left.made.path)) {
+        match wanted.contains(left.service.as_str()) {
+            true => lines.push(format!("to be removed: {}", visible(&left.made.path))),
+            false => *whole.entry(&left.service).or_default() += 1,
+        }
+    }
+    let services = whole.into_iter().map(|(service, count)| {
+        let paths = if count == 1 { "path" } else { "paths" };
+        format!("to be removed: the service {}, {count} {paths}", visible(service))
+    });
+    services.chain(lines).collect()
 }
 
 /// The directories of records, and records.

@@ -124,7 +124,7 @@ mod tests {
         sources.add(Source::new("t", text));
         let (applications, _) = select(parsed.documents, None);
         let texts = Texts { sources: &sources, dialect: Dialect::Salt };
-        let asked = Asked { threads: 1, set: None, known: false, files };
+        let asked = Asked { threads: 1, sets: None, known: false, files };
         let All { found, .. } =
             plan_all(applications, &Templates::built_in().unwrap(), texts, asked).unwrap();
         let clashes = found.iter().filter(|one| one.rule.name == "path-clash").count();

@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::model::{self, Service, input};
 use crate::pillar::{self, Application, Merged, Node};
 use crate::plan::{Contents, plan_with};
-use crate::record::{Record, Retired};
+use crate::record::{Record, Retired, UNNAMED_SET};
 use crate::rule;
 use crate::rules::{self, Claims, Texts};
 use crate::schema::Checker;
@@ -168,8 +168,8 @@ pub struct Known {
 pub struct Asked<'a> {
     /// By so many threads; the result is the same with any number.
     pub threads: usize,
-    /// The set that they belong to; without one there are no records.
-    pub set: Option<&'a str>,
+    /// The set that the services of each source belong to, by the source's number; without any there are no records.
+    pub sets: Option<&'a [String]>,
     /// Keep [`Services::known`].
     pub known: bool,
     /// Plan every file; else only those of applications that may want one path, to say so.
@@ -269,7 +269,7 @@ pub fn check(
     threads: usize,
 ) -> Result<(Looked, Remains), Failure> {
     let templates = Templates::built_in()?;
-    let asked = Asked { threads, set: None, known: false, files: false };
+    let asked = Asked { threads, sets: None, known: false, files: false };
     let All { found, unjudged, wanted, remains, .. } = plan_all(applications, &templates, texts, asked)?;
     Ok((Looked { found, unjudged }, Remains { _all: (remains, wanted) }))
 }
@@ -291,7 +291,7 @@ pub fn check_and_keep(
     threads: usize,
 ) -> Result<(Looked, Vec<Configured>), Failure> {
     let templates = Templates::built_in()?;
-    let asked = Asked { threads, set: None, known: true, files: true };
+    let asked = Asked { threads, sets: None, known: true, files: true };
     let All { wanted, known, found, unjudged, .. } = plan_all(applications, &templates, texts, asked)?;
     let content = |service: &Service| {
         let path = format!("{}/{}", service.layout.config.path, service.config_name()?);
@@ -444,8 +444,10 @@ fn plan_one(
         link: place.link.clone(),
         wait,
     });
-    let record =
-        asked.set.map(|set| Record::new(&service.application, set, &place.directory, wait, &entries));
+    let record = asked.sets.map(|sets| {
+        let set = sets.get(span.source.0 as usize).map_or(UNNAMED_SET, String::as_str);
+        Record::new(&service.application, set, &place.directory, wait, &entries)
+    });
     let known = asked.known.then(|| Known { service: Arc::clone(&service), key: key.clone(), span, node });
     let may_meet_itself = !asked.files && grounds::may_meet_itself(&service);
     let planned = Planned { service, key, span, entries, may_meet_itself, record, disabled, known };

@@ -319,7 +319,7 @@ def diff(
     key=None,
     root="/",
     prune=False,
-    set="default",
+    set=None,
     templates=None,
     deny=None,
     warn=None,
@@ -339,7 +339,7 @@ def diff(
         salt web1 runsmith.diff
     """
     given = _Input(pillar, key, called)
-    words = ["render", *_options(prune, set, templates), "--diff", "--root", _root(root)]
+    words = ["render", *_options(prune, set or _set(pillar, key), templates), "--diff", "--root", _root(root)]
     words += [*_judged(deny, warn, allow), *given.words]
     value, err = _json(executable, words, given.text, called=given.called)
     if text:
@@ -350,9 +350,15 @@ def diff(
     return {**value, "said": _said(err, given.called)}
 
 
+def _set(pillar, key):
+    """Which services belong together unless it is said: those of one place in the minion's pillar. A pillar that is given has no
+    name, and no service is removed because of it."""
+    return f"salt:{key or KEY}" if pillar is None else None
+
+
 def _options(prune, set_name, templates):
     """What is the same for showing and for making."""
-    words = ["--set", str(set_name)]
+    words = ["--set", str(set_name)] if set_name else []
     words += ["--prune"] if prune else []
     return words + (["--templates", str(templates)] if templates else [])
 
@@ -362,7 +368,7 @@ def apply(
     key=None,
     root="/",
     prune=False,
-    set="default",
+    set=None,
     backup=False,
     templates=None,
     deny=None,
@@ -382,7 +388,7 @@ def apply(
         salt web1 runsmith.apply
     """
     given = _Input(pillar, key, called)
-    words = ["render", *_options(prune, set, templates), "--out", _root(root)]
+    words = ["render", *_options(prune, set or _set(pillar, key), templates), "--out", _root(root)]
     words += ["--backup"] if backup else []
     words += [*_judged(deny, warn, allow), *given.words]
     return _json(executable, words, given.text, good=(0,), called=given.called)[0]["changes"]

@@ -327,7 +327,7 @@ def managed(
     effect=True,
     force=False,
     prune=False,
-    set="default",
+    set=None,
     backup=False,
     templates=None,
     deny=None,
@@ -355,7 +355,8 @@ def managed(
     force
         Hand over also where nothing is newer than what serves. Also done if something changes that the state watches.
     prune, set
-        Remove what earlier runs with the same ``set`` made and the pillar does not want any more, whole services too.
+        Remove what earlier runs with the same ``set`` made and the pillar does not want any more, whole services too. By default the
+        set is ``salt:KEY``, or ``salt:NAME`` with ``pillar``. Services that an earlier version of runsmith made are in ``default``.
     backup
         Keep the old version of what is replaced or removed, below ``/var/lib/runsmith/backup``.
     templates
@@ -373,7 +374,7 @@ def managed(
         "key": key,
         "root": root,
         "prune": prune,
-        "set": set,
+        "set": set or (None if pillar is None else f"salt:{name}"),
         "templates": templates,
         "deny": deny,
         "warn": warn,

@@ -59,9 +59,11 @@ options:
     type: bool
     default: false
   set:
-    description: Which services belong together; see O(prune).
+    description:
+      - Which services belong together; see O(prune). A pillar of a task has no name of its own, so that whole services are removed only
+        with a set.
+      - Services that an earlier version of runsmith made without one are in V(default).
     type: str
-    default: default
   backup:
     description: Keeps the old version of what is replaced or removed, on the host below C(/var/lib/runsmith/backup).
     type: bool
@@ -279,7 +281,7 @@ class Task:
     def options(self):
         """What is the same for showing and for making."""
         given = self.given
-        words = ["--set", given["set"]]
+        words = ["--set", given["set"]] if given["set"] else []
         words += ["--key", given["key"]] if given["key"] else []
         words += ["--prune"] if given["prune"] else []
         words += ["--templates", given["templates"]] if given["templates"] else []
@@ -299,6 +301,8 @@ class Task:
     def present(self):
         """Makes the files; gives what differed before."""
         pillar, judged = self.given["pillar"], self.judged()
+        if self.given["prune"] and not self.given["set"]:
+            self.module.warn("prune removes no whole service without set: name which services belong together")
         arguments = ["render", *self.options(), "--diff", "--root", self.given["root"]]
         difference, err = self.runsmith.on_pillar(arguments, pillar, judged)
         if "warning[" in err:
@@ -500,7 +504,7 @@ def main():
             "force": {"type": "bool", "default": False},
             "start_timeout": {"type": "int", "default": 20},
             "prune": {"type": "bool", "default": False},
-            "set": {"type": "str", "default": "default"},
+            "set": {"type": "str"},
             "backup": {"type": "bool", "default": False},
             "templates": {"type": "path"},
             "deny": {"type": "list", "elements": "str", "default": []},
