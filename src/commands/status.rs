@@ -12,7 +12,7 @@ use crate::cli::{self, TableFormat};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::report::status::{Entry, details, table};
-use crate::runtime::linux::asking::{Asking, Silence};
+use crate::runtime::linux::asking::{ANSWER, Asking, Silence};
 use crate::runtime::linux::clock;
 use crate::runtime::linux::place::Place;
 use crate::runtime::linux::runsv::{Wanted, wanted, was_wanted};
@@ -20,6 +20,9 @@ use crate::runtime::protocol::{Problem, Reply, Status, Wish};
 
 /// The least that rows fit into: no terminal is narrower.
 const COLUMNS: usize = 80;
+
+/// So many services are asked at once: each takes a thread, and up to [`ANSWER`] twice.
+const AT_ONCE: usize = 64;
 
 pub(super) fn status(arguments: &cli::Status, terminal: &mut Terminal) -> Outcome {
     if arguments.services.is_empty() {
@@ -63,9 +66,10 @@ fn tell(target: &Target, terminal: &mut Terminal) -> bool {
 fn list(format: TableFormat, terminal: &mut Terminal) -> Outcome {
     let mut entries = vec![];
     let mut is_whole = true;
-    for target in target::all() {
-        is_whole &= !tell(&target, terminal);
-        match ask(&target, false) {
+    let targets = target::all();
+    for (target, asked) in targets.iter().zip(ask_all(&targets)) {
+        is_whole &= !tell(target, terminal);
+        match asked {
             Ok(entry) => entries.push(entry),
             Err(Stop::Failure(failure)) => {
                 terminal.say("error", &failure.to_string());
@@ -81,16 +85,39 @@ fn list(format: TableFormat, terminal: &mut Terminal) -> Outcome {
     Ok(exit(&entries, is_whole))
 }
 
+/// Asks the runtimes of several services, many at a time: one that does not answer does not delay the others.
+fn ask_all(targets: &[Target]) -> Vec<Result<Entry, Stop>> {
+    targets.chunks(AT_ONCE).flat_map(ask_at_once).collect()
+}
+
+fn ask_at_once(targets: &[Target]) -> Vec<Result<Entry, Stop>> {
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = targets.iter().map(|target| scope.spawn(move || ask(target, false))).collect();
+        let asked = asking.into_iter().zip(targets).map(|(one, target)| {
+            one.join().unwrap_or_else(|_| {
+                let what = format!("the runtime of {}", target.name);
+                Err(Failure::path("ask", what, "the thread that asks has ended").into())
+            })
+        });
+        asked.collect()
+    })
+}
+
 /// Asks one service's runtime. `detailed`: everything is wanted that there is to say.
 fn ask(target: &Target, detailed: bool) -> Result<Entry, Stop> {
     let directory = target.directory.display().to_string();
     let wish = wanted(&directory);
-    let refused = |error: std::io::Error| {
-        let what = format!("the runtime of {}", target.name);
-        Stop::from(Failure::path("ask", what, format!("{error}; only root and the application's user may")))
+    let failed = |silence: Silence| {
+        let reason = match silence {
+            Silence::Refused(error) => format!("{error}; only root and the application's user may"),
+            Silence::Down | Silence::Late => {
+                format!("no answer within {} s: it is stopped or blocked; see its log", ANSWER.as_secs())
+            }
+        };
+        Stop::from(Failure::path("ask", format!("the runtime of {}", target.name), reason))
     };
     let status = match Asking::begin(&target.run, Wish::Status) {
-        Ok(mut asking) => match asking.hear().map_err(refused)? {
+        Ok(mut asking) => match asking.hear().map_err(failed)? {
             // A run directory that was guessed may be another service's.
             Some(Reply::Status(status))
                 if target.trouble.is_none() || is_same(&status.directory, &target.directory) =>
@@ -100,7 +127,7 @@ fn ask(target: &Target, detailed: bool) -> Result<Entry, Stop> {
             _ => None,
         },
         Err(Silence::Down) => None,
-        Err(Silence::Refused(error)) => return Err(refused(error)),
+        Err(silence) => return Err(failed(silence)),
     };
     let down = || Status {
         application: target.name.clone(),

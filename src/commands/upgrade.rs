@@ -7,7 +7,7 @@ use super::{Outcome, Stop, Terminal};
 use crate::cli::{self, TableFormat};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::runtime::linux::asking::{Asking, Silence};
+use crate::runtime::linux::asking::{ANSWER, Asking, Silence};
 use crate::runtime::linux::runsv::{Wanted, wanted};
 use crate::runtime::protocol::{Reply, Wish};
 use crate::visible::visible;
@@ -23,7 +23,7 @@ pub(super) fn upgrade(arguments: &cli::Upgrade, terminal: &mut Terminal) -> Outc
     let mut asking = Asking::begin(&target.run, wish).map_err(|silence| trouble(&target, silence))?;
     let mut steps = vec![];
     loop {
-        let reply = asking.hear().map_err(|error| trouble(&target, Silence::Refused(error)))?;
+        let reply = asking.hear().map_err(|silence| trouble(&target, silence))?;
         let Some(reply) = reply else {
             return Err(Failure::Usage(format!(
                 "the runtime of {name} went away before the hand-over was settled; `runsmith status {name}` tells what became of it"
@@ -98,6 +98,10 @@ fn trouble(target: &Target, silence: Silence) -> Stop {
                 target.directory.display()
             )
         }
+        Silence::Late => format!(
+            "the runtime of {name} does not answer within {} s: it is stopped or blocked; see its log and `ps`",
+            ANSWER.as_secs()
+        ),
         Silence::Refused(error) => {
             format!("cannot ask the runtime of {name}: {error}; only root and the application's user may")
         }

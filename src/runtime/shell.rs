@@ -28,6 +28,7 @@ use super::linux::health::Request;
 use super::linux::inbox::Inbox;
 use super::linux::keepers;
 use super::linux::keeping::Keeping;
+use super::linux::kernel::Interrupter;
 use super::linux::listen::Listener;
 use super::linux::listen_as;
 use super::linux::log::Log;
@@ -105,6 +106,7 @@ pub struct Shell {
     inbox: Inbox,
     control: Control,
     signals: Signals,
+    interrupter: Interrupter,
     parent: Parent,
     log: Log,
 }
@@ -177,6 +179,7 @@ pub fn run(read: Reader, mode: Mode) -> Result<End, String> {
             place.note_failure(reason);
         }
     })?;
+    shell.interrupter.work();
     shell.place.forget_failure();
     shell.know_file("control");
     shell.know_file("ready");
@@ -189,6 +192,8 @@ pub fn run(read: Reader, mode: Mode) -> Result<End, String> {
 fn begin(read: Reader, mode: Mode, service: Rc<Service>, signals: Signals) -> Result<Shell, String> {
     // What is made here is for others to reach where its mode says so, whatever whoever started runsvdir had in mind.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let interrupter =
+        Interrupter::new().map_err(|error| format!("there is no timer for this process: {error}"))?;
     let parent = Parent::look();
     // Orphaned workers come to us, not to process 1, which may take its time to let them go.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
@@ -235,6 +240,7 @@ fn begin(read: Reader, mode: Mode, service: Rc<Service>, signals: Signals) -> Re
         inbox,
         control,
         signals,
+        interrupter,
         parent,
         log,
     })
@@ -376,7 +382,10 @@ impl Shell {
         if matches!(self.machine.state(), machine::State::Serving(_)) && self.was_busy.take() {
             memory::give_back_code();
         }
-        match poll(&mut fds, timeout.as_ref()) {
+        self.interrupter.rest();
+        let polled = poll(&mut fds, timeout.as_ref());
+        self.interrupter.work();
+        match polled {
             Err(Errno::INTR) => return Ok(vec![]),
             Err(error) => return Err(error),
             Ok(_) => {}

@@ -1,16 +1,27 @@
 //! The other end of the control socket: how commands ask a runtime.
 
 use std::fs;
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Take, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::place::Place;
 use crate::runtime::protocol::{Reply, Wish};
 
-/// How long a runtime may take to say what runs: it does nothing that takes longer.
-const ANSWER: Duration = Duration::from_secs(10);
+/// How long a runtime may take to accept a connection, to take a request, and to report what runs, all together: it does
+/// nothing that takes longer.
+pub const ANSWER: Duration = Duration::from_secs(10);
+
+/// How long a runtime may be silent during a hand-over before it is asked whether it still answers: workers load and requests
+/// finish for as long as the pillar allows, so that silence alone means nothing.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// An answer is never longer, in bytes.
+const LONGEST: u64 = 4 << 20;
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -19,6 +30,8 @@ pub enum Silence {
     Down,
     /// It cannot be asked.
     Refused(io::Error),
+    /// It is at work and does not answer in time.
+    Late,
 }
 
 /// Where the runtime that runsv has started in this service directory listens, as the kernel knows it: for when the run
@@ -42,7 +55,12 @@ pub fn run_directory(service: &Path) -> Option<String> {
 }
 
 /// Somebody to ask.
-pub struct Asking(BufReader<UnixStream>);
+pub struct Asking {
+    stream: BufReader<Take<UnixStream>>,
+    run: String,
+    /// Until then everything must have been heard; none: as long as the runtime answers others.
+    until: Option<Instant>,
+}
 
 impl Asking {
     /// Asks the runtime whose run directory this is.
@@ -51,33 +69,70 @@ impl Asking {
         if !Path::new(run).exists() || Place::existing(run).is_none() {
             return Err(Silence::Down);
         }
-        let connect = || -> io::Result<UnixStream> {
-            let mut stream = UnixStream::connect(Path::new(run).join("control"))?;
-            if wish == Wish::Status {
-                stream.set_read_timeout(Some(ANSWER))?;
-            }
+        let until = Instant::now() + ANSWER;
+        let begin = || -> io::Result<UnixStream> {
+            let flags = SocketFlags::CLOEXEC;
+            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+            // The limit counts for a place in a full queue as well (unix(7), SO_SNDTIMEO).
+            set_socket_timeout(&socket, Timeout::Send, Some(ANSWER))?;
+            connect(&socket, &SocketAddrUnix::new(Path::new(run).join("control"))?)?;
+            let mut stream = UnixStream::from(socket);
             stream.write_all(format!("{}\n", serde_json::to_string(&wish)?).as_bytes())?;
             Ok(stream)
         };
-        match connect() {
-            Ok(stream) => Ok(Self(BufReader::new(stream))),
+        match begin() {
+            Ok(stream) => Ok(Self {
+                stream: BufReader::new(stream.take(LONGEST)),
+                run: run.to_owned(),
+                until: (wish == Wish::Status).then_some(until),
+            }),
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
             {
                 Err(Silence::Down)
             }
+            Err(error) if is_late(&error) => Err(Silence::Late),
             Err(error) => Err(Silence::Refused(error)),
         }
     }
 
     /// The next line; none once everything was said, or the runtime has gone.
-    pub fn hear(&mut self) -> io::Result<Option<Reply>> {
-        let mut line = String::new();
-        match self.0.read_line(&mut line) {
-            Ok(0) => Ok(None),
-            Ok(_) => serde_json::from_str(&line).map(Some).map_err(io::Error::other),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
-            Err(error) => Err(error),
+    pub fn hear(&mut self) -> Result<Option<Reply>, Silence> {
+        let mut line = vec![];
+        loop {
+            let limit = self.until.map_or(SILENCE, |until| until.saturating_duration_since(Instant::now()));
+            // A limit of nothing would be none.
+            let limit = limit.max(Duration::from_millis(1));
+            let read = self
+                .stream
+                .get_ref()
+                .get_ref()
+                .set_read_timeout(Some(limit))
+                .and_then(|()| self.stream.read_until(b'\n', &mut line));
+            match read {
+                Ok(_) if line.is_empty() => return Ok(None),
+                Ok(_) => {
+                    let reply = serde_json::from_slice(&line);
+                    return reply.map(Some).map_err(|error| Silence::Refused(error.into()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+                Err(error) if is_late(&error) && self.until.is_none() && answers(&self.run) => {}
+                Err(error) if is_late(&error) => return Err(Silence::Late),
+                Err(error) => return Err(Silence::Refused(error)),
+            }
         }
     }
+}
+
+/// Whether a runtime reports what runs, or has ended: then the connection to it is about to end, too.
+fn answers(run: &str) -> bool {
+    match Asking::begin(run, Wish::Status) {
+        Ok(mut asking) => !matches!(asking.hear(), Err(Silence::Late)),
+        Err(silence) => !matches!(silence, Silence::Late),
+    }
+}
+
+/// How the kernel reports that a socket's limit has passed.
+fn is_late(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use rustix::event::PollFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
+use super::kernel;
 use crate::model::service::HealthCheck;
 use crate::runtime::event::{Generation, Moment};
 use crate::visible::visible;
@@ -50,6 +51,8 @@ impl Request {
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
         let stream = socket
             .and_then(|socket| {
+                // The answer is the application's: it is to bring no descriptors.
+                kernel::refuse_rights(&socket);
                 connect(&socket, &SocketAddrUnix::new(path)?)?;
                 Ok(UnixStream::from(socket))
             })

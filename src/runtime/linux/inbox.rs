@@ -4,18 +4,22 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::net::SocketType;
 use rustix::net::sockopt::set_socket_passcred;
 
-use super::passing;
 use super::place::Place;
+use super::{kernel, passing};
 
 /// A line is never longer, in bytes.
 const LONGEST: usize = 4096;
 
 /// So many are taken at once, so that nobody can keep the runtime busy with them alone.
 const AT_ONCE: usize = 64;
+
+/// No more are taken at once after so long: one that brings descriptors may take [`kernel::LONGEST_BLOCK`].
+const TURN: Duration = kernel::LONGEST_BLOCK;
 
 /// A claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +81,12 @@ impl Inbox {
     /// What has come. What nobody understands is dropped.
     pub fn take(&self) -> Vec<Claim> {
         let mut claims = vec![];
+        let begun = Instant::now();
         for _ in 0..AT_ONCE {
-            match passing::receive(&self.socket, LONGEST) {
+            if begun.elapsed() >= TURN {
+                break;
+            }
+            match passing::receive_bare(&self.socket, LONGEST) {
                 Ok(message) => {
                     let Some(sender) = message.sender else { continue };
                     let pid = sender.pid.as_raw_nonzero().get().unsigned_abs();

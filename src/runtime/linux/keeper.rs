@@ -18,7 +18,7 @@ use rustix::net::{SocketFlags, accept_with, listen};
 use serde::{Deserialize, Serialize};
 
 use super::listen::Kept;
-use super::{clock, memory, passing};
+use super::{clock, kernel, memory, passing};
 use crate::runtime::event::Moment;
 
 /// The hidden command that is this process.
@@ -119,6 +119,7 @@ pub fn main() -> u8 {
         let _ = rustix::thread::set_name(c"runsmith");
         // A signal meant for the runtime's group is none of its.
         let _ = rustix::process::setsid();
+        let interrupter = kernel::Interrupter::new()?;
         let mut keeper = Keeper { log: log(io::stdout().as_fd()), ..Keeper::default() };
         // Whoever reads the log knows that it has ended once nobody can write there any more: when a runtime brings another
         // log, nothing of the old one may stay open here.
@@ -126,7 +127,9 @@ pub fn main() -> u8 {
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
         rustix::stdio::dup2_stderr(&null)?;
-        while keeper.turn(&door)? {}
+        // What it holds may block it for as long as somebody else has set: a closed socket that lingers.
+        interrupter.work();
+        while keeper.turn(&door, &interrupter)? {}
         Ok(())
     };
     u8::from(work().is_err())
@@ -150,12 +153,12 @@ enum Source {
 
 impl Keeper {
     /// Waits for something and does it; false: it is over.
-    fn turn(&mut self, door: &OwnedFd) -> io::Result<bool> {
+    fn turn(&mut self, door: &OwnedFd, interrupter: &kernel::Interrupter) -> io::Result<bool> {
         // A log that takes nothing is not waited for at the end either.
         if self.is_over && (self.unwritten.is_empty() || self.dropped.is_some()) {
             return Ok(false);
         }
-        let ready = self.wait(door)?;
+        let ready = self.wait(door, interrupter)?;
         // From the back: what goes does not move what comes first.
         for source in ready.into_iter().rev() {
             match source {
@@ -175,7 +178,7 @@ impl Keeper {
         Ok(!(is_idle && (self.unwritten.is_empty() || self.dropped.is_some())))
     }
 
-    fn wait(&self, door: &OwnedFd) -> io::Result<Vec<Source>> {
+    fn wait(&self, door: &OwnedFd, interrupter: &kernel::Interrupter) -> io::Result<Vec<Source>> {
         let mut sources = vec![Source::Door];
         let mut fds = vec![PollFd::new(door, PollFlags::IN)];
         for (at, connection) in self.connections.iter().enumerate() {
@@ -202,6 +205,7 @@ impl Keeper {
         if self.was_asked.take() {
             memory::give_back_code();
         }
+        interrupter.rest();
         loop {
             match poll(&mut fds, limit.as_ref()) {
                 Err(Errno::INTR) => {}
@@ -209,6 +213,7 @@ impl Keeper {
                 Ok(_) => break,
             }
         }
+        interrupter.work();
         let ready = sources.into_iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
         Ok(ready.map(|(source, _)| source).collect())
     }

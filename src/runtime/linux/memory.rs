@@ -12,10 +12,7 @@ pub fn give_back_code() {
     let Ok(program) = fs::read_link("/proc/self/exe") else { return };
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     for (start, length) in maps.lines().filter_map(|line| untouched(line, &program.to_string_lossy())) {
-        #[allow(
-            unsafe_code,
-            reason = "the kernel's call takes an address; this is the only one in the crate"
-        )]
+        #[allow(unsafe_code, reason = "the kernel's call takes an address")]
         // SAFETY: the range is a mapping of this process, of a file, that it can never have written to, as the kernel has just
         // said: pages that are dropped are read from that file again, with what was in them. A mapping that has gone
         // meanwhile (there is one thread) would be an error, not a change.

@@ -1,8 +1,8 @@
 //! What the runtime asks of the kernel, and the two small processes beside it: keeper and launcher.
 //!
 //! Everything is done with descriptors: a process is a pidfd whose start time was compared, a directory is one that
-//! only root can have changed, a socket is handed over and never opened again by its name. rustix has a safe call for each; only `memory` and `descriptors` need
-//! more than that.
+//! only root can have changed, a socket is handed over and never opened again by its name. rustix has a safe call for each; only `memory`, `descriptors` and
+//! `kernel` need more than that.
 
 #![allow(clippy::disallowed_methods, reason = "this is where the runtime meets the kernel")]
 
@@ -15,6 +15,7 @@ pub mod inbox;
 pub mod keeper;
 pub mod keepers;
 pub mod keeping;
+pub mod kernel;
 pub mod launch;
 pub mod listen;
 pub mod listen_as;

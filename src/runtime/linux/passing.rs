@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -56,13 +56,31 @@ pub fn receive_to_keep(socket: impl AsFd, longest: usize) -> io::Result<Message>
     take(socket, longest, RecvFlags::empty())
 }
 
+/// The same without room for descriptors: the kernel closes those that came. From a sender that nobody trusts; a message
+/// that brought some is given like any other.
+pub fn receive_bare(socket: impl AsFd, longest: usize) -> io::Result<Message> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+    take_into(socket, longest, RecvFlags::CMSG_CLOEXEC, &mut space, ReturnFlags::TRUNC)
+}
+
 fn take(socket: impl AsFd, longest: usize, flags: RecvFlags) -> io::Result<Message> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST), ScmCredentials(1))];
+    take_into(socket, longest, flags, &mut space, ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+}
+
+/// `cut`: what must not have been left out.
+fn take_into(
+    socket: impl AsFd,
+    longest: usize,
+    flags: RecvFlags,
+    space: &mut [MaybeUninit<u8>],
+    cut: ReturnFlags,
+) -> io::Result<Message> {
     // A message comes whole, so that its length is known before; room for the longest would be kept by whoever waits for months.
     let peek = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::DONTWAIT;
     let (_, length) = recv(&socket, &mut [0; 0][..], peek)?;
     let mut bytes = vec![0; length.min(longest)];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST), ScmCredentials(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut ancillary = RecvAncillaryBuffer::new(space);
     let received =
         recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags | RecvFlags::DONTWAIT)?;
     let mut message = Message::default();
@@ -73,7 +91,7 @@ fn take(socket: impl AsFd, longest: usize, flags: RecvFlags) -> io::Result<Messa
             _ => {}
         }
     }
-    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+    if received.flags.intersects(cut) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a message is too long"));
     }
     bytes.truncate(received.bytes);
@@ -83,9 +101,12 @@ fn take(socket: impl AsFd, longest: usize, flags: RecvFlags) -> io::Result<Messa
 
 /// Waits until there is something to take, or the other end has gone.
 pub fn wait(socket: impl AsFd, limit: Duration) -> io::Result<()> {
-    let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) };
+    let until = Instant::now() + limit;
     loop {
-        match poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&limit)) {
+        // A signal that interrupts the wait does not make it longer.
+        let left = until.saturating_duration_since(Instant::now());
+        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        match poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&left)) {
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
             Ok(0) => return Err(io::ErrorKind::TimedOut.into()),

@@ -15,6 +15,7 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 
+use super::kernel;
 use super::process::Process;
 
 /// A state file is never longer, in bytes; a longer one is not ours.
@@ -281,6 +282,10 @@ impl Place {
         }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, kind, flags, None)?;
+        if user.is_some() {
+            // Where the kernel cannot, taking a message is interrupted (see `kernel`).
+            kernel::refuse_rights(&socket);
+        }
         bind(&socket, &SocketAddrUnix::new(&path)?)?;
         // Nobody but root can have put anything else there meanwhile.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;

@@ -1,0 +1,206 @@
+//! What the kernel offers and rustix has no call for: a timer that interrupts a blocked system call, and three
+//! questions about sockets.
+//!
+//! A descriptor that somebody else has made can make closing it wait: a TCP socket with SO_LINGER and bytes that nobody
+//! takes waits for as long as its owner has set. Root gets such descriptors without asking, with a message
+//! (SCM_RIGHTS, unix(7)); the kernel closes those that nobody takes in the receiver's name. Two means are used against that: sockets that others
+//! can write to refuse descriptors, where the kernel has that (Linux 6.16), and everywhere a timer's signal ends the wait.
+
+#![allow(unsafe_code, reason = "these calls take pointers, and no safe wrapper for them exists")]
+
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::fstat;
+use signal_hook::consts::SIGURG;
+
+/// How long a system call of the runtime can be blocked while it works: then a signal interrupts it, and again after the
+/// same time. What the runtime does without being blocked by somebody else takes less.
+pub const LONGEST_BLOCK: Duration = Duration::from_millis(100);
+
+/// SO_PASSRIGHTS (asm-generic/socket.h, Linux 6.16).
+const SO_PASSRIGHTS: libc::c_int = 83;
+
+/// SO_NETNS_COOKIE (asm-generic/socket.h, Linux 5.14).
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// SIOCUNIXFILE (linux/un.h, Linux 4.14): a descriptor of the file that a Unix socket is bound to.
+const SIOCUNIXFILE: u32 = 0x89e0;
+
+/// Interrupts this thread's system calls while it works.
+pub struct Interrupter(libc::timer_t);
+
+impl Interrupter {
+    /// Makes it for the calling thread; it begins at rest.
+    pub fn new() -> io::Result<Self> {
+        // A caught signal interrupts, an ignored one does not. Nothing else in the program uses this one.
+        signal_hook::flag::register(SIGURG, Arc::default())?;
+        // SAFETY: the structure is plain data for which zeros are valid; the kernel reads it, and writes the timer's name.
+        let (made, timer) = unsafe {
+            let mut event: libc::sigevent = zeroed();
+            event.sigev_notify = libc::SIGEV_THREAD_ID;
+            event.sigev_signo = SIGURG;
+            event.sigev_notify_thread_id = rustix::thread::gettid().as_raw_nonzero().get();
+            let mut timer: libc::timer_t = zeroed();
+            (libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer), timer)
+        };
+        if made == 0 { Ok(Self(timer)) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// From now on no call is blocked for longer than [`LONGEST_BLOCK`].
+    pub fn work(&self) {
+        self.set(LONGEST_BLOCK);
+    }
+
+    /// From now on nothing is interrupted, so that a wait for events costs nothing.
+    pub fn rest(&self) {
+        self.set(Duration::ZERO);
+    }
+
+    fn set(&self, every: Duration) {
+        let every =
+            libc::timespec { tv_sec: every.as_secs() as libc::time_t, tv_nsec: every.subsec_nanos().into() };
+        let times = libc::itimerspec { it_interval: every, it_value: every };
+        // SAFETY: the timer is this value's own, and lives as long as it; the kernel only reads the times.
+        unsafe { libc::timer_settime(self.0, 0, &raw const times, std::ptr::null_mut()) };
+    }
+}
+
+impl Drop for Interrupter {
+    fn drop(&mut self) {
+        // SAFETY: the timer is this value's own, and nobody uses it afterwards.
+        unsafe { libc::timer_delete(self.0) };
+    }
+}
+
+/// Has the kernel refuse messages with descriptors on a Unix socket, and on the connections that it accepts; whether it can.
+pub fn refuse_rights(socket: impl AsFd) -> bool {
+    let no: libc::c_int = 0;
+    let length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel reads a number of this length, which lives until the call is over.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (&raw const no).cast(),
+            length,
+        )
+    };
+    set == 0
+}
+
+/// What names the network namespace that a socket belongs to; none if the kernel does not tell.
+pub fn network_of(socket: impl AsFd) -> Option<u64> {
+    let mut cookie: u64 = 0;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most this length to a number of this size, and then the length.
+    let got = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    (got == 0).then_some(cookie)
+}
+
+/// Device and inode of the file that a Unix socket was bound to, wherever its name leads by now; none if the kernel does not
+/// tell, which takes CAP_NET_ADMIN.
+pub fn file_of(socket: impl AsFd) -> Option<(u64, u64)> {
+    // SAFETY: this request takes no argument and gives a new descriptor, which nobody else owns.
+    let file = unsafe {
+        let number = libc::ioctl(socket.as_fd().as_raw_fd(), SIOCUNIXFILE as _);
+        (number >= 0).then(|| OwnedFd::from_raw_fd(number))?
+    };
+    let found = fstat(file).ok()?;
+    Some((found.st_dev, found.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixListener;
+    use std::sync::mpsc::channel;
+
+    use rustix::net::sockopt::set_socket_linger;
+
+    use super::*;
+    use crate::runtime::linux::passing;
+
+    /// How long closing takes if nothing interrupts it.
+    const LINGER: Duration = Duration::from_secs(1_000_000);
+
+    /// For what ends at once, on a busy machine.
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// A socket whose closing waits for a reader that never reads.
+    fn lingering() -> (TcpStream, [OwnedFd; 2]) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let theirs = listener.accept().unwrap().0;
+        ours.set_nonblocking(true).unwrap();
+        while ours.write(&[0; 1 << 16]).is_ok() {}
+        set_socket_linger(&ours, Some(LINGER)).unwrap();
+        (ours, [listener.into(), theirs.into()])
+    }
+
+    /// Does something in a thread of its own; whether it ends soon.
+    fn ends(action: impl FnOnce() + Send + 'static) -> bool {
+        let (tell, told) = channel();
+        std::thread::spawn(move || {
+            let interrupter = Interrupter::new().unwrap();
+            interrupter.work();
+            action();
+            let _ = tell.send(());
+        });
+        told.recv_timeout(SOON).is_ok()
+    }
+
+    #[test]
+    fn closing_what_lingers_is_interrupted() {
+        let (ours, _theirs) = lingering();
+        assert!(ends(move || drop(ours)));
+    }
+
+    /// As on a kernel that cannot refuse descriptors: the kernel closes what came with the message.
+    #[test]
+    fn receiving_what_lingers_is_interrupted() {
+        let (here, there) = passing::pair().unwrap();
+        let (ours, _theirs) = lingering();
+        passing::send(&there, b"claim", &[ours.as_fd()]).unwrap();
+        drop(ours);
+        assert!(ends(move || {
+            let message = passing::receive_bare(&here, 100).unwrap();
+            assert_eq!((message.bytes.as_slice(), message.fds.len()), (&b"claim"[..], 0));
+        }));
+    }
+
+    #[test]
+    fn rights_are_refused_where_the_kernel_can() {
+        let (here, there) = passing::pair().unwrap();
+        let refuses = refuse_rights(&here);
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let sent = passing::send(&there, b"claim", &[file.as_fd()]);
+        assert_eq!(sent.is_err(), refuses, "{sent:?}");
+    }
+
+    #[test]
+    fn a_socket_tells_its_file_and_network() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let socket = UnixListener::bind(&path).unwrap();
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(network_of(&socket), network_of(&other));
+        let found = rustix::fs::lstat(&path).unwrap();
+        let told = file_of(&socket);
+        assert!(told.is_none_or(|told| told == (found.st_dev, found.st_ino)), "{told:?}");
+        assert_eq!(file_of(&other), None);
+    }
+}
