@@ -129,7 +129,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::sync::mpsc::channel;
 
-    use rustix::net::sockopt::set_socket_linger;
+    use rustix::net::sockopt::{set_socket_linger, set_socket_passcred};
 
     use super::*;
     use crate::runtime::linux::passing;
@@ -173,6 +173,8 @@ mod tests {
     #[test]
     fn receiving_what_lingers_is_interrupted() {
         let (here, there) = passing::pair().unwrap();
+        // As the socket for readiness: who sends is what there is room for.
+        set_socket_passcred(&here, true).unwrap();
         let (ours, _theirs) = lingering();
         passing::send(&there, b"claim", &[ours.as_fd()]).unwrap();
         drop(ours);

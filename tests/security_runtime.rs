@@ -1,0 +1,180 @@
+//! The application's user attacks the runtime: it is never blocked, exhausted or deceived. Each test is a row of docs/security.md.
+
+#![allow(clippy::disallowed_methods, reason = "a test may look and tell")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use support::host::kill;
+use support::row::{Python, Row, said};
+use support::service::{Release, Server, Service, Socket};
+use support::{HANDOVER, SOON};
+
+/// What `runsmith status` and `upgrade` promise: no answer within this is an error (`asking::ANSWER`), on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A TCP socket whose closing waits for 1,000,000 seconds: what was sent is not read, and SO_LINGER is set.
+const LINGERING: &str = r#"
+import array, os, select, signal, socket, struct, sys, time
+def lingering():
+    listener = socket.socket(); listener.bind(("127.0.0.1", 0)); listener.listen(1)
+    ours = socket.socket(); ours.connect(listener.getsockname()); theirs, _ = listener.accept()
+    ours.setblocking(False)
+    try:
+        while True: ours.send(b"x" * 65536)
+    except BlockingIOError: pass
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 1000000))
+    held.extend([listener, theirs])
+    return ours
+held = []
+"#;
+
+/// Sends such a socket to `ready` and `control` of a run directory, from processes that end at once.
+const PASSES: &str = r#"
+run = sys.argv[1]
+def attack(kind, name, text):
+    pid = os.fork()
+    if pid == 0:
+        evil = lingering()
+        to = socket.socket(socket.AF_UNIX, kind); to.settimeout(20)
+        to.connect(run + "/" + name)
+        try: to.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [evil.fileno()]))])
+        except PermissionError: pass
+        # A process that ends does not wait for what it has open.
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+for _ in range(8):
+    attack(socket.SOCK_DGRAM, "ready", b"ready 1 2 3\n")
+    attack(socket.SOCK_STREAM, "control", b"x")
+    attack(socket.SOCK_STREAM, "control", b'{"ask":"status"}\n')
+print("sent")
+"#;
+
+/// Many connections that say nothing, garbage, or ask and do not read.
+const GARBAGE: &str = r#"
+import os, resource, signal, socket, sys
+run = sys.argv[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+ready.connect(run + "/ready")
+held = []
+for number in range(400):
+    one = socket.socket(socket.AF_UNIX)
+    one.connect(run + "/control")
+    held.append(one)
+    try: one.sendall([b"", b"\xff\0\n", b"x" * 100, b"x" * 100000, b'{"ask":"stop"}\n', b'{"ask":"status"}\n' * 50][number % 6])
+    except OSError: pass
+    ready.send([b"", b"\xff\0", b"x" * 9000, b"ready 1 2 3\n", b"READY=1"][number % 5])
+os.write(1, b".")
+signal.pause()
+"#;
+
+/// Fills the queue of a socket that nobody accepts from.
+const FULL: &str = "
+import os, signal, socket, sys
+held = []
+try:
+    while True:
+        one = socket.socket(socket.AF_UNIX); one.setblocking(False); one.connect(sys.argv[1] + '/control'); held.append(one)
+except BlockingIOError: pass
+os.write(1, b'.')
+signal.pause()
+";
+
+fn attack(service: &Service, script: &str, arguments: &[&str]) -> String {
+    let output = Python::output(&service.user, script, arguments);
+    assert!(output.status.success(), "{}", said(&output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn run_directory(service: &Service) -> String {
+    service.run_directory().display().to_string()
+}
+
+/// The runtime answers, hands over, and stops.
+fn works(row: Row) {
+    let status = row.service.runsmith(&["status"]);
+    assert_eq!(status.status.code(), Some(0), "{}\n{}", said(&status), row.service.log.text(0));
+    row.end();
+}
+
+/// A service whose old generations get two seconds.
+fn service() -> Service {
+    Service::start_native(Server::Sync, Socket::Tcp, "handoff: {drain_timeout: 2}")
+}
+
+/// `runsmith upgrade` that goes on meanwhile.
+fn begin_upgrade(service: &Service) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_runsmith"));
+    command.arg("upgrade").arg(&service.directory).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("runsmith")
+}
+
+#[test]
+fn descriptors_sent_to_the_runtime_do_not_block_it() {
+    let row = Row::begin(Server::Sync, Socket::Tcp, "");
+    let script = format!("{LINGERING}{PASSES}");
+    assert_eq!(attack(&row.service, &script, &[&run_directory(&row.service)]), "sent\n");
+    works(row);
+}
+
+#[test]
+fn garbage_and_hundreds_of_connections_do_not_block_the_runtime() {
+    let mut row = Row::begin(Server::Sync, Socket::Tcp, "");
+    let mut attacker = Python::run(&row.service.user, GARBAGE, &[&run_directory(&row.service)]);
+    attacker.wait_for_bytes(1);
+    let status = row.service.runsmith(&["status"]);
+    assert_eq!(status.status.code(), Some(0), "{}\n{}", said(&status), row.service.log.text(0));
+    row.upgrade();
+    drop(attacker);
+    works(row);
+}
+
+/// A runtime that does not answer is reported, and the others are, too. A hand-over that was begun before ends as well.
+#[test]
+fn a_blocked_runtime_blocks_neither_status_nor_upgrade() {
+    let (blocked, other) = (service(), service());
+    let links = blocked.scratch().join("links");
+    fs::create_dir(&links).unwrap();
+    for one in [&blocked, &other] {
+        symlink(&one.directory, links.join(&one.name)).unwrap();
+    }
+    blocked.release(2, Release::Waiting);
+    blocked.switch(2);
+    let mark = blocked.log.mark();
+    let begun = begin_upgrade(&blocked);
+    blocked.log.wait(mark, &["hand-over: generation"], SOON);
+    let runtime = blocked.runtime();
+    kill(runtime, Signal::STOP);
+    let mut full = Python::run(&blocked.user, FULL, &[&run_directory(&blocked)]);
+    full.wait_for_bytes(1);
+    let ask = |arguments: &[&str]| {
+        let begun = Instant::now();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_runsmith"));
+        let output = command.args(arguments).env("SVDIR", &links).output().unwrap();
+        assert!(begun.elapsed() < LIMIT, "{arguments:?} took {:?}", begun.elapsed());
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        said(&output)
+    };
+    let all = ask(&["status"]);
+    let of_other = all.lines().find(|line| line.starts_with(&other.name)).unwrap_or_else(|| panic!("{all}"));
+    assert!(of_other.contains("serving"), "{all}");
+    assert!(all.contains(&format!("the runtime of {}: no answer within 10 s", blocked.name)), "{all}");
+    let late = "does not answer within 10 s";
+    assert!(ask(&["upgrade", &blocked.name]).contains(late));
+    let output = begun.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains(late), "{}", said(&output));
+    drop(full);
+    kill(runtime, Signal::CONT);
+    blocked.go();
+    blocked.log.wait(mark, &["done: generation 2"], HANDOVER);
+    blocked.down();
+    other.down();
+}
