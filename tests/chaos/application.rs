@@ -43,7 +43,7 @@ pub(crate) const LARGE: usize = 600_000;
 const LOADS: &str = "0.3";
 
 /// After so many seconds a release that fails late does so.
-const LATE: &str = "1.0";
+const LATE: &str = "1.5";
 
 const PYTHON: &str = r#"
 import importlib, os, signal, sys, threading, time

@@ -51,6 +51,8 @@ pub(crate) enum Operation {
     BadValue,
     /// A deploy is given up after so many milliseconds.
     Abort(u32),
+    /// `current` is switched to a good release and nobody asks for an upgrade; the master is killed.
+    Switched,
     /// Two upgrades at once.
     Two,
     /// A process is killed.
@@ -82,13 +84,14 @@ const VERBS: [&str; 12] =
 
 impl Operation {
     /// What each is called on the page, in the order of their numbers.
-    pub(crate) const NAMES: [(&'static str, &'static str); 13] = [
+    pub(crate) const NAMES: [(&'static str, &'static str); 14] = [
         (
             "deploy",
             "a release, good or broken in one of six ways, by `runsmith upgrade`, `sv restart`, `sv 2`, or rendered again with another value and upgraded",
         ),
         ("bad value", "a value is rendered with which the application does not start; `runsmith upgrade`"),
         ("abort", "`runsmith upgrade`, and `--abort` up to 0.9 s later"),
+        ("switched", "`current` is switched without an upgrade; kill -9 of the master"),
         ("two", "two upgrades at once"),
         ("kill", "kill -9 of runsv, runtime, keeper, master, a worker or svlogd"),
         ("kill in a deploy", "the same up to 1.5 s after a deploy was begun"),
@@ -113,16 +116,17 @@ impl Operation {
             Self::Deploy(..) => 0,
             Self::BadValue => 1,
             Self::Abort(_) => 2,
-            Self::Two => 3,
-            Self::Kill(_) => 4,
-            Self::KillDuring(..) => 5,
-            Self::Stop(..) => 6,
-            Self::Storm(_) => 7,
-            Self::Full(_) => 8,
-            Self::Deleted(_) => 9,
-            Self::Replaced => 10,
-            Self::Reboot => 11,
-            Self::Down => 12,
+            Self::Switched => 3,
+            Self::Two => 4,
+            Self::Kill(_) => 5,
+            Self::KillDuring(..) => 6,
+            Self::Stop(..) => 7,
+            Self::Storm(_) => 8,
+            Self::Full(_) => 9,
+            Self::Deleted(_) => 10,
+            Self::Replaced => 11,
+            Self::Reboot => 12,
+            Self::Down => 13,
         }
     }
 
@@ -152,6 +156,7 @@ impl Operation {
             (3, 10),
             (3, 11),
             (3, 12),
+            (3, 13),
         ]) {
             0 => {
                 let sick = u32::from(!check.is_empty()) * 2;
@@ -183,7 +188,8 @@ impl Operation {
             9 => Self::Deleted(dice.pick(&FILES)),
             10 => Self::Replaced,
             11 => Self::Reboot,
-            _ => Self::Down,
+            12 => Self::Down,
+            _ => Self::Switched,
         }
     }
 
@@ -194,7 +200,8 @@ impl Operation {
             Self::Stop(one, other) => one == who || other == Some(who),
             _ => false,
         };
-        (known("probation") && matches!(self, Self::Deploy(_, Kind::Late)))
+        (known("known-good") && self == Self::Switched)
+            || (known("probation") && matches!(self, Self::Deploy(_, Kind::Late)))
             || (known("log") && is(Who::Runsv))
             || (known("keeper") && matches!(self, Self::Stop(Who::Keeper, _)))
             || (known("files") && matches!(self, Self::Deleted(_)))
@@ -203,12 +210,28 @@ impl Operation {
     /// Does it. One sentence for each promise that was broken on the way; what holds in the end is looked at afterwards.
     pub(crate) fn perform(self, site: &mut Site, dice: &mut Dice) -> Vec<String> {
         site.may = vec![site.made, site.disk];
+        let starts_nothing_new =
+            matches!(self, Self::Kill(_) | Self::Replaced | Self::Reboot | Self::Down | Self::Switched);
+        if site.is_spoilt && !starts_nothing_new {
+            site.render(site.disk.value, false);
+        }
         match self {
             Self::Deploy(way, kind) => deploy(site, way, kind),
             Self::BadValue => bad_value(site),
             Self::Abort(after) => abort(site, after),
+            Self::Switched => {
+                let number = site.release(Kind::Good);
+                site.switch(number);
+                site.is_untried = true;
+                site.until_proven();
+                end(site, Who::Master);
+                vec![]
+            }
             Self::Two => two(site),
             Self::Kill(who) => {
+                if who == Who::Master {
+                    site.until_proven();
+                }
                 end(site, who);
                 vec![]
             }
@@ -286,11 +309,14 @@ fn deploy(site: &mut Site, way: Way, kind: Kind) -> Vec<String> {
         return wrong;
     }
     if way == Way::Rendered {
-        // A value on disk that never served is taken up by the next good deploy.
         site.render(before.0.value, false);
     }
+    // As deploy tools do; with the promise kept, the broken one stays on disk.
     if known("pinned") || known("known-good") {
         site.switch(before.1.release);
+    }
+    if kind == Kind::Late && site.service.server == Server::Gevent {
+        site.excused_since.get_or_insert_with(std::time::Instant::now);
     }
     wrong
 }
@@ -299,7 +325,11 @@ fn bad_value(site: &mut Site) -> Vec<String> {
     let value = site.disk.value;
     site.render(value + 1, true);
     let output = site.upgrade();
-    site.render(value, false);
+    // With the promise kept, it stays on disk until the next deploy.
+    if known("known-good") {
+        site.render(value, false);
+    }
+    site.disk.value = value;
     if output.status.code() == Some(1) {
         return vec![];
     }

@@ -24,6 +24,9 @@ const WORKERS: usize = 2;
 /// Until everything has settled: boots, drains and time-outs, on a machine with ten programs for each core.
 const SETTLES: Duration = Duration::from_secs(240);
 
+/// `restart.min_uptime`, in seconds.
+const MIN_UPTIME: u64 = 4;
+
 /// Between two looks at what no event tells.
 const LOOK: Duration = Duration::from_millis(60);
 
@@ -48,6 +51,10 @@ pub(crate) struct Site {
     pub(crate) may: Vec<Made>,
     /// The release that `current` leads to, and the value on disk.
     pub(crate) disk: Made,
+    /// A value is on disk with which the application does not start.
+    pub(crate) is_spoilt: bool,
+    /// A good release is on disk that nobody has asked for an upgrade to.
+    pub(crate) is_untried: bool,
     /// Releases made so far.
     pub(crate) releases: u32,
     /// Times in which requests may fail.
@@ -77,7 +84,7 @@ impl Site {
         // A drain is longer than any request, a boot shorter than the patience of whoever waits; deaths are tried again soon.
         let more = format!(
             "handoff: {{boot_timeout: 25, drain_timeout: 30{}{check}}}\n\
-             restart: {{min_uptime: 4, backoff_initial: 0.2, backoff_max: 2}}\n\
+             restart: {{min_uptime: {MIN_UPTIME}, backoff_initial: 0.2, backoff_max: 2}}\n\
              environment: {{CHAOS_VALUE: \"1\"}}\nlog: {{size: 400000, number: 4}}\n",
             if check.is_empty() { "" } else { ", " }
         );
@@ -117,6 +124,8 @@ impl Site {
             made,
             may: vec![],
             disk: made,
+            is_spoilt: false,
+            is_untried: false,
             releases: 1,
             // Nobody listens before the first generation is started.
             excused: vec![],
@@ -153,6 +162,7 @@ impl Site {
     pub(crate) fn switch(&mut self, number: u32) {
         self.service.switch(number);
         self.disk.release = number;
+        self.is_untried = false;
     }
 
     /// Renders the pillar with another value, by the command.
@@ -163,6 +173,7 @@ impl Site {
         let new = format!("environment: {{CHAOS_VALUE: \"{value}\"{more}}}");
         self.service.rewrite(|pillar| pillar.replace(&line, &new));
         self.disk.value = value;
+        self.is_spoilt = breaks;
     }
 
     /// `runsmith upgrade`, not waited for.
@@ -226,6 +237,16 @@ impl Site {
             .filter_map(|which| status[which]["generation"].as_u64())
             .max()
             .unwrap_or(0)
+    }
+
+    /// Waits until what serves has done so for longer than `restart.min_uptime`, so that its death is no failure of its release.
+    pub(crate) fn until_proven(&mut self) {
+        let is_proven = |site: &mut Self| {
+            site.status()["serving"]["serving_for_ms"]
+                .as_u64()
+                .is_some_and(|time| time > MIN_UPTIME * 1000 + 500)
+        };
+        self.until("it has served for min_uptime", is_proven);
     }
 
     /// Waits for something, with the bound of everything.
@@ -464,6 +485,7 @@ impl Site {
                     site.runtimes()
                 ));
             }
+            site.starts_from_disk();
             let output = site.service.sv("up");
             if !output.status.success() {
                 wrong.push(format!("sv up: {}", String::from_utf8_lossy(&output.stdout)));
@@ -472,6 +494,15 @@ impl Site {
             site.is_adopted = false;
             wrong
         })
+    }
+
+    /// A first start takes what is on disk, unless that has failed.
+    fn starts_from_disk(&mut self) {
+        if self.is_untried {
+            self.may.push(self.disk);
+            self.made = self.disk;
+            self.is_untried = false;
+        }
     }
 
     /// As after a reboot: everything is killed, the run directory is empty, and runsv is started.
@@ -498,6 +529,7 @@ impl Site {
             for entry in fs::read_dir(site.service.run_directory()).into_iter().flatten().flatten() {
                 let _ = fs::remove_file(entry.path());
             }
+            site.starts_from_disk();
             site.service.supervise();
             site.until("it serves again", |site| site.serves());
             site.is_adopted = false;
