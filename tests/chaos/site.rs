@@ -36,8 +36,8 @@ const DESCRIPTORS: usize = 4;
 /// Their private memory may grow by so much, in KiB: what is allocated once.
 const MEMORY: usize = 1024;
 
-/// Size of the file systems of the run directory and the log.
-const SMALL: [(&str, &str); 2] = [("run", "64k"), ("log", "2m")];
+/// Size of the file systems of the run directory and the log. svlogd keeps four old files of 400 KB beside the one it writes.
+const SMALL: [(&str, &str); 2] = [("run", "64k"), ("log", "4m")];
 
 /// One of the services, and what is known of it.
 pub(crate) struct Site {
