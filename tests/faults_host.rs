@@ -551,6 +551,11 @@ fn a_full_disk_for_the_state_costs_nothing() {
     drop(small);
 }
 
+/// Text as it was before its rows were made to fit a width.
+fn unwrapped(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 // --- the log
 
 /// A release that writes so much for each request that any pipe is full soon.
@@ -664,7 +669,7 @@ fn a_port_that_another_process_has_is_said_and_taken_once_it_is_free() {
     service.supervise();
     let line = service.log.wait(0, &["start FAILED"], START);
     assert!(line.text.contains("another process listens there"), "{}", line.text);
-    let status = said(&service.runsmith(&["status"]));
+    let status = unwrapped(&said(&service.runsmith(&["status"])));
     assert!(status.contains("another process listens there"), "{status}");
     drop(other);
     service.log.wait(line.next, &["ready:"], START);
