@@ -380,3 +380,19 @@ fn a_reload_by_hand_is_shown() {
         service.down();
     }
 }
+
+/// A Unix socket whose file somebody has removed is reached by nobody, however well the server is.
+#[test]
+fn a_socket_that_nobody_reaches_is_shown() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, "");
+    let path = service.root.join("shared/sockets/web.sock");
+    fs::remove_file(&path).expect("the socket");
+    let (text, table, code) = shown(&service);
+    assert!(code == 1 && text.contains("nobody can connect to"), "{text}");
+    assert!(table.contains("\n! ") && problems(&service, "socket").len() == 1, "{table}");
+    let output = service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(service.version(), "1");
+    assert_eq!(shown(&service).2, 0);
+    service.down();
+}

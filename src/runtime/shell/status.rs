@@ -54,7 +54,7 @@ impl Shell {
             let message = format!("lines for the log are dropped: the pipe to it takes nothing, {obstacle}");
             Problem::new("log", message)
         });
-        let problems = [shortage, self.other_release(), log].into_iter().flatten();
+        let problems = [shortage, self.other_release(), self.lost_socket(), log].into_iter().flatten();
         let problems = problems.chain(self.trouble.problems()).collect();
         let leaving = machine.leavers().iter().map(|leaver| leaver.generation);
         let leaving = leaving.chain(machine.orphans().iter().copied());
@@ -84,6 +84,20 @@ impl Shell {
 }
 
 impl Shell {
+    /// A Unix socket whose file was removed or replaced: nobody can connect to it any more.
+    fn lost_socket(&self) -> Option<Problem> {
+        self.machine.serving()?;
+        // The newest of a name is the one that counts.
+        let newest = |address: &str| self.listeners.iter().rev().find(|one| one.kept.address == address);
+        let mut addresses = self.service.bind.iter().map(|socket| socket.address.as_str());
+        let lost =
+            addresses.find(|address| newest(address).is_some_and(|listener| !listener.kept.is_in_place()))?;
+        let message = format!(
+            "nobody can connect to {lost}: somebody has removed or replaced its file; `runsmith upgrade` opens it again"
+        );
+        Some(Problem::new("socket", message))
+    }
+
     /// Processes of the generation that serves that run in another release than the one it was started in: by their
     /// working directories, which servers set when they load the application. A server that is told by hand to reload (HUP;
     /// USR1 and USR2 with puma) may follow `current`.
