@@ -308,6 +308,9 @@ pub struct Upgrade {
     /// Gives up the hand-over that is under way; the old generation goes on serving
     #[arg(long)]
     pub abort: bool,
+    /// Waits until the new generation is proven: it has served for `restart.min_uptime`
+    #[arg(long, conflicts_with = "abort")]
+    pub proven: bool,
     /// How the outcome is printed
     #[arg(long, default_value = "text")]
     pub format: TableFormat,

@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+import time
 
 
 def _tell(line):
@@ -22,6 +23,41 @@ def _tell(line):
             datagram.settimeout(5)
             datagram.connect(path)
             datagram.send(line)
+
+
+class _Master(int):
+    """The master's process id, which a worker compares with its parent's to see whether it still has a master. One that was
+    killed is replaced by the runtime, which stops the workers it left once others serve. Until then they go on serving."""
+
+    unwatched_since = None
+
+    def __ne__(self, parent):
+        if int(self) == parent:
+            return False
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagram:
+                datagram.settimeout(5)
+                datagram.connect(os.environ.get("RUNSMITH_READY", ""))
+            self.unwatched_since = None
+        except OSError:
+            # A runtime that was killed, too, is started again within seconds.
+            self.unwatched_since = self.unwatched_since or time.monotonic()
+        return self.unwatched_since is not None and time.monotonic() - self.unwatched_since > 15
+
+
+def post_fork(server, worker):
+    """In the new worker, before it loads anything."""
+    worker.ppid = _Master(worker.ppid)
+
+
+def child_exit(server, worker):
+    """In the master: a worker has exited."""
+    try:
+        path = os.environ.get("RUNSMITH_READY")
+        if path and stat.S_ISSOCK(os.stat(path).st_mode):
+            _tell(b"gone %d %d\n" % (os.getpid(), worker.pid))
+    except Exception as problem:
+        server.log.debug("the runtime does not know that worker %s has exited: %s", worker.pid, problem)
 
 
 def post_worker_init(worker):

@@ -29,6 +29,18 @@ after_worker_ready do |server, worker|
     server.logger.warn("the run script does not know that worker=#{worker.nr} is ready: #{problem.message}")
   end
 end
+
+# In the master: a worker has exited.
+after_worker_exit do |server, worker, status|
+  line = "reaped #{status.inspect} worker=#{worker.nr rescue "unknown"}"
+  status.success? ? server.logger.info(line) : server.logger.error(line)
+  begin
+    path = ENV["RUNSMITH_READY"].to_s
+    runsmith_tell.call("gone #{Process.pid} #{status.pid}\n") if File.socket?(path)
+  rescue StandardError => problem
+    server.logger.debug("the runtime does not know that a worker has exited: #{problem.message}")
+  end
+end
 {% if not inherits_sockets %}
 
 # In the process that is about to become the new master.

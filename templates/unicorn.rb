@@ -5,7 +5,12 @@
 require "etc"
 {% endif %}
 
+{% if inherits_sockets %}
+# A generation stays in the release that it was started in, whatever the link leads to by then.
+working_directory ENV["RUNSMITH_RELEASE"] || {{ paths.current }}
+{% else %}
 working_directory {{ paths.current }}
+{% endif %}
 {% for socket in service.bind %}
 listen {{ socket.address }}, backlog: {{ socket.backlog }}{% if socket.umask is not none %}, umask: 0{{ socket.umask | safe }}{% endif %}
 

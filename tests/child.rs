@@ -176,15 +176,17 @@ fn everything_that_the_master_is_given_is_on_the_list() {
     let fds = [(0, "/dev/null"), (1, "pipe"), (2, "pipe"), (3, "socket"), (4, "socket")];
     assert_eq!(descriptors(pid), fds.map(|(number, to)| (number, to.to_owned())));
 
-    let current = service.root.join("current").display().to_string();
+    // The release, and not the link to it: what is imported late comes from where the rest came from.
+    let release = service.root.join("releases/1").display().to_string();
     let mut wanted = vec![
         format!("API_TOKEN={SECRET}"),
         format!("HOME={}", service.scratch().display()),
         "LISTEN_FDS=2".to_owned(),
         format!("LISTEN_PID={pid}"),
         format!("LOGNAME={name}"),
-        format!("PWD={current}"),
+        format!("PWD={release}"),
         "RUNSMITH_GENERATION=1".to_owned(),
+        format!("RUNSMITH_RELEASE={release}"),
         format!("RUNSMITH_SERVICE={name}"),
         "TWO_LINES=a\nb".to_owned(),
         format!("USER={name}"),

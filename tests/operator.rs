@@ -30,6 +30,10 @@ fn every_step() -> Vec<Step> {
         Step::Leaving,
         Step::Adopted(new),
         Step::Reopened(new),
+        Step::Overtaking(old, new),
+        Step::Dropped(new, why()),
+        Step::Proven(new),
+        Step::FailedProbation(new, why()),
     ];
     for step in &all {
         match step {
@@ -49,7 +53,11 @@ fn every_step() -> Vec<Step> {
             | Step::Stopped
             | Step::Leaving
             | Step::Adopted(_)
-            | Step::Reopened(_) => {}
+            | Step::Reopened(_)
+            | Step::Overtaking(_, _)
+            | Step::Dropped(_, _)
+            | Step::Proven(_)
+            | Step::FailedProbation(_, _) => {}
         }
     }
     all

@@ -1,8 +1,12 @@
 //! `runsmith run`: executes a rendered native run script, or proves it.
 
-use std::io::Write;
+use std::io::{Read as _, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::{Outcome, Stop, Terminal, any_error, file};
 use crate::cli;
@@ -11,7 +15,9 @@ use crate::failure::Failure;
 use crate::host;
 use crate::model::Service;
 use crate::runtime::linux::log::Log;
+use crate::runtime::linux::take;
 use crate::runtime::shell::{self, Mode};
+use crate::runtime::snapshot::{Made, Reading};
 use crate::services;
 use crate::source::{MAX_BYTES, Source, SourceId, Sources};
 
@@ -26,13 +32,19 @@ pub(super) fn run(arguments: &cli::Run, terminal: &mut Terminal) -> Outcome {
     Ok(execute(&arguments.file, mode))
 }
 
+/// How long a run script and what belongs to it may take to be read. It takes milliseconds, unless a disk is very slow; but
+/// a file system of the application's user's could make it wait for ever.
+const READ_LIMIT: Duration = Duration::from_secs(20);
+
 /// The hidden command that reads a run script for the runtime.
 pub(super) const READ: &str = "read-run-script";
 
 /// Executes a run script until the run ends.
 pub(super) fn execute(file: &Path, mode: Mode) -> Exit {
     let path = file.to_owned();
-    if let Err(reason) = shell::run(Box::new(move || read_apart(&path)), mode) {
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let reader = move |snapshot: Option<&Path>| read_apart(&path, snapshot);
+    if let Err(reason) = shell::run(Box::new(reader), directory, mode) {
         // Where its other lines are: runsv sends standard output to the log, and standard error elsewhere.
         Log::open().say(&format!("this run cannot begin: {reason}"));
         return Exit::Trouble;
@@ -41,25 +53,67 @@ pub(super) fn execute(file: &Path, mode: Mode) -> Exit {
 }
 
 /// Reads a run script in a process of its own: the runtime lives for months, and need not keep the pages of a YAML
-/// reader, of a schema and of everything that explains mistakes in memory for that.
-fn read_apart(file: &Path) -> Result<Service, String> {
+/// reader, of a schema and of everything that explains mistakes in memory for that. `snapshot`: the process writes there what
+/// a generation would be made of now.
+fn read_apart(file: &Path, snapshot: Option<&Path>) -> Result<Reading, String> {
     let failed = |error: &dyn std::fmt::Display| format!("the run script cannot be read: {error}");
-    let output = Command::new("/proc/self/exe")
+    let mut child = Command::new("/proc/self/exe")
         .arg(READ)
         .arg(file)
+        .args(snapshot)
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        .output()
+        .spawn()
         .map_err(|error| failed(&error))?;
-    let read: Result<Service, String> =
-        serde_json::from_slice(&output.stdout).map_err(|error| failed(&error))?;
+    let until = Instant::now() + READ_LIMIT;
+    let mut text = vec![];
+    let read = child.stdout.take().map_or(Ok(()), |mut output| read_until(&mut output, until, &mut text));
+    if let Err(error) = read {
+        // What waits for a dead disk cannot be waited for; its end is noticed like that of any child.
+        let _ = child.kill();
+        return Err(failed(&error));
+    }
+    let _ = child.wait();
+    let read: Result<Reading, String> = serde_json::from_slice(&text).map_err(|error| failed(&error))?;
     read
 }
 
-/// What [`read_apart`] starts: the service, or why there is none, as JSON.
-pub(super) fn print(file: &Path) -> Exit {
-    let read = read(file);
-    let written = serde_json::to_vec(&read).is_ok_and(|text| std::io::stdout().write_all(&text).is_ok());
+/// Reads to the end, as long as there is time.
+fn read_until(
+    output: &mut std::process::ChildStdout,
+    until: Instant,
+    text: &mut Vec<u8>,
+) -> std::io::Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let limit = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        match poll(&mut [PollFd::new(output, PollFlags::IN)], Some(&limit)) {
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+            Ok(0) => {
+                let seconds = READ_LIMIT.as_secs();
+                return Err(std::io::Error::other(format!("it took more than {seconds} s")));
+            }
+            Ok(_) => {}
+        }
+        match output.read(&mut buffer)? {
+            0 => return Ok(()),
+            some => text.extend_from_slice(buffer.get(..some).unwrap_or_default()),
+        }
+    }
+}
+
+/// What [`read_apart`] starts: the service and, with a snapshot, where it would run; or why it would not, as JSON.
+pub(super) fn print(file: &Path, snapshot: Option<&Path>) -> Exit {
+    let reading = read(file).and_then(|service| {
+        let Some(path) = snapshot else { return Ok(Reading { service, made: Made::default() }) };
+        let taken = take::take(service)?;
+        take::write(&taken, path)?;
+        Ok(Reading { service: taken.service, made: taken.made })
+    });
+    let written = serde_json::to_vec(&reading).is_ok_and(|text| std::io::stdout().write_all(&text).is_ok());
     if written { Exit::Clean } else { Exit::Trouble }
 }
 

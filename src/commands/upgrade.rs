@@ -19,7 +19,11 @@ pub(super) fn upgrade(arguments: &cli::Upgrade, terminal: &mut Terminal) -> Outc
     if let (Some(trouble), false) = (&target.trouble, arguments.abort) {
         return Err(Failure::Usage(trouble.clone()).into());
     }
-    let wish = if arguments.abort { Wish::Abort } else { Wish::Upgrade };
+    let wish = match (arguments.abort, arguments.proven) {
+        (true, _) => Wish::Abort,
+        (false, true) => Wish::Prove,
+        (false, false) => Wish::Upgrade,
+    };
     let mut asking = Asking::begin(&target.run, wish).map_err(|silence| trouble(&target, silence))?;
     let mut steps = vec![];
     loop {
@@ -54,11 +58,19 @@ pub(super) fn upgrade(arguments: &cli::Upgrade, terminal: &mut Terminal) -> Outc
 fn end(reply: &Reply, arguments: &cli::Upgrade, name: &str, terminal: &mut Terminal) -> Outcome {
     let is_text = arguments.format == TableFormat::Text;
     match reply {
-        Reply::Done { generation } => {
+        Reply::Done { generation, probation_ms } => {
             if is_text && arguments.abort {
                 writeln!(terminal.out, "{name}: given up; generation {generation} goes on serving")?;
             } else if is_text {
-                writeln!(terminal.out, "{name}: done: generation {generation} serves alone")?;
+                let state = match probation_ms {
+                    Some(left) => format!(
+                        "serves alone, on probation for {} s: if it fails until then, what served before is started \
+                         (`runsmith upgrade --proven {name}` would wait for that; `runsmith status {name}` shows it)",
+                        left.div_ceil(1000)
+                    ),
+                    None => "serves alone and is proven".to_owned(),
+                };
+                writeln!(terminal.out, "{name}: done: generation {generation} {state}")?;
             }
             Ok(Exit::Clean)
         }

@@ -427,6 +427,28 @@ pub struct RestartInput {
     /// The longest wait.
     #[schemars(extend("examples" = ["2m"], "default" = 60))]
     pub backoff_max: Option<DurationInput>,
+    /// What a start that nobody asked for may use when the release or the values on disk have failed or were never deployed. `proven`: what has last served for `min_uptime`. `none`: only what is on disk.
+    #[schemars(extend("examples" = ["none"], "default" = "proven"))]
+    pub fallback: Option<Fallback>,
+}
+
+/// What an unplanned start may fall back to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Fallback {
+    /// What was proven last.
+    #[default]
+    Proven,
+    /// Nothing: what is on disk is started.
+    None,
+}
+
+impl Fallback {
+    /// Whether it is the default, which a run script does not write down.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Where output goes.

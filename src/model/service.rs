@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::duration::Duration;
-use super::input::{LogKind, Ready, Resource, RunScript, Server, Strategy};
+use super::input::{Fallback, LogKind, Ready, Resource, RunScript, Server, Strategy};
 use super::secret::has_any;
 
 /// Where run directories are, one for each application, unless its pillar says otherwise (`layout.run`).
@@ -159,6 +159,9 @@ pub struct Restart {
     pub backoff_initial: Duration,
     /// The longest wait.
     pub backoff_max: Duration,
+    /// What a start that nobody asked for may use instead of what is on disk.
+    #[serde(skip_serializing_if = "Fallback::is_default", default)]
+    pub fallback: Fallback,
 }
 
 /// Where output goes.
@@ -256,6 +259,13 @@ impl Service {
     /// Whether a variable's name says that its value is a secret.
     pub fn is_secret_name(name: &str) -> bool {
         has_any(name, &["PASSWORD", "PASSWD", "SECRET", "TOKEN", "KEY", "DSN"])
+    }
+
+    /// The server's configuration file that its command names, if it has one of ours.
+    pub fn config_file(&self) -> Option<&str> {
+        self.config_name()?;
+        let at = self.command.iter().position(|word| word == "-c")?;
+        self.command.get(at + 1).map(String::as_str)
     }
 
     /// The name of the server's configuration file, if it has one of ours.

@@ -1,18 +1,42 @@
 //! What the machine can ask for. These are intents: `server` knows which signal one is, the shell knows how it is done.
 
+use serde::{Deserialize, Serialize};
+
 use super::event::{Generation, Ticket};
+
+/// What a generation is started from: release, run script, environment, secrets and server configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// What is on disk now: somebody has asked for it.
+    Disk,
+    /// What is on disk now, unless that is recorded as failed: nobody has asked for it.
+    First,
+    /// What served before the generation that served last, and was not yet proven itself.
+    Before,
+    /// What was proven last.
+    LastProven,
+}
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Start this generation from what is on disk now: release, virtualenv, command, environment, addresses, limits.
-    Start(Generation),
+    /// Start this generation: release, virtualenv, command, environment, addresses and limits come from there.
+    Start(Generation, Origin),
     /// Ask the serving generation (first) for its successor (second).
     Succeed(Generation, Generation),
     /// Ask its health once; the answer comes as an event.
     Check(Generation),
     /// Tell it to finish: its requests end, no new ones are taken.
     Retire(Generation),
+    /// Its workers may have missed what their master passed on to them while they began: they are asked, too.
+    AskWorkers(Generation),
+    /// It has served for `min_uptime`: what it was started from is kept as the last known good.
+    Prove(Generation),
+    /// What it was started from has failed, and why: no unplanned start uses it again.
+    Condemn(Generation, String),
+    /// Another generation takes over from this one, which is not proven: what it was started from is kept meanwhile.
+    KeepBefore(Generation),
     /// End every process of it, now.
     Kill(Generation),
     /// Tell it to open its logs again.
@@ -43,6 +67,8 @@ pub enum End {
 pub enum Outcome {
     /// The generation serves alone.
     Done(Generation),
+    /// It has served for `min_uptime`.
+    Proven(Generation),
     /// It was backed out, and why; the generation that served before still does, if there was one.
     BackedOut(String),
     /// It was not begun, and why.
@@ -54,6 +80,14 @@ pub enum Outcome {
 pub enum Step {
     /// A generation is started while nothing serves.
     Starting(Generation),
+    /// One more (second) is started beside one that is not ready yet (first).
+    Overtaking(Generation, Generation),
+    /// One that was overtaken has failed, and why; the other one goes on.
+    Dropped(Generation, String),
+    /// It has served for `min_uptime`.
+    Proven(Generation),
+    /// It has failed within `min_uptime` after it took over, and why.
+    FailedProbation(Generation, String),
     /// A successor (second) of the serving generation (first) is started.
     HandOver(Generation, Generation),
     /// It is ready; its health is asked next.

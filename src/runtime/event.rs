@@ -54,6 +54,8 @@ pub struct Terms {
     pub health: Option<Health>,
     /// The server asks for its successor itself (USR2) and owns its addresses: two first generations cannot live side by side.
     pub exclusive: bool,
+    /// An unplanned start may use what was proven instead of what is on disk.
+    pub fallback: bool,
 }
 
 /// When a generation counts as healthy.
@@ -68,8 +70,12 @@ pub struct Health {
 /// What somebody wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
+    /// The service is to run: nobody has asked for a new release.
+    Begin,
     /// A new generation from what is on disk now.
     Upgrade(Option<Ticket>),
+    /// The same; the answer comes once the new generation is proven, or has failed.
+    Prove(Ticket),
     /// The same, and then this run ends, so that the next one adopts the new generation (`sv restart`).
     Restart,
     /// The hand-over that is under way is given up.
@@ -101,6 +107,8 @@ pub enum Event {
     Sick(Generation, String),
     /// Its master has ended, and how. Workers of it may be left.
     Ended(Generation, String),
+    /// Its workers die again and again while they load the application, and how.
+    Unstable(Generation, String),
     /// No process of it is left.
     Gone(Generation),
     /// Somebody wants something.

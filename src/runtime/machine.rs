@@ -12,18 +12,25 @@
 
 use std::collections::BTreeMap;
 
-use super::action::{Action, End, Outcome, Step};
+use super::action::{Action, End, Origin, Outcome, Step};
 use super::event::{Event, Generation, Moment, Terms, Ticket};
 
 mod asked;
+mod fallback;
 mod record;
 mod reopen;
+mod rival;
 
 pub use record::{Record, Remains};
+pub use rival::Rival;
 
 /// What a generation that never had a request gets to end by itself before it is killed, in milliseconds: an
 /// interpreter that still imports ends at once when it is told to, or not at all.
 pub const REMOVAL: u64 = 2_000;
+
+/// A candidate's workers may miss what their master passes on while they begin; they are asked themselves after this many
+/// milliseconds. By then a worker that was forked before the master was asked has its signal handlers.
+pub const ASK_WORKERS: u64 = 1_000;
 
 /// After this long a killed process is killed again, in milliseconds. Only one that waits for a broken disk is left by then.
 pub const KILL_GRACE: u64 = 10_000;
@@ -71,6 +78,10 @@ pub struct Serving {
     pub check: Option<Moment>,
     /// Failed checks in a row.
     pub strikes: u32,
+    /// Until then it is on probation: it has not served for `min_uptime`. None: it is proven.
+    pub probation: Option<Moment>,
+    /// What it was started from.
+    pub origin: Origin,
 }
 
 /// The generation that is to serve.
@@ -82,6 +93,8 @@ pub struct Candidate {
     pub until: Moment,
     /// A worker of it may hold requests.
     pub loaded: bool,
+    /// What it is started from.
+    pub origin: Origin,
 }
 
 /// How far the proof of a candidate's health is.
@@ -104,12 +117,16 @@ pub struct Leaver {
     pub until: Moment,
     /// It has been killed already.
     pub forced: bool,
+    /// When its workers are asked themselves.
+    pub ask_workers: Option<Moment>,
 }
 
 /// A hand-over that follows the one under way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Next {
     tickets: Vec<Ticket>,
+    /// These wait until it is proven.
+    patient: Vec<Ticket>,
     leave: bool,
 }
 
@@ -122,6 +139,16 @@ pub struct Machine {
     before: Option<Terms>,
     leavers: Vec<Leaver>,
     orphans: Vec<Generation>,
+    /// A candidate that was overtaken by a newer one before anything served.
+    rival: Option<Rival>,
+    /// What an unplanned start uses: none before anything has served.
+    good: Option<Origin>,
+    /// Something was proven, in this run or before.
+    has_proven: bool,
+    /// An earlier run had not finished what somebody had asked for.
+    resumed: bool,
+    /// What the start that waits for [`State::Clearing`] uses.
+    clearing: Origin,
     /// The highest number that a generation has had.
     last: Generation,
     /// Failed starts and early deaths in a row.
@@ -130,6 +157,8 @@ pub struct Machine {
     restarts: u32,
     /// A hand-over that somebody asked for is under way; these wait for its outcome.
     asked: Option<Vec<Ticket>>,
+    /// These wait until the candidate is proven; once it serves, until it is not on probation any more.
+    patient: Vec<Ticket>,
     /// Once it is through, the run ends.
     leave: bool,
     next: Option<Next>,
@@ -150,10 +179,16 @@ impl Machine {
             before: None,
             leavers: vec![],
             orphans: vec![],
+            rival: None,
+            good: None,
+            has_proven: false,
+            resumed: false,
+            clearing: Origin::First,
             last: Generation(0),
             failures: 0,
             restarts: 0,
             asked: None,
+            patient: vec![],
             leave: false,
             next: None,
             once: false,
@@ -231,6 +266,8 @@ impl Machine {
 
     /// When [`Event::Due`] is to be told, if nothing else happens before. None: it waits for events alone.
     pub fn deadline(&self) -> Option<Moment> {
+        let probation = self.serving().and_then(|serving| serving.probation);
+        let rival = self.rival.as_ref().map(Rival::deadline);
         let own = match &self.state {
             State::Booting(candidate) | State::Succeeding(_, candidate) => Some(candidate.until),
             State::Proving(candidate, proof) | State::Vetting(_, candidate, proof) => {
@@ -245,12 +282,15 @@ impl Machine {
             | State::Stopping
             | State::Over(_) => None,
         };
-        self.leavers.iter().map(|leaver| leaver.until).chain(own).min()
+        let leavers =
+            self.leavers.iter().map(|one| one.ask_workers.map_or(one.until, |ask| ask.min(one.until)));
+        leavers.chain(own).chain(probation).chain(rival).min()
     }
 
     /// Takes in what happened at `now`; gives what is to be done, in this order.
     pub fn step(&mut self, now: Moment, event: Event) -> Vec<Action> {
         self.logs_before(&event);
+        self.prove_if_due(now);
         match event {
             Event::Started(generation, terms) => self.started(now, generation, terms),
             Event::NotStarted(generation, reason) => self.not_started(now, generation, &reason),
@@ -259,6 +299,7 @@ impl Machine {
             Event::Healthy(generation) => self.healthy(now, generation),
             Event::Sick(generation, reason) => self.sick(now, generation, reason),
             Event::Ended(generation, how) => self.ended(now, generation, &how),
+            Event::Unstable(generation, how) => self.unstable(now, generation, &how),
             Event::Gone(generation) => self.gone(now, generation),
             Event::Asked(ask) => self.asked(now, ask),
             Event::Due => self.due(now),
@@ -286,6 +327,9 @@ impl Machine {
     // --- what a candidate does
 
     fn started(&mut self, now: Moment, generation: Generation, terms: Terms) {
+        if self.rival_started(now, generation, terms) {
+            return;
+        }
         if !self.is_candidate(generation) {
             // It was told to go before it had begun.
             return;
@@ -315,6 +359,7 @@ impl Machine {
         if self.is_candidate(generation) {
             self.fail(now, reason, false);
         }
+        self.drop_rival(now, generation, reason, false);
         self.gone(now, generation);
     }
 
@@ -326,6 +371,7 @@ impl Machine {
             // It has got so far before it heard that it is to go, and may hold requests now.
             leaver.until = leaver.until.max(drained);
         }
+        self.rival_loaded(generation);
         match &mut self.state {
             State::Booting(candidate) | State::Succeeding(_, candidate)
                 if candidate.generation == generation =>
@@ -349,6 +395,9 @@ impl Machine {
     }
 
     fn ready(&mut self, now: Moment, generation: Generation) {
+        if self.is_rival(generation) {
+            return self.rival_ready(now);
+        }
         if !self.is_candidate(generation) {
             return;
         }
@@ -363,7 +412,7 @@ impl Machine {
             }
             State::Booting(candidate) => return self.take_over(now, None, &candidate),
             State::Succeeding(serving, candidate) => {
-                return self.take_over(now, Some(serving.generation), &candidate);
+                return self.take_over(now, Some(&serving), &candidate);
             }
             // It is told again, as each further worker gets ready.
             again @ (State::Proving(_, _) | State::Vetting(_, _, _)) => {
@@ -387,6 +436,9 @@ impl Machine {
     }
 
     fn healthy(&mut self, now: Moment, generation: Generation) {
+        if self.is_rival(generation) {
+            return self.rival_healthy(now);
+        }
         let Some(health) = self.terms.health else { return };
         let again = Some(now.after(health.interval));
         let proven = match &mut self.state {
@@ -421,7 +473,7 @@ impl Machine {
         match std::mem::replace(&mut self.state, State::Down) {
             State::Proving(candidate, _) => self.take_over(now, None, &candidate),
             State::Vetting(serving, candidate, _) => {
-                self.take_over(now, Some(serving.generation), &candidate);
+                self.take_over(now, Some(&serving), &candidate);
             }
             other @ (State::Down
             | State::Booting(_)
@@ -437,6 +489,9 @@ impl Machine {
     }
 
     fn sick(&mut self, now: Moment, generation: Generation, reason: String) {
+        if self.is_rival(generation) {
+            return self.rival_sick(now, reason);
+        }
         let Some(health) = self.terms.health else { return };
         let again = Some(now.after(health.interval));
         match &mut self.state {
@@ -450,10 +505,9 @@ impl Machine {
                 serving.check = again;
                 if serving.strikes >= STRIKES {
                     serving.check = None;
-                    self.restarts += 1;
-                    self.failures += 1;
-                    self.tell(Step::Hung(generation, reason));
-                    self.hand_over(now);
+                    let early = serving.probation.is_some();
+                    self.tell(Step::Hung(generation, reason.clone()));
+                    self.replace(now, generation, early, &reason);
                 }
             }
             State::Proving(_, _)
@@ -472,42 +526,83 @@ impl Machine {
     }
 
     /// The candidate serves; those before it are told to go.
-    fn take_over(&mut self, now: Moment, old: Option<Generation>, candidate: &Candidate) {
+    fn take_over(&mut self, now: Moment, old: Option<&Serving>, candidate: &Candidate) {
         let generation = candidate.generation;
         self.before = None;
+        self.remember_before(old);
+        let old = old.map(|old| old.generation);
         let before: Vec<_> = old.into_iter().chain(std::mem::take(&mut self.orphans)).collect();
         self.tell(Step::Serves(generation, !before.is_empty()));
         for one in before {
             self.retire(now, one, self.terms.drain_timeout);
         }
-        self.state = State::Draining(Serving { generation, since: now, check: None, strikes: 0 });
+        self.retire_rival(now);
+        self.state = State::Draining(self.newly_serving(now, candidate));
         self.settle(now);
+    }
+
+    /// A candidate that serves from now on.
+    fn newly_serving(&self, now: Moment, candidate: &Candidate) -> Serving {
+        Serving {
+            generation: candidate.generation,
+            since: now,
+            check: None,
+            strikes: 0,
+            probation: Some(now.after(self.terms.min_uptime)),
+            origin: candidate.origin,
+        }
     }
 
     /// Tells a generation to go within so many milliseconds.
     fn retire(&mut self, now: Moment, generation: Generation, within: u64) {
-        self.leavers.push(Leaver { generation, until: now.after(within), forced: false });
+        self.leavers.push(Leaver { generation, until: now.after(within), forced: false, ask_workers: None });
         self.act(Action::Retire(generation));
     }
 
-    /// The candidate is not to serve.
+    /// Tells a candidate to go: its workers may just be beginning.
+    fn retire_candidate(&mut self, now: Moment, candidate: &Candidate, terms: &Terms) {
+        let within = if candidate.loaded { terms.drain_timeout } else { REMOVAL };
+        self.retire(now, candidate.generation, within);
+        if let Some(leaver) = self.leavers.last_mut() {
+            leaver.ask_workers = Some(now.after(ASK_WORKERS));
+        }
+    }
+
+    /// The candidate has failed, and what it was started from is to blame. `is_left`: something of it may live.
     fn fail(&mut self, now: Moment, reason: &str, is_left: bool) {
-        let within = |loaded, terms: &Terms| if loaded { terms.drain_timeout } else { REMOVAL };
+        if let Some(candidate) = self.candidate() {
+            self.act(Action::Condemn(candidate.generation, reason.to_owned()));
+        }
+        self.give_up(now, reason, is_left);
+    }
+
+    /// The candidate is not to serve.
+    fn give_up(&mut self, now: Moment, reason: &str, is_left: bool) {
+        let terms = self.terms;
         match std::mem::replace(&mut self.state, State::Down) {
             State::Booting(candidate) | State::Proving(candidate, _) => {
-                self.failures += 1;
                 if is_left {
-                    self.retire(now, candidate.generation, within(candidate.loaded, &self.terms));
+                    self.retire_candidate(now, &candidate, &terms);
                 }
+                if self.go_back_to_rival(&candidate, reason) {
+                    return;
+                }
+                self.failures += 1;
+                self.has_failed(candidate.origin);
                 self.tell(Step::Failed(None, reason.to_owned()));
                 self.answer(&Outcome::BackedOut(reason.to_owned()));
-                self.rest(now);
+                if let Some(next) = self.next.take() {
+                    self.begin(next);
+                    return self.start(now, Origin::Disk);
+                }
+                self.start_again(now, candidate.origin);
             }
             State::Succeeding(serving, candidate) | State::Vetting(serving, candidate, _) => {
                 self.tell(Step::BackingOut(candidate.generation, reason.to_owned()));
                 if is_left {
-                    self.retire(now, candidate.generation, within(candidate.loaded, &self.terms));
+                    self.retire_candidate(now, &candidate, &terms);
                 }
+                self.has_failed(candidate.origin);
                 self.state = State::BackingOut(serving, reason.to_owned());
                 self.settle(now);
             }
@@ -527,6 +622,8 @@ impl Machine {
     fn ended(&mut self, now: Moment, generation: Generation, how: &str) {
         if self.is_candidate(generation) {
             self.fail(now, &format!("the new master {how} before it was ready"), true);
+        } else if self.is_rival(generation) {
+            self.drop_rival(now, generation, &format!("the new master {how} before it was ready"), true);
         } else if self.serves(generation) {
             self.died(now, generation, how);
         } else if let Some(leaver) = self.leavers.iter().find(|leaver| leaver.generation == generation) {
@@ -541,18 +638,14 @@ impl Machine {
         self.tell(Step::Died(generation, how.to_owned()));
         self.orphans.push(generation);
         let state = std::mem::replace(&mut self.state, State::Down);
-        let (since, outcome) = match state {
-            State::Succeeding(_, candidate) => {
-                self.state = State::Booting(candidate);
-                return;
+        let (serving, outcome, follower) = match state {
+            State::Succeeding(serving, candidate) => (serving, None, Some(State::Booting(candidate))),
+            State::Vetting(serving, candidate, proof) => {
+                (serving, None, Some(State::Proving(candidate, proof)))
             }
-            State::Vetting(_, candidate, proof) => {
-                self.state = State::Proving(candidate, proof);
-                return;
-            }
-            State::Serving(serving) => (serving.since, None),
-            State::Draining(serving) => (serving.since, Some(format!("the new master {how}"))),
-            State::BackingOut(serving, reason) => (serving.since, Some(reason)),
+            State::Serving(serving) => (serving, None, None),
+            State::Draining(serving) => (serving, Some(format!("the new master {how}")), None),
+            State::BackingOut(serving, reason) => (serving, Some(reason), None),
             other @ (State::Down
             | State::Booting(_)
             | State::Proving(_, _)
@@ -564,6 +657,15 @@ impl Machine {
                 return;
             }
         };
+        let early = serving.probation.is_some();
+        if early {
+            self.fails_probation(&serving, &format!("its master {how}"));
+        }
+        if let Some(state) = follower {
+            // Somebody gets ready already.
+            self.state = state;
+            return;
+        }
         if let Some(reason) = outcome {
             self.answer(&Outcome::BackedOut(reason));
         }
@@ -574,14 +676,14 @@ impl Machine {
         if let Some(next) = self.next.take() {
             // Somebody has asked for another one anyway.
             self.begin(next);
-            return self.start(now);
+            return self.start(now, Origin::Disk);
         }
-        if now.since(since) >= self.terms.min_uptime {
-            self.failures = 0;
-            return self.start(now);
+        if early {
+            self.failures += 1;
+            return self.start_again(now, serving.origin);
         }
-        self.failures += 1;
-        self.rest(now);
+        self.failures = 0;
+        self.start(now, self.unplanned());
     }
 
     fn gone(&mut self, now: Moment, generation: Generation) {
@@ -591,6 +693,7 @@ impl Machine {
         } else if self.serves(generation) {
             self.died(now, generation, "has gone");
         }
+        self.drop_rival(now, generation, "the new master has gone", false);
         self.leavers.retain(|leaver| leaver.generation != generation);
         self.orphans.retain(|orphan| *orphan != generation);
         self.settle(now);
@@ -609,7 +712,7 @@ impl Machine {
                 if self.asked.is_some() {
                     self.tell(Step::Done(generation));
                 }
-                self.answer(&Outcome::Done(generation));
+                self.answer_done(generation);
                 self.go_on(now);
             }
             State::BackingOut(serving, reason) => {
@@ -622,7 +725,7 @@ impl Machine {
                 self.leave = false;
                 self.go_on(now);
             }
-            State::Clearing if self.orphans.is_empty() => self.start(now),
+            State::Clearing if self.orphans.is_empty() => self.start(now, self.clearing),
             State::Stopping if self.orphans.is_empty() => {
                 self.tell(Step::Stopped);
                 self.state = State::Over(End::Stopped);
@@ -654,7 +757,7 @@ impl Machine {
             let leave = self.leave;
             self.begin(next);
             self.leave |= leave;
-            self.hand_over(now);
+            self.hand_over(now, Origin::Disk);
         } else if self.leave {
             self.leave_now();
         }
@@ -674,35 +777,41 @@ impl Machine {
         self.last
     }
 
-    fn candidate_at(&mut self, now: Moment) -> Candidate {
-        Candidate { generation: self.number(), until: now.after(self.terms.boot_timeout), loaded: false }
+    fn candidate_at(&mut self, now: Moment, origin: Origin) -> Candidate {
+        let until = now.after(self.terms.boot_timeout);
+        Candidate { generation: self.number(), until, loaded: false, origin }
     }
 
     /// A first generation, while nothing serves.
-    fn start(&mut self, now: Moment) {
+    fn start(&mut self, now: Moment, origin: Origin) {
         if self.terms.exclusive && !(self.leavers.is_empty() && self.orphans.is_empty()) {
             for orphan in std::mem::take(&mut self.orphans) {
                 self.retire(now, orphan, self.terms.drain_timeout);
             }
             self.state = State::Clearing;
+            self.clearing = origin;
             return;
         }
-        let candidate = self.candidate_at(now);
+        let candidate = self.candidate_at(now, origin);
         let generation = candidate.generation;
         self.state = State::Booting(candidate);
         self.tell(Step::Starting(generation));
-        self.act(Action::Start(generation));
+        self.act(Action::Start(generation, origin));
     }
 
     /// A successor of the generation that serves.
-    fn hand_over(&mut self, now: Moment) {
+    fn hand_over(&mut self, now: Moment, origin: Origin) {
         match std::mem::replace(&mut self.state, State::Down) {
             State::Serving(serving) => {
-                let candidate = self.candidate_at(now);
+                let candidate = self.candidate_at(now, origin);
                 let (old, new) = (serving.generation, candidate.generation);
                 self.state = State::Succeeding(Serving { check: None, ..serving }, candidate);
                 self.tell(Step::HandOver(old, new));
-                self.act(if self.terms.exclusive { Action::Succeed(old, new) } else { Action::Start(new) });
+                self.act(if self.terms.exclusive {
+                    Action::Succeed(old, new)
+                } else {
+                    Action::Start(new, origin)
+                });
             }
             other @ (State::Down
             | State::Booting(_)
@@ -745,6 +854,8 @@ impl Machine {
                 leaver.until = now.after(KILL_GRACE);
             }
         }
+        self.ask_workers(now);
+        self.rival_due(now);
         for (generation, again) in overdue {
             if !again {
                 self.tell(Step::Overdue(generation));
@@ -781,7 +892,7 @@ impl Machine {
                     self.act(Action::Check(generation));
                 }
             }
-            State::Resting(until) if *until <= now => self.start(now),
+            State::Resting(until) if *until <= now => self.start(now, self.unplanned()),
             State::Booting(_)
             | State::Succeeding(_, _)
             | State::Resting(_)

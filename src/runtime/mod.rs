@@ -26,6 +26,7 @@ pub mod cause;
 pub mod event;
 pub mod machine;
 pub mod server;
+pub mod snapshot;
 pub mod words;
 
 pub mod linux;

@@ -12,6 +12,8 @@ pub enum Wish {
     Status,
     /// A hand-over, step by step until it is settled.
     Upgrade,
+    /// The same; the last line comes once the new generation is proven, or has failed.
+    Prove,
     /// The hand-over that is under way is given up.
     Abort,
 }
@@ -33,6 +35,9 @@ pub enum Reply {
     Done {
         /// The generation that serves.
         generation: u32,
+        /// Milliseconds until it is proven; none if it is.
+        #[serde(default)]
+        probation_ms: Option<u64>,
     },
     /// It was backed out: the last line.
     BackedOut {
@@ -78,6 +83,12 @@ pub struct Status {
     pub queued: bool,
     /// The last hand-over.
     pub last: Option<LastHandOver>,
+    /// Milliseconds until the generation that serves is proven: it has not served for `restart.min_uptime` yet.
+    #[serde(default)]
+    pub probation_ms: Option<u64>,
+    /// Why what serves, or is started, is not what is on disk; none if somebody asked for what serves.
+    #[serde(default)]
+    pub fallback: Option<String>,
     /// What the runtime cannot do as it should; none if all is well.
     #[serde(default)]
     pub trouble: Option<String>,
@@ -126,6 +137,9 @@ pub struct GenerationStatus {
     /// Its master has ended; its workers serve until another generation does.
     #[serde(default)]
     pub orphaned: bool,
+    /// Tells two generations apart that are made of something else: release, run script, secrets or configuration.
+    #[serde(default)]
+    pub fingerprint: String,
 }
 
 /// How the last hand-over went.

@@ -6,8 +6,10 @@ mod files;
 mod generation;
 mod keep;
 mod notice;
+mod origin;
 mod status;
 mod succeed;
+mod workers;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
@@ -36,18 +38,21 @@ use super::linux::memory;
 use super::linux::place::Place;
 use super::linux::runsv::{self, Parent};
 use super::linux::signals::Signals;
+use super::linux::stored::Stored;
 use super::linux::watch::Watch;
 use super::machine::{self, Machine};
 use super::protocol::LastHandOver;
+use super::snapshot::Reading;
 use super::words;
 use crate::host::{self, Identity};
 use crate::model::Service;
-use crate::model::input::Strategy;
+use crate::model::input::{Fallback, Strategy};
 use crate::model::service::Socket;
 use generation::Live;
 
-/// Reads the run script; the error says what is wrong with it, in one line.
-pub type Reader = Box<dyn Fn() -> Result<Service, String>>;
+/// Reads the run script; with a path, a snapshot of what a generation would be made of is written there. The error says in
+/// one line what is wrong.
+pub type Reader = Box<dyn Fn(Option<&Path>) -> Result<Reading, String>>;
 
 /// How a run begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +77,14 @@ pub struct Shell {
     /// The reading ends of what the generations say; the keeper reads them.
     outputs: Vec<(u32, OwnedFd)>,
     events: VecDeque<Event>,
-    check: Option<Request>,
+    /// Health checks that are under way: one a generation.
+    checks: Vec<Request>,
+    /// What generations were made of, also of some that are gone.
+    made: BTreeMap<Generation, origin::Origins>,
+    /// Why what serves is not what is on disk, if it was not what somebody asked for.
+    fallback: Option<String>,
+    /// What outlives a reboot.
+    stored: Stored,
     awaited: Option<succeed::Awaited>,
     /// When one generation was last left alone.
     settled_at: Moment,
@@ -124,7 +136,7 @@ enum Source {
     Master(Generation),
     Member(Generation),
     Worker(Generation),
-    Check,
+    Check(Generation),
 }
 
 /// The lengths of time that a service goes by.
@@ -141,6 +153,7 @@ fn terms(service: &Service) -> Terms {
             .as_ref()
             .map(|check| Health { interval: check.interval.milliseconds, successes: check.successes }),
         exclusive: handoff.strategy == Strategy::Usr2,
+        fallback: restart.fallback == Fallback::Proven,
     }
 }
 
@@ -160,11 +173,14 @@ fn is_left_over(service: &Service) -> bool {
 }
 
 /// Executes a service until the run ends. The error is a sentence: it could not be begun.
-pub fn run(read: Reader, mode: Mode) -> Result<End, String> {
+///
+/// `directory`: where the run script lies.
+pub fn run(read: Reader, directory: &Path, mode: Mode) -> Result<End, String> {
     // First of all, so that what `sv` asks of a run that has just begun is not its end.
     let signals = Signals::watch().map_err(|error| format!("signals cannot be watched: {error}"))?;
     descriptors::close_in_programs();
-    let service = Rc::new(read()?);
+    let mut log = Log::open();
+    let (service, identity) = origin::begin(&read, directory, &mut log)?;
     if mode == Mode::Finish && !is_left_over(&service) {
         if runsv::wanted(&service.service.directory) == runsv::Wanted::Down
             && let Some(place) = Place::existing(&service.layout.run)
@@ -174,7 +190,7 @@ pub fn run(read: Reader, mode: Mode) -> Result<End, String> {
         return Ok(End::Left);
     }
     let run = service.layout.run.clone();
-    let mut shell = begin(read, mode, service, signals).inspect_err(|reason| {
+    let mut shell = begin(read, mode, (service, identity), signals, log).inspect_err(|reason| {
         if let Ok(place) = Place::open(&run) {
             place.note_failure(reason);
         }
@@ -189,7 +205,13 @@ pub fn run(read: Reader, mode: Mode) -> Result<End, String> {
 }
 
 /// All that a run needs; the error is a sentence.
-fn begin(read: Reader, mode: Mode, service: Rc<Service>, signals: Signals) -> Result<Shell, String> {
+fn begin(
+    read: Reader,
+    mode: Mode,
+    (service, identity): (Rc<Service>, Rc<Identity>),
+    signals: Signals,
+    mut log: Log,
+) -> Result<Shell, String> {
     // What is made here is for others to reach where its mode says so, whatever whoever started runsvdir had in mind.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let interrupter =
@@ -198,8 +220,6 @@ fn begin(read: Reader, mode: Mode, service: Rc<Service>, signals: Signals) -> Re
     // Orphaned workers come to us, not to process 1, which may take its time to let them go.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| format!("orphans cannot be taken: {error}"))?;
-    let mut log = Log::open();
-    let identity = Rc::new(host::identity_of(&service)?);
     let mut place = Place::open(&service.layout.run)?;
     place.lock(|pid| log.say(&format!("another runtime of this service, pid {pid}, is to leave first")))?;
     let failed =
@@ -210,13 +230,14 @@ fn begin(read: Reader, mode: Mode, service: Rc<Service>, signals: Signals) -> Re
         machine: Machine::new(terms(&service)),
         read,
         mode,
-        service,
-        identity,
         generations: BTreeMap::new(),
         listeners: vec![],
         outputs: vec![],
         events: VecDeque::new(),
-        check: None,
+        checks: vec![],
+        made: BTreeMap::new(),
+        fallback: None,
+        stored: Stored::of(Path::new(&service.service.directory)),
         awaited: None,
         settled_at: clock::now(),
         last: None,
@@ -234,6 +255,8 @@ fn begin(read: Reader, mode: Mode, service: Rc<Service>, signals: Signals) -> Re
         ended: BTreeMap::new(),
         end: None,
         place,
+        service,
+        identity,
         keeper: None,
         keeper_since: clock::now(),
         keeper_is_silent: Cell::new(false),
@@ -259,7 +282,7 @@ impl Shell {
                 Ok(sources) => {
                     for source in sources {
                         // A health check comes so often that its code may stay.
-                        self.was_busy.set(self.was_busy.get() || !matches!(source, Source::Check));
+                        self.was_busy.set(self.was_busy.get() || !matches!(source, Source::Check(_)));
                         self.notice(&source);
                     }
                 }
@@ -307,13 +330,12 @@ impl Shell {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry();
         }
-        if self.check.as_ref().is_some_and(|check| check.until <= now)
-            && let Some(check) = self.check.take()
-        {
+        for check in self.checks.extract_if(.., |check| check.until <= now).collect::<Vec<_>>() {
             let reason = check.late();
             self.tell(Event::Sick(check.generation, reason));
         }
         self.look_at_the_master();
+        self.look_at_workers(now);
         let alive: Vec<_> = self
             .generations
             .iter_mut()
@@ -345,8 +367,8 @@ impl Shell {
         if let Some(watch) = &self.watch {
             add(Source::Files, watch.as_fd(), PollFlags::IN);
         }
-        if let Some(check) = &self.check {
-            add(Source::Check, check.as_fd(), check.flags());
+        for check in &self.checks {
+            add(Source::Check(check.generation), check.as_fd(), check.flags());
         }
         for (ticket, fd, flags) in self.control.sources() {
             add(ticket.map_or(Source::Door, Source::Peer), fd, flags);
@@ -372,10 +394,11 @@ impl Shell {
         let deadline = [
             self.machine.deadline(),
             self.control.deadline(),
-            self.check.as_ref().map(|check| check.until),
+            self.checks.iter().map(|check| check.until).min(),
             self.awaited.as_ref().map(succeed::Awaited::deadline),
             self.generations.values().filter_map(|live| live.alive_at).min(),
             self.retry_at,
+            self.generations.values().filter_map(|live| live.watch.as_ref()).map(workers::Watch::due).min(),
         ];
         let timeout = deadline.into_iter().flatten().min().map(clock::until);
         // While one generation serves alone there may be nothing to do for months: what was needed to get there is given back.

@@ -33,6 +33,9 @@ pub struct State {
     /// The last hand-over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<LastHandOver>,
+    /// Why what serves is not what is on disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
 }
 
 /// What proves a generation.
@@ -50,6 +53,9 @@ pub struct Life {
     pub since: Moment,
     /// The release that `current` led to.
     pub release: String,
+    /// See [`Made`](super::snapshot::Made).
+    #[serde(default)]
+    pub fingerprint: String,
     /// Workers that had loaded the application, and how many there are to be.
     #[serde(default)]
     pub workers: (u32, Option<u32>),

@@ -6,6 +6,14 @@ use super::action::Step;
 pub fn sentence(step: &Step) -> String {
     match step {
         Step::Starting(new) => format!("starting {new}"),
+        Step::Overtaking(old, new) => {
+            format!("{new} is started beside {old}, which is kept until one of them is ready")
+        }
+        Step::Dropped(generation, reason) => format!("{generation} is removed: {reason}"),
+        Step::Proven(generation) => format!("proven: {generation} has served for min_uptime"),
+        Step::FailedProbation(generation, reason) => {
+            format!("{generation} FAILED on probation: {reason}")
+        }
         Step::HandOver(old, new) => format!("hand-over: {new} is started beside {old}"),
         Step::Proving(new) => format!("{new} is loaded; its health is asked"),
         Step::Serves(new, true) => format!("ready: {new} serves; what was before it finishes its requests"),

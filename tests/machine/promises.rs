@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use runsmith::runtime::action::{Action, End, Outcome, Step};
+use runsmith::runtime::action::{Action, End, Origin, Outcome, Step};
 use runsmith::runtime::event::{Ask, Event, Generation, Moment, Terms, Ticket};
 use runsmith::runtime::machine::{Machine, State};
 
@@ -20,6 +20,12 @@ pub(crate) struct Fact {
     pub(crate) killed: bool,
     pub(crate) checking: bool,
     pub(crate) gone: bool,
+    /// What it was started from: a number for release and values together.
+    pub(crate) content: u32,
+    /// Since when it serves.
+    serves: Option<Moment>,
+    /// It was proven.
+    proven: bool,
 }
 
 impl Fact {
@@ -41,7 +47,26 @@ pub(crate) struct Ledger {
     pub(crate) facts: BTreeMap<Generation, Fact>,
     /// Asked, and not yet answered.
     pub(crate) open: BTreeSet<Ticket>,
+    /// Asked, and to be answered once the new generation is proven.
+    pub(crate) patient: BTreeSet<Ticket>,
     pub(crate) answered: BTreeSet<Ticket>,
+    /// What is on disk.
+    pub(crate) disk: u32,
+    /// What was proven last, and what served before something unproven did: as the shell keeps it.
+    pub(crate) proven: Option<u32>,
+    before: Option<u32>,
+    /// What is recorded as failed.
+    condemned: BTreeSet<u32>,
+    /// What has failed, whether it is recorded or not.
+    failed: BTreeSet<u32>,
+    /// What has just failed on probation.
+    failed_last: Option<u32>,
+    /// What served before what serves, whether it is kept or not.
+    previous: Option<u32>,
+    /// Somebody has asked for what is on disk, and it was not started yet.
+    pub(crate) planned: bool,
+    /// Something has served since the service is up.
+    has_served: bool,
     pub(crate) stop_asked: bool,
     /// Nothing is to be started again.
     pub(crate) once: bool,
@@ -54,6 +79,64 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
+    /// Nothing is left but what is on disk.
+    pub(crate) fn reboot(&mut self) {
+        for fact in self.facts.values_mut() {
+            fact.gone = true;
+        }
+        self.facts.clear();
+        self.open.clear();
+        self.patient.clear();
+        self.before = None;
+        self.failed_last = None;
+        self.previous = None;
+        self.planned = false;
+        self.has_served = false;
+        self.last_backoff = None;
+    }
+
+    /// What the shell starts, and whether the promises allow it.
+    fn content(&mut self, origin: Origin, terms: &Terms) -> Result<u32, String> {
+        let kept = |first: Option<u32>, second: Option<u32>| first.or(second);
+        let content = match origin {
+            Origin::Disk => self.disk,
+            Origin::First if self.condemned.contains(&self.disk) => self.proven.unwrap_or(self.disk),
+            Origin::First => self.disk,
+            Origin::Before => {
+                let before = self.before.filter(|one| !self.condemned.contains(one));
+                before.or(self.proven).or(self.before).unwrap_or(self.disk)
+            }
+            Origin::LastProven => kept(self.proven, self.before).unwrap_or(self.disk),
+        };
+        if !terms.fallback || std::mem::take(&mut self.planned) {
+            return Ok(content);
+        }
+        if self.has_served && matches!(origin, Origin::Disk | Origin::First) && self.keeps_something() {
+            return Err("what is on disk is started, and nobody asked for it".to_owned());
+        }
+        let is_first = !self.has_served && self.last_backoff.is_none();
+        if is_first && self.proven.is_some() && self.failed.contains(&content) && self.proven != Some(content)
+        {
+            return Err("what has failed is started, although something was proven".to_owned());
+        }
+        let alternative =
+            [self.proven, self.before].into_iter().flatten().any(|one| Some(one) != self.failed_last);
+        let previous = self.previous.filter(|one| !self.failed.contains(one) && self.failed_last.is_some());
+        if previous.is_some_and(|one| one != content) && self.proven.is_none() {
+            return Err("what served before what has failed is not started".to_owned());
+        }
+        if self.failed_last.take() == Some(content) && alternative && self.last_backoff.is_none() {
+            return Err("what has failed on probation is started again".to_owned());
+        }
+        Ok(content)
+    }
+
+    /// Something that has served is kept: what was proven, or what served before it.
+    fn keeps_something(&self) -> bool {
+        self.proven
+            .is_some_and(|proven| self.facts.values().any(|fact| fact.proven && fact.content == proven))
+    }
+
     fn living(&self) -> Vec<Generation> {
         self.facts.iter().filter(|(_, fact)| fact.lives()).map(|(generation, _)| *generation).collect()
     }
@@ -70,6 +153,7 @@ impl Ledger {
         for action in actions {
             self.check_one(was, machine, terms, now, action, actions)?;
         }
+        self.planned |= machine.is_queued();
         // Whoever asked is told how it went when everybody is; only what was asked for meanwhile is still to come.
         let is_told =
             actions.iter().any(|one| matches!(one, Action::Tell(Step::Done(_) | Step::Failed(_, _))));
@@ -126,7 +210,7 @@ impl Ledger {
             return Err(format!("{action:?} after the end"));
         }
         match action {
-            Action::Start(new) | Action::Succeed(_, new) => {
+            Action::Start(new, _) | Action::Succeed(_, new) => {
                 if self.facts.contains_key(new) {
                     return Err(format!("the number of {new} is used again"));
                 }
@@ -146,11 +230,22 @@ impl Ledger {
                         && fact.retired.is_none()
                         && !fact.master_ended
                         && !machine_serves(machine, **generation)
+                        && machine.rival().is_none_or(|rival| rival.generation != **generation)
+                        // After a restart of the runtime an overtaken one is kept as those without a master are.
+                        && !machine.orphans().contains(generation)
                 });
                 if let Some((other, _)) = others.into_iter().next() {
                     return Err(format!("{new} is started beside the candidate {other}"));
                 }
-                self.facts.insert(*new, Fact::default());
+                let content = match action {
+                    Action::Start(_, origin) => self.content(*origin, terms)?,
+                    // The server starts its successor itself, from what is on disk.
+                    _ => {
+                        self.planned = false;
+                        self.disk
+                    }
+                };
+                self.facts.insert(*new, Fact { content, ..Fact::default() });
                 self.hand_overs += 1;
             }
             Action::Check(generation) => {
@@ -166,7 +261,26 @@ impl Ledger {
                 let another = self.facts.iter().any(|(other, fact)| {
                     other != generation && fact.lives() && fact.retired.is_none() && fact.is_proven(terms)
                 });
+                let excused = all.iter().any(|one| match one {
+                    Action::Tell(
+                        Step::BackingOut(one, _) | Step::Dropped(one, _) | Step::FailedProbation(one, _),
+                    ) => one == generation,
+                    Action::Tell(Step::Failed(None, _)) => true,
+                    _ => false,
+                });
+                let overtaken = was.serving().is_none()
+                    && was.rival().is_none()
+                    && was.candidate().is_some_and(|one| one.generation == *generation);
                 let fact = self.fact(*generation, "a retreat")?;
+                if overtaken
+                    && !excused
+                    && !stopping
+                    && !another
+                    && !fact.master_ended
+                    && !was_adopted(was, machine)
+                {
+                    return Err(format!("{generation} gets ready, and is told to go before another one is"));
+                }
                 if served && !fact.master_ended && !stopping && !another {
                     return Err(format!(
                         "{generation} serves, and is told to go before another one is ready"
@@ -192,8 +306,14 @@ impl Ledger {
                 }
             }
             Action::Answer(ticket, outcome) => {
-                if !self.open.remove(ticket) || !self.answered.insert(*ticket) {
+                let waited = self.open.remove(ticket) | self.patient.remove(ticket);
+                if !waited || !self.answered.insert(*ticket) {
                     return Err(format!("{ticket:?} is answered and nobody waits"));
+                }
+                if let Outcome::Proven(generation) = outcome
+                    && !self.fact(*generation, "a proof")?.proven
+                {
+                    return Err(format!("{generation} is called proven and is not"));
                 }
                 if let Outcome::Done(generation) = outcome {
                     let fact = self.fact(*generation, "a success")?;
@@ -209,7 +329,7 @@ impl Ledger {
                     return Err(format!("{generation} is to be alone, and there is {left:?}"));
                 }
                 let follows =
-                    all.iter().any(|other| matches!(other, Action::Start(_) | Action::Succeed(_, _)));
+                    all.iter().any(|other| matches!(other, Action::Start(_, _) | Action::Succeed(_, _)));
                 if was.is_queued() && !follows {
                     return Err("what was asked for meanwhile does not follow".to_owned());
                 }
@@ -224,8 +344,8 @@ impl Ledger {
                 if *end == End::Stopped && !self.living().is_empty() {
                     return Err(format!("stopped, and {:?} lives", self.living()));
                 }
-                if *end == End::Stopped && !self.open.is_empty() {
-                    return Err(format!("stopped, and {:?} waits", self.open));
+                if *end == End::Stopped && !(self.open.is_empty() && self.patient.is_empty()) {
+                    return Err(format!("stopped, and {:?} {:?} waits", self.open, self.patient));
                 }
                 self.end = Some(*end);
             }
@@ -240,6 +360,59 @@ impl Ledger {
                     return Err(format!("{failures} failures wait {wait} ms, {before} waited {last} ms"));
                 }
                 self.last_backoff = Some((*failures, *wait));
+            }
+            Action::Prove(generation) => {
+                let fact = self.fact(*generation, "a proof")?;
+                if fact.serves.is_none_or(|since| now.since(since) < terms.min_uptime) || fact.master_ended {
+                    return Err(format!("{generation} is proven before it has served for min_uptime"));
+                }
+                fact.proven = true;
+                let content = fact.content;
+                self.proven = Some(content);
+                self.before = None;
+                self.condemned.remove(&content);
+                self.failed.remove(&content);
+                self.last_backoff = None;
+                if machine.failures() != 0 && !machine_changed_since(all) {
+                    return Err(format!("{generation} is proven, and failures are still counted"));
+                }
+            }
+            Action::Condemn(generation, _) => {
+                if let Some(fact) = self.facts.get(generation) {
+                    self.condemned.insert(fact.content);
+                }
+            }
+            Action::KeepBefore(generation) => {
+                self.before = self.facts.get(generation).map(|fact| fact.content);
+            }
+            Action::AskWorkers(generation) => {
+                if self.fact(*generation, "a second request")?.retired.is_none() {
+                    return Err(format!("workers of {generation} are asked to go, and it is not"));
+                }
+            }
+            Action::Tell(Step::Serves(generation, _)) => {
+                self.has_served = true;
+                let old = was.serving().map(|one| one.generation).filter(|one| one != generation);
+                self.previous = old.and_then(|old| self.facts.get(&old)).map(|fact| fact.content);
+                let fact = self.fact(*generation, "service")?;
+                fact.serves = Some(now);
+            }
+            Action::Tell(Step::FailedProbation(generation, _)) => {
+                let content = self.facts.get(generation).map(|fact| fact.content);
+                self.failed.extend(content);
+                self.failed_last = content;
+                self.last_backoff = None;
+            }
+            Action::Tell(Step::BackingOut(generation, reason) | Step::Dropped(generation, reason)) => {
+                if !reason.contains("as asked") {
+                    let content = self.facts.get(generation).map(|fact| fact.content);
+                    self.failed.extend(content);
+                }
+            }
+            Action::Tell(Step::Failed(None, _)) => {
+                let content =
+                    was.candidate().and_then(|one| self.facts.get(&one.generation)).map(|fact| fact.content);
+                self.failed.extend(content);
             }
             Action::Tell(_) => {}
         }
@@ -285,6 +458,7 @@ impl Ledger {
         for generation in self.living() {
             let has_part = machine_serves(machine, generation)
                 || machine.candidate().is_some_and(|one| one.generation == generation)
+                || machine.rival().is_some_and(|one| one.generation == generation)
                 || machine.leavers().iter().any(|one| one.generation == generation)
                 || machine.orphans().contains(&generation);
             if !has_part {
@@ -297,4 +471,14 @@ impl Ledger {
 
 fn machine_serves(machine: &Machine, generation: Generation) -> bool {
     machine.serving().is_some_and(|serving| serving.generation == generation)
+}
+
+/// An earlier run's candidate is not known to be good any more: the next run removes it.
+fn was_adopted(was: &Machine, machine: &Machine) -> bool {
+    machine.candidate().is_none() && was.candidate().is_some() && machine.rival().is_none()
+}
+
+/// Something failed in the same step.
+fn machine_changed_since(all: &[Action]) -> bool {
+    all.iter().any(|one| matches!(one, Action::Condemn(_, _) | Action::Tell(Step::Hung(_, _))))
 }

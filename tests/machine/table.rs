@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use runsmith::runtime::action::{Action, Step};
+use runsmith::runtime::action::{Action, Origin, Step};
 use runsmith::runtime::event::{Ask, Event, Generation, Health, Moment, Terms, Ticket};
 use runsmith::runtime::machine::{Machine, State};
 
@@ -17,6 +17,7 @@ const TERMS: Terms = Terms {
     backoff_max: 60_000,
     health: None,
     exclusive: false,
+    fallback: true,
 };
 
 const HEALTH: Terms = Terms { health: Some(Health { interval: 1000, successes: 1 }), ..TERMS };
@@ -45,6 +46,7 @@ fn states() -> Vec<(&'static str, Machine, Moment)> {
     let back_out = [succeed.clone(), vec![Event::Ended(two, "died".to_owned())]].concat();
     let died = [serve.clone(), vec![Event::Ended(one, "died".to_owned())]].concat();
     let stop = [serve.clone(), vec![Event::Asked(Ask::Stop)]].concat();
+    let overtaken = [vec![up()], runs(one, TERMS).to_vec(), vec![up()], runs(two, TERMS).to_vec()].concat();
     let over = [stop.clone(), vec![Event::Ended(one, "died".to_owned()), Event::Gone(one)]].concat();
     let exclusive = Terms { exclusive: true, min_uptime: 0, ..TERMS };
     let clearing = [
@@ -56,6 +58,7 @@ fn states() -> Vec<(&'static str, Machine, Moment)> {
         ("Down", TERMS, vec![]),
         ("Booting(1)", TERMS, boot(TERMS)),
         ("Proving(1)", HEALTH, [boot(HEALTH), vec![Event::Ready(one)]].concat()),
+        ("Booting(2), overtaken 1", TERMS, overtaken),
         ("Resting, orphan 1", TERMS, died),
         ("Clearing, leaver 1 (usr2)", exclusive, clearing),
         ("Serving(1)", TERMS, serve),
@@ -87,6 +90,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("1 sick", Event::Sick(one, why())),
         ("1 ended", Event::Ended(one, "died".to_owned())),
         ("1 gone", Event::Gone(one)),
+        ("1 unstable", Event::Unstable(one, why())),
         ("2 not started", Event::NotStarted(two, why())),
         ("2 ready", Event::Ready(two)),
         ("2 healthy", Event::Healthy(two)),
@@ -119,6 +123,9 @@ fn name(machine: &Machine) -> String {
         State::Stopping => "Stopping".to_owned(),
         State::Over(end) => format!("Over, {end:?}"),
     };
+    if let Some(rival) = machine.rival() {
+        let _ = write!(text, ", overtaken {}", rival.generation.0);
+    }
     for leaver in machine.leavers() {
         let _ = write!(text, ", leaver {}", leaver.generation.0);
     }
@@ -133,7 +140,13 @@ fn name(machine: &Machine) -> String {
 
 fn words(action: &Action) -> Option<String> {
     Some(match action {
-        Action::Start(one) => format!("start {}", one.0),
+        Action::Start(one, Origin::Disk | Origin::First) => format!("start {}", one.0),
+        Action::Start(one, Origin::Before) => format!("start {} from what served before", one.0),
+        Action::Start(one, Origin::LastProven) => format!("start {} from what was proven", one.0),
+        Action::AskWorkers(one) => format!("ask the workers of {}", one.0),
+        Action::Prove(one) => format!("prove {}", one.0),
+        Action::Condemn(one, _) => format!("condemn {}", one.0),
+        Action::KeepBefore(one) => format!("keep {}", one.0),
         Action::Succeed(old, new) => format!("ask {} for {}", old.0, new.0),
         Action::Check(one) => format!("check {}", one.0),
         Action::Retire(one) => format!("retire {}", one.0),

@@ -1,6 +1,6 @@
 //! A world in which anything can happen, and stories told in it.
 
-use runsmith::runtime::action::{Action, Step};
+use runsmith::runtime::action::{Action, Origin, Step};
 use runsmith::runtime::event::{Ask, Event, Generation, Health, Moment, Terms, Ticket};
 use runsmith::runtime::machine::{Machine, Record, Remains, State};
 
@@ -26,6 +26,13 @@ pub(crate) enum Distortion {
     ReopensTheGone,
     ForgetsToReopen,
     LosesTheRecordOfLeavers,
+    StartsWhatNobodyAskedFor,
+    StartsWhatFailed,
+    ProvesEarly,
+    ForgetsToCondemn,
+    RetiresTheOvertaken,
+    ForgetsWhatServedBefore,
+    ForgetsThePatient,
 }
 
 impl Distortion {
@@ -46,6 +53,13 @@ impl Distortion {
         Self::ReopensTheGone,
         Self::ForgetsToReopen,
         Self::LosesTheRecordOfLeavers,
+        Self::StartsWhatNobodyAskedFor,
+        Self::StartsWhatFailed,
+        Self::ProvesEarly,
+        Self::ForgetsToCondemn,
+        Self::RetiresTheOvertaken,
+        Self::ForgetsWhatServedBefore,
+        Self::ForgetsThePatient,
     ];
 }
 
@@ -90,7 +104,7 @@ struct World {
 }
 
 /// Tells the story of a seed.
-pub(crate) fn tell(seed: u64, events: usize, distortion: Distortion) -> Story {
+pub(crate) fn tell(seed: u64, events: usize, distortion: Distortion, is_told: bool) -> Story {
     let mut dice = Dice(seed);
     let health = dice.one_in(2).then(|| Health { interval: 1000, successes: 1 + dice.below(2) as u32 });
     let terms = Terms {
@@ -101,6 +115,7 @@ pub(crate) fn tell(seed: u64, events: usize, distortion: Distortion) -> Story {
         backoff_max: 8000,
         health,
         exclusive: dice.one_in(4),
+        fallback: !dice.one_in(8),
     };
     // Health cannot be asked of a server that keeps its sockets.
     let terms = Terms { health: if terms.exclusive { None } else { health }, ..terms };
@@ -116,7 +131,7 @@ pub(crate) fn tell(seed: u64, events: usize, distortion: Distortion) -> Story {
         events: 0,
         record: Record::default(),
         // Telling costs more than living; a broken story is told again.
-        is_told: events < 60,
+        is_told,
     };
     let broken = world.live(events).err();
     if broken.is_some() && !world.is_told {
@@ -127,7 +142,7 @@ pub(crate) fn tell(seed: u64, events: usize, distortion: Distortion) -> Story {
 
 impl World {
     fn live(&mut self, events: usize) -> Result<(), String> {
-        self.step(Event::Asked(Ask::Upgrade(None)))?;
+        self.step(Event::Asked(Ask::Begin))?;
         for _ in 0..events {
             if self.ledger.end.is_some() {
                 return self.over();
@@ -151,6 +166,13 @@ impl World {
                 }
                 if !self.ledger.open.is_empty() {
                     return Err(format!("it has settled, and {:?} waits", self.ledger.open));
+                }
+                if self.machine.serving().is_some_and(|serving| serving.probation.is_some()) {
+                    self.pass_to_deadline()?;
+                    continue;
+                }
+                if !self.ledger.patient.is_empty() {
+                    return Err(format!("it is proven, and {:?} waits", self.ledger.patient));
                 }
                 self.ask(Ask::Stop)?;
             } else {
@@ -203,6 +225,12 @@ impl World {
                 self.due_if_due()
             }
             3 if self.dice.one_in(6) => self.killed_and_adopted(),
+            4 if self.dice.one_in(3) => {
+                // A release is switched, or a value rendered; nobody asks for it yet.
+                self.ledger.disk = self.dice.below(6) as u32;
+                Ok(())
+            }
+            5 if self.dice.one_in(20) => self.reboot(),
             _ if living.is_empty() => self.pass_to_deadline(),
             _ => {
                 let generation = living[self.dice.below(living.len())];
@@ -230,6 +258,9 @@ impl World {
                 _ => Some(Event::Started(generation, self.terms)),
             };
         }
+        if self.dice.one_in(30) && !fact.killed {
+            return Some(Event::Unstable(generation, "its workers die".to_owned()));
+        }
         if dies || ((fact.killed || fact.retired.is_some()) && self.dice.one_in(2)) {
             return Some(Event::Ended(generation, how()));
         }
@@ -249,7 +280,8 @@ impl World {
     }
 
     fn somebody_asks(&mut self) -> Result<(), String> {
-        let ask = match self.dice.below(14) {
+        let ask = match self.dice.below(15) {
+            14 => Ask::Prove(self.ticket()),
             0..=5 => Ask::Upgrade(Some(self.ticket())),
             6 | 7 => Ask::Upgrade(None),
             8 => Ask::Restart,
@@ -273,11 +305,15 @@ impl World {
             Ask::Upgrade(Some(ticket)) | Ask::Abort(ticket) => {
                 self.ledger.open.insert(ticket);
             }
+            Ask::Prove(ticket) => {
+                self.ledger.patient.insert(ticket);
+            }
             Ask::Stop => self.ledger.stop_asked = true,
             // Once the application has ended, what is left is ended.
             Ask::NotAgain => self.ledger.once = true,
-            Ask::Upgrade(None) | Ask::Restart | Ask::Leave | Ask::Reopen => {}
+            Ask::Begin | Ask::Upgrade(None) | Ask::Restart | Ask::Leave | Ask::Reopen => {}
         }
+        self.ledger.planned |= matches!(ask, Ask::Upgrade(_) | Ask::Prove(_) | Ask::Restart);
         self.step(Event::Asked(ask))
     }
 
@@ -329,6 +365,7 @@ impl World {
         self.ledger.forget_owed();
         // Whoever asked the old one has lost its connection.
         self.ledger.open.clear();
+        self.ledger.patient.clear();
         let facts = self.ledger.facts.clone();
         let left = |generation| match facts.get(&generation) {
             Some(fact) if fact.gone => Remains::Nothing,
@@ -338,6 +375,13 @@ impl World {
         };
         let (machine, actions) = Machine::adopt(&record, self.terms, self.now, left);
         let was = std::mem::replace(&mut self.machine, machine);
+        if record.queued || record.candidate_origin == Some(Origin::Disk) {
+            // What was asked of the run before is still to come.
+            self.ledger.planned = true;
+        }
+        if self.ledger.proven.is_some() {
+            self.machine.knows_proven();
+        }
         self.take(&was, actions)?;
         if self.machine.serving().is_none()
             && self.ledger.end.is_none()
@@ -346,13 +390,28 @@ impl World {
             if self.ledger.stop_asked || self.ledger.closed {
                 return self.ask(Ask::Stop);
             }
-            self.step(Event::Asked(Ask::Upgrade(None)))?;
+            self.step(Event::Asked(Ask::Begin))?;
         }
         if (self.ledger.stop_asked || self.ledger.closed) && self.ledger.end.is_none() {
             // runsv wants it down; what a killed run has left is ended by `finish`.
             self.ask(Ask::Stop)?;
         }
         Ok(())
+    }
+
+    /// Power is lost: only what is on disk is left.
+    fn reboot(&mut self) -> Result<(), String> {
+        if self.ledger.stop_asked || self.ledger.closed || self.ledger.once {
+            return Ok(());
+        }
+        self.say(|| "the machine is started anew".to_owned());
+        self.ledger.reboot();
+        self.record = Record::default();
+        self.machine = Machine::new(self.terms);
+        if self.ledger.proven.is_some() {
+            self.machine.knows_proven();
+        }
+        self.step(Event::Asked(Ask::Begin))
     }
 
     fn step(&mut self, event: Event) -> Result<(), String> {
@@ -374,7 +433,7 @@ impl World {
                 fact.checking = false;
             }),
             Event::NotStarted(one, _) | Event::Gone(one) => self.fact(*one, |fact| fact.gone = true),
-            Event::Asked(_) | Event::Due => {}
+            Event::Unstable(_, _) | Event::Asked(_) | Event::Due => {}
         }
         let was = self.machine.clone();
         self.say(|| format!("{event:?}"));
@@ -421,7 +480,7 @@ impl World {
             Distortion::RetiresBeforeReady => {
                 if let (Some(old), true) = (
                     serving,
-                    actions.iter().any(|one| matches!(one, Action::Start(_) | Action::Succeed(_, _))),
+                    actions.iter().any(|one| matches!(one, Action::Start(_, _) | Action::Succeed(_, _))),
                 ) {
                     actions.push(Action::Retire(old));
                 }
@@ -464,7 +523,7 @@ impl World {
             Distortion::ForgetsToAnswer => actions.retain(|one| !matches!(one, Action::Answer(_, _))),
             Distortion::StartsTwice => {
                 let again: Vec<_> =
-                    actions.iter().filter(|one| matches!(one, Action::Start(_))).cloned().collect();
+                    actions.iter().filter(|one| matches!(one, Action::Start(_, _))).cloned().collect();
                 actions.extend(again);
             }
             Distortion::SettlesEarly => {
@@ -488,7 +547,9 @@ impl World {
                 }
             }
             Distortion::ChecksBeforeReady => {
-                if let Some(Action::Start(new)) = actions.iter().find(|one| matches!(one, Action::Start(_))) {
+                if let Some(Action::Start(new, _)) =
+                    actions.iter().find(|one| matches!(one, Action::Start(_, _)))
+                {
                     let new = *new;
                     actions.push(Action::Check(new));
                 }
@@ -497,6 +558,43 @@ impl World {
                 // Only the one that serves does.
                 actions.retain(|one| !matches!(one, Action::Reopen(one) if Some(*one) != serving));
             }
+            Distortion::StartsWhatNobodyAskedFor => {
+                for action in &mut actions {
+                    if let Action::Start(_, origin @ (Origin::LastProven | Origin::Before)) = action {
+                        *origin = Origin::Disk;
+                    }
+                }
+            }
+            Distortion::StartsWhatFailed => {
+                for action in &mut actions {
+                    if let Action::Start(_, origin @ Origin::First) = action {
+                        *origin = Origin::Disk;
+                    }
+                }
+            }
+            Distortion::ProvesEarly => {
+                if let Some(Action::Tell(Step::Serves(new, _))) =
+                    actions.iter().find(|one| matches!(one, Action::Tell(Step::Serves(_, _))))
+                {
+                    let new = *new;
+                    actions.push(Action::Prove(new));
+                }
+            }
+            Distortion::ForgetsToCondemn => actions.retain(|one| !matches!(one, Action::Condemn(_, _))),
+            Distortion::RetiresTheOvertaken => {
+                if let Some(Action::Tell(Step::Overtaking(old, _))) =
+                    actions.iter().find(|one| matches!(one, Action::Tell(Step::Overtaking(_, _))))
+                {
+                    let old = *old;
+                    actions.push(Action::Retire(old));
+                }
+            }
+            Distortion::ForgetsWhatServedBefore => {
+                actions.retain(|one| !matches!(one, Action::KeepBefore(_)));
+            }
+            Distortion::ForgetsThePatient => actions.retain(|one| {
+                !matches!(one, Action::Answer(_, runsmith::runtime::action::Outcome::Proven(_)))
+            }),
             Distortion::ReopensTheGone => {
                 let gone = self.ledger.facts.iter().find(|(_, fact)| fact.gone).map(|(one, _)| *one);
                 if let (Some(gone), true) = (gone, actions.iter().any(|one| matches!(one, Action::Reopen(_))))

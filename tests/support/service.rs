@@ -292,6 +292,37 @@ impl Service {
         runsv.wait().expect("wait");
     }
 
+    /// As if the machine had been started anew: everything of the service is killed, what does not outlive that is gone, and
+    /// runsv begins.
+    pub fn reboot(&mut self) {
+        let mut victims = vec![self.runtime()];
+        victims.extend(self.keeper());
+        self.kill_runsv();
+        for victim in victims {
+            kill(victim, Signal::KILL);
+        }
+        // A worker that was just forked is seen at the second look.
+        while !self.user.processes().is_empty() {
+            for process in self.user.processes() {
+                kill(process.pid, Signal::KILL);
+            }
+            std::thread::yield_now();
+        }
+        let _ = fs::remove_dir_all(self.run_directory());
+        self.supervise();
+    }
+
+    /// Makes a release that is more than a number: its `wsgi.py` and `config.ru` are the good ones with this before them.
+    pub fn release_with(&self, number: u32, python: &str, ruby: &str) {
+        self.release(number, Release::Good);
+        let directory = self.root.join(format!("releases/{number}"));
+        for (file, first) in [("wsgi.py", python), ("config.ru", ruby)] {
+            let path = directory.join(file);
+            let text = fs::read_to_string(&path).expect("a release");
+            fs::write(path, format!("{first}\n{text}")).expect("a release");
+        }
+    }
+
     /// Makes a release; its answers begin with its number.
     pub fn release(&self, number: u32, kind: Release) {
         let directory = self.root.join(format!("releases/{number}"));

@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use crate::model::Service;
 use crate::model::duration::Duration;
-use crate::model::input::{LogKind, Ready, Resource, RunScript, Server, Strategy};
+use crate::model::input::{Fallback, LogKind, Ready, Resource, RunScript, Server, Strategy};
 use crate::model::service::{Directory, HealthCheck, Limit, LimitValue, Socket};
 use crate::services::Known;
 
@@ -268,6 +268,12 @@ impl Leaves<'_> {
         });
         self.add("restart.backoff_max", json!(restart.backoff_max), &[], |s| {
             later(&mut s.restart.backoff_max)
+        });
+        self.add("restart.fallback", json!(restart.fallback), &[], |s| {
+            s.restart.fallback = match s.restart.fallback {
+                Fallback::Proven => Fallback::None,
+                Fallback::None => Fallback::Proven,
+            };
         });
     }
 

@@ -128,6 +128,7 @@ fn build(input: Application, context: Context<'_>, check: &mut Check<'_>) -> Ser
                 input.restart.backoff_max,
                 Duration::seconds(60),
             ),
+            fallback: input.restart.fallback.unwrap_or_default(),
         },
         log,
         service: Place {

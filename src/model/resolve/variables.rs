@@ -77,7 +77,8 @@ fn taken(name: &str, secret: bool) -> Option<&'static str> {
         "LISTEN_FDS" | "LISTEN_PID" | "LISTEN_FDNAMES" | "GUNICORN_FD" | "GUNICORN_PID" | "UNICORN_FD"
         | "UNICORN_WORKER" => Some("by it a server is told which sockets it inherits"),
         "NOTIFY_SOCKET" => Some("by it a server is told where to say that it is ready"),
-        "HOME" | "USER" | "LOGNAME" | "PWD" | "PATH" | "VIRTUAL_ENV" if secret => {
+        "PWD" => Some("it is the release that the server runs in"),
+        "HOME" | "USER" | "LOGNAME" | "PATH" | "VIRTUAL_ENV" if secret => {
             Some("every service has it, so it is no secret; use `environment`")
         }
         _ => None,

@@ -163,7 +163,11 @@ impl Control {
 
     /// A step, for all who wait for a hand-over.
     pub fn step(&mut self, now: Moment, sentence: &str) {
-        for peer in self.peers.iter_mut().filter(|peer| peer.wish == Some(Wish::Upgrade) && !peer.is_over) {
+        for peer in self
+            .peers
+            .iter_mut()
+            .filter(|peer| matches!(peer.wish, Some(Wish::Upgrade | Wish::Prove)) && !peer.is_over)
+        {
             let after = now.since(peer.since) as f64 / 1000.0;
             peer.say(&Reply::Step { after, sentence: sentence.to_owned() });
         }

@@ -42,6 +42,13 @@ pub enum Says {
         /// Workers in all.
         of: u32,
     },
+    /// The sender is a master, and this worker of it has exited.
+    Exited {
+        /// The master.
+        master: u32,
+        /// The worker.
+        worker: u32,
+    },
     /// The sender is about to become the successor of this master.
     Successor {
         /// The old master.
@@ -114,6 +121,9 @@ fn read(text: &str) -> Option<Says> {
             let of = of.parse().ok().filter(|of| (1..=100_000).contains(of))?;
             Some(Says::Worker { master: master.parse().ok()?, of })
         }
+        ["gone", master, worker] => {
+            Some(Says::Exited { master: master.parse().ok()?, worker: worker.parse().ok()? })
+        }
         ["successor", old, _] => Some(Says::Successor { old: old.parse().ok()? }),
         _ => text.lines().any(|line| line == "READY=1").then_some(Says::Ready),
     }
@@ -127,6 +137,7 @@ mod tests {
     fn only_what_is_meant_is_understood() {
         assert_eq!(read("ready 10 11 3\n"), Some(Says::Worker { master: 10, of: 3 }));
         assert_eq!(read("successor 10 11\n"), Some(Says::Successor { old: 10 }));
+        assert_eq!(read("gone 10 11\n"), Some(Says::Exited { master: 10, worker: 11 }));
         assert_eq!(read("READY=1\nSTATUS=Gunicorn arbiter booted"), Some(Says::Ready));
         for text in
             ["", "ready", "ready 1 2", "ready -1 2 3", "ready 1 2 0", "ready 1 2 4294967296", "XREADY=1"]

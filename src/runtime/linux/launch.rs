@@ -4,6 +4,7 @@
 //! runs. It takes what root alone can give (limits, priority, secrets), gives up root for good, goes where `current`
 //! leads as the application's user, and becomes the server. Whatever fails is said to the runtime, and nothing has run.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _, Seek as _};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
@@ -20,7 +21,7 @@ use rustix::process::{
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use serde::{Deserialize, Serialize};
 
-use super::{listen, passing};
+use super::{interpreter, listen, passing, stored};
 use crate::model::input::{LimitValue, Resource};
 
 /// The hidden command that is this process.
@@ -42,14 +43,14 @@ pub struct Order {
     pub command: Vec<String>,
     /// Its variables, but for the secrets and what only the process knows.
     pub environment: Vec<(String, String)>,
-    /// Names of the secrets.
-    pub secrets: Vec<String>,
-    /// The directory with a file for each secret.
-    pub secrets_directory: String,
+    /// The file with what it is made of: the secrets come from there.
+    pub secrets: String,
     /// Its user; none: as we are.
     pub user: Option<(u32, u32, Vec<u32>)>,
-    /// Where it runs, by the path that stays when the release is switched.
+    /// Where it runs: the release, without links that may be switched.
     pub directory: String,
+    /// Links, and where they led: a program that names its interpreter by one gets the other.
+    pub pins: Vec<(String, String)>,
     /// Limits: resource, soft, hard.
     pub limits: Vec<(Resource, LimitValue, LimitValue)>,
     /// Its mask.
@@ -108,10 +109,7 @@ fn launch(runtime: &OwnedFd) -> Result<std::convert::Infallible, String> {
     {
         say(&format!("oom_score_adj cannot be {score}: {error}"));
     }
-    let mut secrets = vec![];
-    for name in &order.secrets {
-        secrets.push((name.as_str(), secret(&order.secrets_directory, name)?));
-    }
+    let secrets = secrets(&order.secrets)?;
     let null = fs::File::open("/dev/null").map_err(said("/dev/null cannot be opened"))?;
 
     // From here on only what was said by the runtime's "go" may happen: the process is written down.
@@ -130,10 +128,13 @@ fn launch(runtime: &OwnedFd) -> Result<std::convert::Infallible, String> {
     let directory = &order.directory;
     std::env::set_current_dir(directory)
         .map_err(|error| format!("the user cannot enter {directory}: {error}; does it lead to a release?"))?;
-    let (program, arguments) = order.command.split_first().ok_or("the command is empty")?;
+    let directory = std::env::current_dir().map_err(said("the release has no path"))?;
+    let path = order.environment.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_str());
+    let words = interpreter::pinned_command(&order.command, path.unwrap_or_default(), &order.pins);
+    let (program, arguments) = words.split_first().ok_or("the command is empty")?;
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(order.environment.iter().map(|(name, value)| (name, value)));
-    command.envs(secrets.iter().map(|(name, value)| (name, value)));
+    command.envs(&secrets);
     command.env("PWD", directory);
     if order.listeners > 0 {
         command
@@ -177,6 +178,20 @@ pub(super) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Stri
         return Err("the process could become root again, so it does not go on".to_owned());
     }
     Ok(())
+}
+
+/// The secrets of a snapshot.
+fn secrets(snapshot: &str) -> Result<BTreeMap<String, String>, String> {
+    #[derive(Deserialize)]
+    struct Secrets {
+        secrets: BTreeMap<String, String>,
+    }
+    let failed = |error: io::Error| format!("what it is made of, {snapshot}, cannot be read: {error}");
+    let text = stored::read_file(snapshot.as_ref()).map_err(failed)?;
+    // The error names no text: it may be a secret.
+    let read: Secrets = serde_json::from_slice(&text)
+        .map_err(|_| format!("what it is made of, {snapshot}, cannot be read: it is damaged"))?;
+    Ok(read.secrets)
 }
 
 /// As chpst -e reads a file: its first line, in which a NUL means a newline.

@@ -258,13 +258,22 @@ impl Place {
         self.lock = Some(file);
     }
 
+    /// Writes a file that the members of a group may read.
+    pub fn write_for(&self, path: &Path, text: &[u8], group: u32) -> io::Result<()> {
+        let _ = fs::remove_file(path);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(path)?;
+        std::os::unix::fs::fchown(&file, None, Some(group))?;
+        file.write_all(text)
+    }
+
     /// Takes away what this runtime has made here, and the directory if nothing else is in it.
     pub fn clear(&self) {
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            let ours = [STATE, SPARE, "ready", "control", "keeper", KEEPER, "lock", FAILURE];
-            if ours.contains(&&*name) || name.starts_with("probe.") {
+            let ours = [STATE, SPARE, "before.json", "ready", "control", "keeper", KEEPER, "lock", FAILURE];
+            let numbered = ["probe.", "generation.", "config."];
+            if ours.contains(&&*name) || numbered.iter().any(|begin| name.starts_with(begin)) {
                 let _ = fs::remove_file(entry.path());
             }
         }

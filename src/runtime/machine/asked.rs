@@ -1,16 +1,25 @@
 //! What somebody asks for.
 
-use super::super::action::{Action, Outcome, Step};
-use super::super::event::{Ask, Moment, Ticket};
-use super::{Machine, Next, REMOVAL, State};
+use super::super::action::{Action, Origin, Outcome, Step};
+use super::super::event::{Ask, Generation, Moment, Ticket};
+use super::{Machine, Next, State};
 
 impl Machine {
     pub(super) fn asked(&mut self, now: Moment, ask: Ask) {
         match ask {
-            Ask::Upgrade(ticket) => {
-                self.upgrade(now, Next { tickets: ticket.into_iter().collect(), leave: false })
+            Ask::Begin => {
+                if self.state == State::Down {
+                    // It is reported like what somebody has asked for.
+                    self.begin(Next::default());
+                    let resumed = std::mem::take(&mut self.resumed);
+                    self.start(now, if resumed { Origin::Disk } else { self.unplanned() });
+                }
             }
-            Ask::Restart => self.upgrade(now, Next { tickets: vec![], leave: true }),
+            Ask::Upgrade(ticket) => {
+                self.upgrade(now, Next { tickets: ticket.into_iter().collect(), ..Next::default() })
+            }
+            Ask::Prove(ticket) => self.upgrade(now, Next { patient: vec![ticket], ..Next::default() }),
+            Ask::Restart => self.upgrade(now, Next { leave: true, ..Next::default() }),
             Ask::Abort(ticket) => self.abort(now, ticket),
             Ask::Stop => self.stop(now),
             Ask::Leave => match self.state {
@@ -36,56 +45,96 @@ impl Machine {
         match std::mem::replace(&mut self.state, State::Down) {
             State::Down => {
                 self.begin(next);
-                self.start(now);
+                self.start(now, Origin::Disk);
             }
-            State::Booting(candidate) | State::Proving(candidate, _) => {
-                // Nothing serves, and what is on disk now may be what mends it.
-                let within = if candidate.loaded { self.terms.drain_timeout } else { REMOVAL };
-                self.retire(now, candidate.generation, within);
-                self.begin(next);
-                self.start(now);
+            state @ (State::Booting(_) | State::Proving(_, _)) if self.terms.exclusive => {
+                // It owns the addresses, so nothing can be started beside it.
+                self.state = state;
+                self.queue(next);
             }
+            State::Booting(candidate) => self.overtake(now, candidate, None, next),
+            State::Proving(candidate, proof) => self.overtake(now, candidate, Some(proof), next),
             State::Resting(_) => {
                 self.failures = 0;
                 self.begin(next);
-                self.start(now);
+                self.start(now, Origin::Disk);
             }
             State::Clearing => {
                 self.state = State::Clearing;
+                self.clearing = Origin::Disk;
                 self.begin(next);
             }
             State::Serving(serving) => {
                 self.state = State::Serving(serving);
                 self.begin(next);
-                self.hand_over(now);
+                self.hand_over(now, Origin::Disk);
             }
             state @ (State::Succeeding(_, _)
             | State::Vetting(_, _, _)
             | State::Draining(_)
             | State::BackingOut(_, _)) => {
                 self.state = state;
-                let queue = self.next.get_or_insert_default();
-                queue.tickets.extend(next.tickets);
-                queue.leave |= next.leave;
-                self.tell(Step::Queued);
+                self.queue(next);
             }
             state @ (State::Stopping | State::Over(_)) => {
                 self.state = state;
                 self.refuse(&next.tickets, "the service is being stopped");
+                self.refuse(&next.patient, "the service is being stopped");
             }
         }
     }
 
+    /// It follows what is under way.
+    fn queue(&mut self, next: Next) {
+        let queue = self.next.get_or_insert_default();
+        queue.tickets.extend(next.tickets);
+        queue.patient.extend(next.patient);
+        queue.leave |= next.leave;
+        self.tell(Step::Queued);
+    }
+
     /// What was asked for is under way from now on.
     pub(super) fn begin(&mut self, next: Next) {
+        // Those who wait for the generation before it to be proven wait no longer.
+        let superseded = "another hand-over has begun before it was proven";
+        let before = std::mem::replace(&mut self.patient, next.patient);
+        for ticket in before {
+            self.act(Action::Answer(ticket, Outcome::BackedOut(superseded.to_owned())));
+        }
+        self.asked.get_or_insert_default().extend(next.tickets);
+        self.leave |= next.leave;
+    }
+
+    /// And so is this.
+    pub(super) fn begin_too(&mut self, next: Next) {
+        self.patient.extend(next.patient);
         self.asked.get_or_insert_default().extend(next.tickets);
         self.leave |= next.leave;
     }
 
     /// The hand-over that is under way has this outcome.
     pub(super) fn answer(&mut self, outcome: &Outcome) {
-        for ticket in self.asked.take().unwrap_or_default() {
+        let mut tickets = self.asked.take().unwrap_or_default();
+        tickets.append(&mut self.patient);
+        for ticket in tickets {
             self.act(Action::Answer(ticket, outcome.clone()));
+        }
+    }
+
+    /// The new generation serves alone. Those who want it proven go on waiting.
+    pub(super) fn answer_done(&mut self, generation: Generation) {
+        for ticket in self.asked.take().unwrap_or_default() {
+            self.act(Action::Answer(ticket, Outcome::Done(generation)));
+        }
+        if self.serving().is_some_and(|serving| serving.probation.is_none()) {
+            self.answer_proven(generation);
+        }
+    }
+
+    /// It is proven.
+    pub(super) fn answer_proven(&mut self, generation: Generation) {
+        for ticket in std::mem::take(&mut self.patient) {
+            self.act(Action::Answer(ticket, Outcome::Proven(generation)));
         }
     }
 
@@ -99,7 +148,7 @@ impl Machine {
         let refused = match &self.state {
             State::Succeeding(serving, _) | State::Vetting(serving, _, _) => {
                 self.act(Action::Answer(ticket, Outcome::Done(serving.generation)));
-                self.fail(now, "it was given up, as asked", true);
+                self.give_up(now, "it was given up, as asked", true);
                 return;
             }
             State::Draining(_) => "it is too late: the old generation was told to finish",
@@ -132,16 +181,19 @@ impl Machine {
         };
         self.tell(Step::Stopping);
         let mut tickets = self.asked.take().unwrap_or_default();
-        tickets.extend(self.next.take().unwrap_or_default().tickets);
+        tickets.append(&mut self.patient);
+        let next = self.next.take().unwrap_or_default();
+        tickets.extend(next.tickets.into_iter().chain(next.patient));
         self.refuse(&tickets, "the service is being stopped");
         self.act(Action::Close);
         if let Some(serving) = serving {
             self.retire(now, serving.generation, drain);
         }
         if let Some(candidate) = candidate {
-            let within = if candidate.loaded { drain } else { REMOVAL };
-            self.retire(now, candidate.generation, within);
+            let terms = self.terms;
+            self.retire_candidate(now, &candidate, &terms);
         }
+        self.retire_rival(now);
         for orphan in std::mem::take(&mut self.orphans) {
             self.retire(now, orphan, drain);
         }

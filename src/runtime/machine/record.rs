@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::action::{Action, Step};
+use super::super::action::{Action, Origin, Step};
 use super::super::event::{Generation, Moment, Terms};
-use super::{Leaver, Machine, Next, Serving, State};
+use super::{ASK_WORKERS, Candidate, Leaver, Machine, Next, Serving, State};
 
 /// The machine's part of what is kept for the next run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,9 +14,21 @@ pub struct Record {
     /// The generation that serves, and since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serving: Option<(Generation, Moment)>,
+    /// What the generation that serves was started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// Until when it is on probation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probation: Option<Moment>,
+    /// What an unplanned start uses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub good: Option<Origin>,
     /// The generation that was to serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<Generation>,
+    /// What that was started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate_origin: Option<Origin>,
     /// Those who were told to go, and when their time is over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leavers: Vec<(Generation, Moment)>,
@@ -63,9 +75,14 @@ impl Machine {
         Record {
             last: self.last.0,
             serving: self.serving().map(|serving| (serving.generation, serving.since)),
+            origin: self.serving().map(|serving| serving.origin),
+            probation: self.serving().and_then(|serving| serving.probation),
+            good: self.good,
             candidate: self.candidate().map(|candidate| candidate.generation),
+            candidate_origin: self.candidate().map(|candidate| candidate.origin),
             leavers: self.leavers.iter().map(|leaver| (leaver.generation, leaver.until)).collect(),
-            orphans: self.orphans.clone(),
+            // Nobody knows any more how far a rival is; but it may serve until another one does.
+            orphans: self.orphans.iter().copied().chain(self.rival().map(|one| one.generation)).collect(),
             failures: self.failures,
             restarts: self.restarts,
             resting: if let State::Resting(until) = self.state { Some(until) } else { None },
@@ -85,13 +102,20 @@ impl Machine {
     ) -> (Self, Vec<Action>) {
         let mut machine = Self::new(terms);
         machine.last = Generation(record.last);
+        machine.good = record.good;
+        machine.has_proven = record.good.is_some();
         machine.failures = record.failures;
         machine.restarts = record.restarts;
         machine.adopt_logs(record, &left);
         for (generation, until) in &record.leavers {
             if left(*generation) != Remains::Nothing {
                 // Told again: whoever has heard it the first time is not disturbed by it.
-                machine.leavers.push(Leaver { generation: *generation, until: *until, forced: false });
+                machine.leavers.push(Leaver {
+                    generation: *generation,
+                    until: *until,
+                    forced: false,
+                    ask_workers: Some(now.after(ASK_WORKERS)),
+                });
                 machine.act(Action::Retire(*generation));
             }
         }
@@ -103,15 +127,31 @@ impl Machine {
         let candidate = record.candidate.filter(|candidate| left(*candidate) != Remains::Nothing);
         if let Some(candidate) = candidate {
             // Who has told the earlier run that it is ready does not tell it again; and it may hold requests by now.
-            machine.retire(now, candidate, terms.drain_timeout);
+            let loaded = true;
+            let origin = Origin::Disk;
+            let candidate = Candidate { generation: candidate, until: now, loaded, origin };
+            machine.retire_candidate(now, &candidate, &terms);
+        }
+        // What somebody asked for is begun again; what nobody asked for is decided anew.
+        let is_asked =
+            record.candidate.is_some() && record.candidate_origin.unwrap_or(Origin::Disk) == Origin::Disk;
+        if is_asked || record.queued {
+            machine.resumed = true;
         }
         match record.serving {
             Some((generation, since)) if left(generation) == Remains::Master => {
                 machine.tell(Step::Adopted(generation));
-                let serving = Serving { generation, since, check: None, strikes: 0 };
+                let serving = Serving {
+                    generation,
+                    since,
+                    check: None,
+                    strikes: 0,
+                    probation: record.probation,
+                    origin: record.origin.unwrap_or(Origin::Disk),
+                };
                 if record.candidate.is_some() {
                     let reason = "the runtime was started anew before the new master was ready";
-                    machine.next = Some(Next::default());
+                    machine.next = (is_asked || record.queued).then(Next::default);
                     machine.state = State::BackingOut(serving, reason.to_owned());
                 } else {
                     if record.queued {
@@ -126,6 +166,12 @@ impl Machine {
                     machine.orphans.push(generation);
                 }
                 machine.restarts += 1;
+                if record.probation.is_some_and(|until| now < until) {
+                    machine.failures += 1;
+                    machine.has_failed(record.origin.unwrap_or(Origin::Disk));
+                    let reason = "it ended on probation, while no runtime was there".to_owned();
+                    machine.act(Action::Condemn(generation, reason));
+                }
             }
             None => {
                 if let Some(until) = record.resting {

@@ -54,7 +54,7 @@ impl Machine {
     /// Generations that this step has started.
     pub(super) fn logs_after(&mut self) {
         for action in &self.actions {
-            if let Action::Start(new) | Action::Succeed(_, new) = action {
+            if let Action::Start(new, _) | Action::Succeed(_, new) = action {
                 self.logs.entry(*new).or_default();
             }
         }

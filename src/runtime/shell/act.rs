@@ -9,20 +9,23 @@ use rustix::net::SocketType;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::generation::{ALIVE, Live, others};
+use super::origin::snapshot_name;
+use super::workers::Watch;
 use super::{Shell, terms};
 use crate::host::{self, Identity};
 use crate::model::Service;
 use crate::model::input::{Ready, Strategy};
-use crate::runtime::action::{Action, Outcome, Step};
+use crate::runtime::action::{Action, Origin, Outcome, Step};
 use crate::runtime::event::{Event, Generation, Ticket};
 use crate::runtime::linux::health::Request;
 use crate::runtime::linux::launch::{self, Order, Said};
 use crate::runtime::linux::listen::{self, Listener};
 use crate::runtime::linux::spawn::Launcher;
-use crate::runtime::linux::{clock, process};
+use crate::runtime::linux::{clock, process, stored};
 use crate::runtime::protocol::{LastHandOver, Reply};
+use crate::runtime::snapshot::{Made, Snapshot, is_code_path, pinned};
 use crate::runtime::state::Life;
-use crate::runtime::{cause, words};
+use crate::runtime::{cause, server, words};
 
 /// Shorter secrets are not looked for in what a server says: they would be found in anything.
 const LEAST_SECRET: usize = 4;
@@ -30,9 +33,9 @@ const LEAST_SECRET: usize = 4;
 impl Shell {
     pub(super) fn act(&mut self, action: Action) {
         match action {
-            Action::Start(generation) => {
+            Action::Start(generation, origin) => {
                 self.begins(generation);
-                if let Err(reason) = self.start(generation) {
+                if let Err(reason) = self.start(generation, origin) {
                     self.forget(generation);
                     self.tell(Event::NotStarted(generation, reason));
                 }
@@ -45,6 +48,10 @@ impl Shell {
             }
             Action::Check(generation) => self.check(generation),
             Action::Retire(generation) => self.retire(generation),
+            Action::AskWorkers(generation) => self.ask_workers(generation),
+            Action::Prove(generation) => self.prove(generation),
+            Action::Condemn(generation, reason) => self.condemn(generation, &reason),
+            Action::KeepBefore(generation) => self.keep_before(generation),
             Action::Kill(generation) => {
                 let all = process::all();
                 let others = others(&self.generations, generation);
@@ -75,11 +82,12 @@ impl Shell {
         self.said.clear();
     }
 
-    /// Starts a generation from what is on disk now.
-    fn start(&mut self, generation: Generation) -> Result<(), String> {
+    /// Starts a generation.
+    fn start(&mut self, generation: Generation, origin: Origin) -> Result<(), String> {
         // Its workers report by a file there.
         self.restore_files();
-        let service = Rc::new((self.read)()?);
+        let reading = self.reading(generation, origin)?;
+        let service = Rc::new(reading.service);
         self.may_follow(&service)?;
         let identity = Rc::new(host::identity_of(&service)?);
         let inherits = service.handoff.strategy == Strategy::Sockets;
@@ -97,7 +105,7 @@ impl Shell {
         let told = self.inbox.give(&self.place, identity.uid);
         told.map_err(|error| format!("the socket for readiness cannot be given to its user: {error}"))?;
         let probe = self.probe(&service, generation)?;
-        let order = self.order(&service, &identity, generation, probe.is_some());
+        let order = self.order(&service, &identity, generation, &reading.made, probe.is_some())?;
         let inherited: Vec<&Listener> = service
             .bind
             .iter()
@@ -107,14 +115,14 @@ impl Shell {
         let launcher = Launcher::start(&order, &writer, &inherited, probe.as_ref())
             .map_err(|error| format!("no process can be started: {error}"))?;
         let master = (launcher.process.pid, launcher.process.start);
-        let release = fs::canonicalize(service.current());
         let life = Life {
             generation,
             master,
             session: master.0,
             uid: identity.uid,
             since: clock::now(),
-            release: release.map_or_else(|_| service.current(), |path| path.display().to_string()),
+            release: reading.made.release.clone(),
+            fingerprint: reading.made.fingerprint.clone(),
             workers: (0, None),
             ready: vec![],
             probe: probe.is_some(),
@@ -200,8 +208,17 @@ impl Shell {
         Ok(Some(socket))
     }
 
-    fn order(&self, service: &Service, identity: &Identity, generation: Generation, probe: bool) -> Order {
+    /// What the launcher is to do.
+    fn order(
+        &self,
+        service: &Service,
+        identity: &Identity,
+        generation: Generation,
+        made: &Made,
+        probe: bool,
+    ) -> Result<Order, String> {
         let place = |name: &str| self.place.file(name).display().to_string();
+        let pins = self.pins(service, generation, made);
         let mut environment = vec![
             ("HOME".to_owned(), service.home.clone()),
             ("USER".to_owned(), service.user.clone()),
@@ -210,8 +227,14 @@ impl Shell {
         ];
         environment.extend(service.virtualenv.iter().map(|venv| ("VIRTUAL_ENV".to_owned(), venv.clone())));
         environment.extend(service.environment.iter().map(|(name, value)| (name.clone(), value.clone())));
+        for (name, value) in &mut environment {
+            if is_code_path(name) {
+                *value = pinned(value, &pins);
+            }
+        }
         environment.push(("RUNSMITH_SERVICE".to_owned(), service.application.clone()));
         environment.push(("RUNSMITH_GENERATION".to_owned(), generation.0.to_string()));
+        environment.push(("RUNSMITH_RELEASE".to_owned(), made.release.clone()));
         match service.handoff.ready {
             Ready::Workers => environment.push(("RUNSMITH_READY".to_owned(), place("ready"))),
             Ready::Notify => environment.push(("NOTIFY_SOCKET".to_owned(), place("ready"))),
@@ -221,19 +244,24 @@ impl Shell {
             environment.push(("RUNSMITH_PROBE".to_owned(), place(&probe_name(generation))));
         }
         let inherits = service.handoff.strategy == Strategy::Sockets;
-        Order {
-            command: service.command.clone(),
+        let mut command: Vec<String> = service.command.iter().map(|word| pinned(word, &pins)).collect();
+        if let Some((path, copy)) = self.config(service, generation, identity)? {
+            let copy = copy.display().to_string();
+            command.iter_mut().filter(|word| **word == path).for_each(|word| *word = copy.clone());
+        }
+        Ok(Order {
+            command,
             environment,
-            secrets: service.secrets.clone(),
-            secrets_directory: format!("{}/env", service.service.directory),
+            secrets: place(&snapshot_name(generation)),
             user: identity.switch.then(|| (identity.uid, identity.gid, identity.groups.clone())),
-            directory: service.current(),
+            directory: made.release.clone(),
+            pins,
             limits: service.limits.iter().map(|(name, limit)| (*name, limit.soft, limit.hard)).collect(),
             umask: u32::from_str_radix(&service.umask, 8).unwrap_or(0o022),
             nice: service.nice,
             oom_score_adj: service.oom_score_adj,
             listeners: if inherits { service.bind.len() + usize::from(probe) } else { 0 },
-        }
+        })
     }
 
     /// The launcher has become the server, or has failed.
@@ -250,6 +278,9 @@ impl Shell {
                 }
                 if live.ready() == Ready::Alive {
                     live.alive_at = Some(clock::now().after(ALIVE));
+                }
+                if server::reports_workers(live.service.server).is_none() {
+                    live.watch = Some(Watch::begin(clock::now()));
                 }
                 let loads_unseen = live.ready() != Ready::Workers;
                 let terms = terms(&live.service);
@@ -278,8 +309,29 @@ impl Shell {
         }
         let path = self.probe_path(generation);
         match Request::begin(generation, &path, &check, clock::now()) {
-            Ok(request) => self.check = Some(request),
+            Ok(request) => {
+                self.checks.retain(|check| check.generation != generation);
+                self.checks.push(request);
+            }
             Err(reason) => self.tell(Event::Sick(generation, reason)),
+        }
+    }
+
+    /// gunicorn's master passes TERM on to its workers; one that was just forked has no handler for it yet, and goes on
+    /// serving until it is killed. So they are asked themselves. unicorn's workers end at once at a second signal.
+    fn ask_workers(&mut self, generation: Generation) {
+        let all = process::all();
+        let others = others(&self.generations, generation);
+        let Some(live) = self.generations.get_mut(&generation) else { return };
+        if !server::passes_on_late(live.service.server) || live.launcher.is_some() {
+            return;
+        }
+        let Some(master) = live.master.as_ref().map(|master| master.pid) else { return };
+        live.look(&all, &others);
+        for member in std::mem::take(&mut live.members) {
+            if all.get(&member.pid).is_some_and(|stat| stat.parent == master && !stat.has_run) {
+                member.signal(server::graceful(live.service.server));
+            }
         }
     }
 
@@ -399,12 +451,11 @@ impl Shell {
     pub(super) fn last_words(&self, generation: Generation) -> String {
         let mut said = self.last_lines(generation);
         let service = self.generations.get(&generation).map_or(&self.service, |live| &live.service);
-        let directory = format!("{}/env", service.service.directory);
-        for name in &service.secrets {
-            if let Ok(secret) = launch::secret(&directory, name) {
-                for line in secret.lines().filter(|line| line.len() >= LEAST_SECRET) {
-                    said = said.replace(line, "********");
-                }
+        let snapshot = stored::read_file(&self.place.file(&snapshot_name(generation))).ok();
+        let snapshot = snapshot.and_then(|text| Snapshot::read(&text, &service.application).ok());
+        for secret in snapshot.iter().flat_map(|snapshot| snapshot.secrets.values()) {
+            for line in secret.lines().filter(|line| line.len() >= LEAST_SECRET) {
+                said = said.replace(line, "********");
             }
         }
         said
@@ -412,7 +463,9 @@ impl Shell {
 
     fn answer(&mut self, ticket: Ticket, outcome: &Outcome) {
         let reply = match outcome {
-            Outcome::Done(generation) => Reply::Done { generation: generation.0 },
+            Outcome::Done(generation) | Outcome::Proven(generation) => {
+                Reply::Done { generation: generation.0, probation_ms: self.probation_ms() }
+            }
             Outcome::BackedOut(reason) => Reply::BackedOut {
                 reason: self.explained(reason),
                 output: self.said.clone(),
@@ -491,9 +544,8 @@ impl Shell {
         self.outputs.retain(|(one, _)| *one != generation.0);
         self.probes.remove(&generation);
         let _ = fs::remove_file(self.place.file(&probe_name(generation)));
-        if self.check.as_ref().is_some_and(|check| check.generation == generation) {
-            self.check = None;
-        }
+        self.checks.retain(|check| check.generation != generation);
+        self.forget_snapshot(generation);
     }
 }
 

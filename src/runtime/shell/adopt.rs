@@ -39,6 +39,7 @@ impl Shell {
         if let Some(state) = &state {
             self.sequence = state.sequence;
             self.last = state.last.clone();
+            self.fallback = state.fallback.clone();
         }
         self.take_generations(state.as_ref());
         self.take_successors();
@@ -73,7 +74,10 @@ impl Shell {
             Some(live) if !live.members.is_empty() => Remains::Workers,
             _ => Remains::Nothing,
         };
-        let (machine, actions) = Machine::adopt(&record, terms(&self.service), clock::now(), left);
+        let (mut machine, actions) = Machine::adopt(&record, terms(&self.service), clock::now(), left);
+        if self.has_proven() {
+            machine.knows_proven();
+        }
         self.machine = machine;
         self.obey(actions);
         let lives = self.machine.serving().is_some() || !self.generations.is_empty();
@@ -88,7 +92,7 @@ impl Shell {
             }
             let rests = matches!(self.machine.state(), super::super::machine::State::Resting(_));
             if !rests {
-                self.ask(Ask::Upgrade(None));
+                self.ask(Ask::Begin);
             }
         }
         // `sv down` may have come before this run could hear it.
@@ -285,6 +289,7 @@ impl Shell {
                 uid: self.identity.uid,
                 since: clock::now(),
                 release: String::new(),
+                fingerprint: String::new(),
                 workers: (0, None),
                 ready: vec![],
                 probe: false,

@@ -1,6 +1,6 @@
 //! What the shell knows of a generation: its processes, and how ready they are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -11,6 +11,8 @@ use crate::runtime::event::{Generation, Moment};
 use crate::runtime::linux::process::{self, Process, Stat};
 use crate::runtime::server::{self, Signal};
 use crate::runtime::state::Life;
+
+use super::workers::Watch;
 
 /// `ready: alive`: a master that lives so long counts as ready, in milliseconds. Whoever cannot bind, find its
 /// program or read its configuration has ended by then.
@@ -39,6 +41,12 @@ pub(super) struct Live {
     pub(super) alive_at: Option<Moment>,
     pub(super) has_loaded: bool,
     pub(super) is_ready: bool,
+    /// Workers that have loaded the application and have not exited since.
+    pub(super) loaded: BTreeSet<u32>,
+    /// Workers that exited before they had loaded the application.
+    pub(super) early_deaths: u32,
+    /// How the workers of a program that does not report on them are watched.
+    pub(super) watch: Option<Watch>,
     /// It was told to go; workers that turn up later are told, too.
     pub(super) is_retired: bool,
 }
@@ -64,6 +72,9 @@ impl Live {
             alive_at: None,
             has_loaded: false,
             is_ready: false,
+            loaded: BTreeSet::new(),
+            early_deaths: 0,
+            watch: None,
             is_retired: false,
         }
     }

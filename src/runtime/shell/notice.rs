@@ -43,6 +43,7 @@ impl Shell {
                             self.control.finish(*ticket, &status);
                         }
                         Wish::Upgrade => self.ask(Ask::Upgrade(Some(*ticket))),
+                        Wish::Prove => self.ask(Ask::Prove(*ticket)),
                         Wish::Abort => self.ask(Ask::Abort(*ticket)),
                     }
                 }
@@ -55,7 +56,7 @@ impl Shell {
                     live.count(clock::now());
                 }
             }
-            Source::Check => self.check_goes_on(),
+            Source::Check(generation) => self.check_goes_on(*generation),
         }
     }
 
@@ -146,13 +147,16 @@ impl Shell {
         if let Says::Successor { old } = claim.says {
             return self.successor_claimed(claim.sender, claim.uid, old);
         }
+        if let Says::Exited { master, worker } = claim.says {
+            return self.worker_exited(claim.sender, claim.uid, master, worker);
+        }
         let Some(stat) = process::stat(claim.sender) else { return };
         let of = self.generations.iter().find(|(_, live)| {
             live.life.uid == claim.uid
                 && live.master.as_ref().is_some_and(|master| match claim.says {
                     Says::Worker { master: said, .. } => master.pid == said && stat.parent == said,
                     Says::Ready => claim.sender == master.pid || stat.session == live.life.session,
-                    Says::Successor { .. } => false,
+                    Says::Exited { .. } | Says::Successor { .. } => false,
                 })
         });
         let Some(generation) = of.map(|(generation, _)| *generation) else { return };
@@ -165,9 +169,10 @@ impl Shell {
                     live.life.workers.1 = Some(of);
                 }
                 live.workers.insert(claim.sender, worker);
+                live.loaded.insert(claim.sender);
             }
             Says::Ready if live.ready() == Ready::Notify => {}
-            Says::Worker { .. } | Says::Ready | Says::Successor { .. } => return,
+            Says::Worker { .. } | Says::Ready | Says::Exited { .. } | Says::Successor { .. } => return,
         }
         let is_first = !std::mem::replace(&mut live.has_loaded, true);
         let is_ready = live.ready() == Ready::Notify || live.count(clock::now());
@@ -180,15 +185,16 @@ impl Shell {
         }
     }
 
-    fn check_goes_on(&mut self) {
-        let Some(check) = &mut self.check else { return };
-        let generation = check.generation;
+    fn check_goes_on(&mut self, generation: Generation) {
+        let Some(check) = self.checks.iter_mut().find(|check| check.generation == generation) else {
+            return;
+        };
         let event = match check.go_on() {
             Progress::Waiting => return,
             Progress::Good => Event::Healthy(generation),
             Progress::Bad(reason) => Event::Sick(generation, reason),
         };
-        self.check = None;
+        self.checks.retain(|check| check.generation != generation);
         self.tell(event);
     }
 }

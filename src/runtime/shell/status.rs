@@ -36,6 +36,7 @@ impl Shell {
                 serving_for_ms: serving.map(|serving| now.since(serving.since)),
                 release: live.map(|live| live.life.release.clone()).unwrap_or_default(),
                 orphaned: self.machine.orphans().contains(&generation),
+                fingerprint: live.map(|live| live.life.fingerprint.clone()).unwrap_or_default(),
             }
         };
         let machine = &self.machine;
@@ -74,6 +75,8 @@ impl Shell {
             },
             queued: machine.is_queued(),
             last: self.last.clone(),
+            probation_ms: self.probation_ms(),
+            fallback: self.fallback.clone(),
             trouble: self.trouble.text(),
             problems,
             runtime_pid: std::process::id(),

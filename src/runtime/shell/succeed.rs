@@ -6,13 +6,16 @@
 use std::rc::Rc;
 
 use super::generation::Live;
+use super::origin::snapshot_name;
 use super::{Shell, terms};
 use crate::model::Service;
 use crate::model::input::{Server, Strategy};
+use crate::runtime::action::Origin;
 use crate::runtime::event::{Ask, Event, Generation, Moment};
 use crate::runtime::linux::process::{self, Process};
-use crate::runtime::linux::{clock, listen_as};
+use crate::runtime::linux::{clock, listen_as, stored, take};
 use crate::runtime::server;
+use crate::runtime::snapshot::Snapshot;
 use crate::runtime::state::Life;
 
 /// How long a master may take to answer with a new process, in milliseconds: it only has to fork.
@@ -43,9 +46,10 @@ impl Awaited {
 impl Shell {
     /// Asks a master for its successor, unless it has one already.
     pub(super) fn succeed(&mut self, old: Generation, new: Generation) -> Result<(), String> {
-        let service = (self.read)()?;
-        self.may_follow(&service)?;
-        let service = Rc::new(self.as_first_started(old, service));
+        let reading = self.reading(new, Origin::Disk)?;
+        self.may_follow(&reading.service)?;
+        let service = Rc::new(self.as_first_started(old, reading.service));
+        self.mix_snapshots(old, new, &service)?;
         let now = clock::now();
         let ask_at = self.settled_at.after(if service.server == Server::Gunicorn { PROMOTION } else { 0 });
         self.awaited = Some(Awaited {
@@ -90,6 +94,17 @@ impl Shell {
             );
         }
         next
+    }
+
+    /// What the successor is made of: release and configuration from what is on disk, the rest from the first start.
+    fn mix_snapshots(&mut self, old: Generation, new: Generation, service: &Service) -> Result<(), String> {
+        let read = |generation| {
+            let text = stored::read_file(&self.place.file(&snapshot_name(generation))).ok()?;
+            Snapshot::read(&text, &service.application).ok()
+        };
+        let (Some(first), Some(now)) = (read(old), read(new)) else { return Ok(()) };
+        let mixed = Snapshot { service: service.clone(), secrets: first.secrets, ..now };
+        take::write(&mixed, &self.place.file(&snapshot_name(new)))
     }
 
     /// A child of a master that has run a program: workers are only forked.
@@ -156,14 +171,20 @@ impl Shell {
     fn succeeded(&mut self, successor: Process) {
         let Some(awaited) = self.awaited.take() else { return };
         let Some(old) = self.generations.get(&awaited.old) else { return };
-        let release = std::fs::canonicalize(awaited.service.current());
+        // The kernel knows where it runs; what the link leads to by now is another question.
+        let release = process::directory(successor.pid)
+            .map_or_else(|| awaited.service.current(), |path| path.display().to_string());
         let life = Life {
             generation: awaited.new,
             master: (successor.pid, successor.start),
             session: old.life.session,
             uid: old.life.uid,
             since: clock::now(),
-            release: release.map_or_else(|_| awaited.service.current(), |path| path.display().to_string()),
+            release,
+            fingerprint: self
+                .made
+                .get(&awaited.new)
+                .map_or_else(String::new, |one| one.made.fingerprint.clone()),
             workers: (0, None),
             ready: vec![],
             probe: false,

@@ -1,0 +1,92 @@
+//! Programs that name their interpreter by a link.
+//!
+//! A virtualenv that was made at `…/current/venv` has that path in the first line of its programs. Run as they are, they would
+//! load packages through the link, from whichever release it leads to by then. So the interpreter is run by its real path.
+
+use std::fs::OpenOptions;
+use std::io::Read as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use crate::runtime::snapshot::pinned;
+
+/// How much of a program is read: two lines. The kernel reads 256 bytes of the first, and pip writes longer paths into the
+/// second.
+const HEAD: u64 = 4096;
+
+/// The command, with its interpreter in front where the program names one by a link.
+pub(super) fn pinned_command(command: &[String], path: &str, pins: &[(String, String)]) -> Vec<String> {
+    pinned_interpreter(command, path, pins).unwrap_or_else(|| command.to_vec())
+}
+
+fn pinned_interpreter(command: &[String], path: &str, pins: &[(String, String)]) -> Option<Vec<String>> {
+    let (program, arguments) = command.split_first()?;
+    if pins.iter().all(|(link, real)| link == real) {
+        return None;
+    }
+    let file = find(program, path)?;
+    let mut head = vec![];
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).ok()?;
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(&file).ok()?;
+    opened.take(HEAD).read_to_end(&mut head).ok()?;
+    let words = interpreter(&String::from_utf8_lossy(&head))?;
+    let real: Vec<String> = words.iter().map(|word| pinned(word, pins)).collect();
+    if real == words {
+        return None;
+    }
+    let file = file.to_str()?.to_owned();
+    Some(real.into_iter().chain([file]).chain(arguments.iter().cloned()).collect())
+}
+
+/// Where the program is, as execvp(3) finds it.
+fn find(program: &str, path: &str) -> Option<PathBuf> {
+    let is_program = |file: &Path| {
+        std::fs::metadata(file).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    if program.contains('/') {
+        return Some(PathBuf::from(program)).filter(|file| is_program(file));
+    }
+    path.split(':').map(|directory| Path::new(directory).join(program)).find(|file| is_program(file))
+}
+
+/// The interpreter and its argument, as the first line says; pip writes a long one as a script of the shell.
+fn interpreter(head: &str) -> Option<Vec<String>> {
+    let mut lines = head.lines();
+    let first = lines.next()?.strip_prefix("#!")?.trim();
+    if first == "/bin/sh"
+        && let Some(second) = lines.next().and_then(|line| line.strip_prefix("'''exec' "))
+    {
+        let program = second.strip_suffix(" \"$0\" \"$@\"").unwrap_or(second).trim();
+        return Some(vec![program.trim_matches('"').to_owned()]);
+    }
+    let (program, argument) = first.split_once([' ', '\t']).unwrap_or((first, ""));
+    let argument = Some(argument.trim()).filter(|argument| !argument.is_empty());
+    Some([Some(program), argument].into_iter().flatten().map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_lines_are_read_as_the_kernel_reads_them() {
+        let exec = |program: &str| format!("#!/bin/sh\n'''exec' {program} \"$0\" \"$@\"\n' '''\n");
+        for (head, expected) in [
+            (
+                "#!/srv/current/venv/bin/python\nimport sys\n".to_owned(),
+                Some(vec!["/srv/current/venv/bin/python"]),
+            ),
+            ("#! /usr/bin/env  python3 \n".to_owned(), Some(vec!["/usr/bin/env", "python3"])),
+            (exec("\"/srv/a b/bin/python\""), Some(vec!["/srv/a b/bin/python"])),
+            (exec("/srv/long/bin/python"), Some(vec!["/srv/long/bin/python"])),
+            ("#!/bin/sh\necho\n".to_owned(), Some(vec!["/bin/sh"])),
+            ("\u{7f}ELF".to_owned(), None),
+            (String::new(), None),
+        ] {
+            let expected = expected.map(|words| words.into_iter().map(str::to_owned).collect::<Vec<_>>());
+            assert_eq!(interpreter(&head), expected, "{head}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Takes a snapshot of what is on disk, in a process of its own.
+//!
+//! What the application's user controls, such as the link `current`, is resolved as that user: root would be led to places
+//! that only root may see. A file system of that user's can make it wait, so the process has a time limit.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use rustix::process::{Gid, Uid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+use super::launch;
+use crate::host::{self, Identity};
+use crate::model::Service;
+use crate::runtime::snapshot::{Parts, Snapshot};
+
+/// A server's configuration is never longer, in bytes; what `render` writes is a few kilobytes.
+const LONGEST_CONFIG: u64 = 4 << 20;
+
+/// What a service is made of now. The error is a sentence.
+pub fn take(service: Service) -> Result<Snapshot, String> {
+    let identity = host::identity_of(&service)?;
+    let current = service.current();
+    let release = resolve(&current, &identity)
+        .map_err(|error| format!("the user cannot enter {current}: {error}; does it lead to a release?"))?;
+    // Whether the user has it is found when the command is looked for.
+    let virtualenv = service.virtualenv.as_ref().map(|venv| resolve(venv, &identity).unwrap_or(venv.clone()));
+    let directory = format!("{}/env", service.service.directory);
+    let mut secrets = BTreeMap::new();
+    for name in &service.secrets {
+        secrets.insert(name.clone(), launch::secret(&directory, name)?);
+    }
+    let config = match service.config_file() {
+        Some(path) => Some(read_config(path)?),
+        None => None,
+    };
+    Ok(Snapshot::new(Parts { service, release, virtualenv, secrets, config }))
+}
+
+/// Writes a snapshot where only root can read it.
+pub fn write(snapshot: &Snapshot, path: &Path) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{} cannot be written: {error}", path.display());
+    let text = serde_json::to_vec(snapshot).map_err(|error| failed(error.into()))?;
+    let _ = fs::remove_file(path);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    file.write_all(&text).map_err(failed)
+}
+
+fn read_config(path: &str) -> Result<String, String> {
+    let failed = |error: std::io::Error| {
+        format!("the configuration {path} cannot be read: {error}; render the service again")
+    };
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
+    let mut bytes = vec![];
+    file.take(LONGEST_CONFIG).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Where a path leads to, as the application's user sees it.
+fn resolve(path: &str, identity: &Identity) -> std::io::Result<String> {
+    let real = as_user(identity, || fs::canonicalize(path))??;
+    let is_directory = as_user(identity, || fs::metadata(&real).map(|found| found.is_dir()))??;
+    if !is_directory {
+        return Err(std::io::Error::from(std::io::ErrorKind::NotADirectory));
+    }
+    real.into_os_string().into_string().map_err(|_| std::io::Error::other("its name is not UTF-8"))
+}
+
+/// Does something with the rights of the application's user. The saved user stays root, so nobody else may signal or trace
+/// this process meanwhile (kill(2), ptrace(2)).
+fn as_user<T>(identity: &Identity, act: impl FnOnce() -> T) -> std::io::Result<T> {
+    if !identity.switch {
+        return Ok(act());
+    }
+    let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
+    let (root, uid, gid) = (Uid::ROOT, Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    set_thread_groups(&groups)?;
+    set_thread_res_gid(Gid::ROOT, gid, Gid::ROOT)?;
+    set_thread_res_uid(root, uid, root)?;
+    let result = act();
+    set_thread_res_uid(root, root, root)?;
+    set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)?;
+    set_thread_groups(&[])?;
+    Ok(result)
+}

@@ -1,0 +1,141 @@
+//! Probation, and what an unplanned start uses: the last known good.
+//!
+//! A generation that takes over is on *probation* until it has served for `min_uptime`; then it is *proven*. Before anything
+//! has served, an unplanned start uses what is on disk, and what was proven last if that fails. Once something has served,
+//! it uses what served: what is on disk may be a release that nobody has deployed, or one that has failed.
+
+use super::super::action::{Action, Origin, Outcome, Step};
+use super::super::event::{Generation, Moment};
+use super::{Machine, Serving, State};
+
+/// While a health check fails, the end of probation is looked at again after this many milliseconds.
+const NOT_WHILE_SICK: u64 = 1_000;
+
+impl Machine {
+    /// Something was proven by an earlier run, or before this start of the machine, and is still kept.
+    pub fn knows_proven(&mut self) {
+        self.has_proven = true;
+    }
+
+    /// What an unplanned start uses now.
+    pub(super) fn unplanned(&self) -> Origin {
+        match self.good {
+            _ if !self.terms.fallback => Origin::Disk,
+            Some(good) => good,
+            None if self.failures == 0 => Origin::First,
+            // What is on disk has failed, or both have: each has its turn.
+            None if self.has_proven && self.failures % 2 == 1 => Origin::LastProven,
+            None => Origin::Disk,
+        }
+    }
+
+    /// What was started from there has failed.
+    pub(super) fn has_failed(&mut self, origin: Origin) {
+        if origin == Origin::Before && self.good == Some(Origin::Before) {
+            self.good = Some(Origin::LastProven);
+        }
+    }
+
+    /// Nothing serves: the next start is now if it uses something else than what has just failed, and later if not.
+    pub(super) fn start_again(&mut self, now: Moment, failed: Origin) {
+        let next = self.unplanned();
+        let is_disk = |origin| matches!(origin, Origin::Disk | Origin::First);
+        let differs = next != failed && !(is_disk(next) && is_disk(failed));
+        // What has served is tried at once, however often others have failed; each of several is tried once.
+        if differs && (self.good.is_some() || self.failures <= 1) && !self.once {
+            return self.start(now, next);
+        }
+        self.rest(now);
+    }
+
+    /// A new generation takes over from `old`.
+    pub(super) fn remember_before(&mut self, old: Option<&Serving>) {
+        let Some(old) = old else { return };
+        if old.probation.is_some() && self.good.is_none() {
+            self.act(Action::KeepBefore(old.generation));
+            self.good = Some(Origin::Before);
+        }
+    }
+
+    /// The generation that serves is proven once its time has come.
+    pub(super) fn prove_if_due(&mut self, now: Moment) {
+        let (State::Serving(serving)
+        | State::Succeeding(serving, _)
+        | State::Vetting(serving, _, _)
+        | State::Draining(serving)
+        | State::BackingOut(serving, _)) = &mut self.state
+        else {
+            return;
+        };
+        if serving.probation.is_none_or(|until| now < until) {
+            return;
+        }
+        if serving.strikes > 0 {
+            serving.probation = Some(now.after(NOT_WHILE_SICK));
+            return;
+        }
+        serving.probation = None;
+        let generation = serving.generation;
+        self.good = Some(Origin::LastProven);
+        self.has_proven = true;
+        self.failures = 0;
+        self.act(Action::Prove(generation));
+        self.tell(Step::Proven(generation));
+        if matches!(self.state, State::Serving(_)) {
+            self.answer_proven(generation);
+        }
+    }
+
+    /// A generation has failed within `min_uptime` after it took over.
+    pub(super) fn fails_probation(&mut self, serving: &Serving, reason: &str) {
+        self.act(Action::Condemn(serving.generation, reason.to_owned()));
+        self.tell(Step::FailedProbation(serving.generation, reason.to_owned()));
+        self.has_failed(serving.origin);
+        for ticket in std::mem::take(&mut self.patient) {
+            self.act(Action::Answer(ticket, Outcome::BackedOut(reason.to_owned())));
+        }
+    }
+
+    /// The generation that serves alone cannot go on.
+    pub(super) fn replace(&mut self, now: Moment, generation: Generation, early: bool, reason: &str) {
+        let Some(serving) = self.serving().filter(|serving| serving.generation == generation).cloned() else {
+            return;
+        };
+        self.restarts += 1;
+        self.failures += 1;
+        if early {
+            self.fails_probation(&serving, reason);
+        }
+        self.hand_over(now, self.unplanned());
+    }
+
+    /// Workers of a generation die again and again while they load the application.
+    pub(super) fn unstable(&mut self, now: Moment, generation: Generation, how: &str) {
+        if self.is_candidate(generation) {
+            return self.fail(now, how, true);
+        }
+        self.drop_rival(now, generation, how, true);
+        if let State::Serving(serving) = &self.state
+            && serving.generation == generation
+            && serving.probation.is_some()
+        {
+            self.replace(now, generation, true, how);
+        }
+    }
+
+    /// Leavers whose workers may have missed that they are to go.
+    pub(super) fn ask_workers(&mut self, now: Moment) {
+        let mut due = vec![];
+        for leaver in &mut self.leavers {
+            if leaver.ask_workers.is_some_and(|at| at <= now) {
+                leaver.ask_workers = None;
+                if !leaver.forced {
+                    due.push(leaver.generation);
+                }
+            }
+        }
+        for generation in due {
+            self.act(Action::AskWorkers(generation));
+        }
+    }
+}

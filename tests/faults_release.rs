@@ -1,0 +1,586 @@
+//! Releases and values that fail, crashes and reboots: what serves is what was proven, and a generation stays in its release.
+//! `make faults` writes what was measured into docs/faults.md.
+
+#![allow(clippy::disallowed_methods, reason = "a test may look")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use support::faults::{Case, Requests, page, rows_are_tests, serves, state};
+use support::host::{kill, run, virtualenv};
+use support::row::said;
+use support::service::{Release, Server, Service, Socket};
+use support::{HANDOVER, SOON, START};
+
+use Requests::{LostWithTheKilled, NoneLost};
+
+const PROVEN: &[&str] = &["runsmith: proven:"];
+
+/// Proven soon, so that tests need not wait for it long; and long enough to fail before that.
+const SOON_PROVEN: &str = "restart: {min_uptime: 1}\n";
+const LATE_PROVEN: &str = "restart: {min_uptime: 20}\n";
+
+/// A helper that the release imports at the first request for /late.
+const LATE_IMPORT: &str = "
+import builtins
+def late():
+    import helper
+    return helper.NAME
+builtins.late = late
+";
+
+/// Name of the test, what is done, what is promised.
+const ROWS: &[(&str, &str, &str)] = &[
+    (
+        "late_import_after_a_back_out",
+        "a broken release is switched to and backed out, then a module is imported for the first time",
+        "it comes from the release that serves; none lost",
+    ),
+    (
+        "workers_recycled_after_a_back_out",
+        "gunicorn without preload, max_requests; a broken release is backed out, then every worker is recycled",
+        "the new workers load the release that serves; none lost",
+    ),
+    (
+        "virtualenv_in_the_release",
+        "the virtualenv lies in the release, made at `current`; another release is switched to, then a package is imported",
+        "it comes from the release that serves; none lost",
+    ),
+    (
+        "master_killed_after_a_back_out",
+        "a broken release is backed out, then kill -9 of the master",
+        "the proven release is started, its workers serve until then; none lost",
+    ),
+    (
+        "master_of_unicorn_killed_after_a_back_out",
+        "the same with unicorn",
+        "the proven release is started; none lost",
+    ),
+    (
+        "master_killed_after_a_back_out_by_usr2",
+        "the same with gunicorn and `strategy: usr2`",
+        "the proven release is started; the address refuses while no master lives",
+    ),
+    (
+        "reboot_after_a_back_out",
+        "a broken release is backed out, then a reboot",
+        "the proven release is started at once, and `status` says why",
+    ),
+    ("reboot_of_unicorn_after_a_back_out", "the same with unicorn", "the proven release is started at once"),
+    (
+        "reboot_after_a_switch_that_was_not_deployed",
+        "a broken release is switched to and never deployed, then a reboot",
+        "it fails, and the proven release is started at once",
+    ),
+    (
+        "master_killed_after_a_switch_that_was_not_deployed",
+        "a good release is switched to and never deployed, then kill -9 of the master",
+        "the release that served is started: nobody asked for the other one; none lost",
+    ),
+    (
+        "reboot_after_a_value_was_backed_out",
+        "a value that the release does not start with is rendered and backed out, then kill -9 of the master and a reboot",
+        "the proven values are used both times",
+    ),
+    (
+        "reboot_with_a_user_that_does_not_exist",
+        "a user that does not exist is rendered and refused, then a reboot",
+        "the proven values are used",
+    ),
+    (
+        "failure_on_probation",
+        "a release whose master exits soon after it took over",
+        "the release that served before is started at once; `upgrade --proven` exits 1",
+    ),
+    (
+        "failure_on_probation_before_anything_was_proven",
+        "the same, before the release that served before was proven",
+        "the release that served before is started at once",
+    ),
+    (
+        "first_start_overtaken_by_a_broken_release",
+        "while the first release boots a broken one is switched to and deployed",
+        "the deploy is refused, the first release serves",
+    ),
+    (
+        "first_start_overtaken_by_a_good_release",
+        "while the first release boots for ever another one is switched to and deployed",
+        "the second one serves, without waiting for the first",
+    ),
+    (
+        "damaged_records_and_a_reboot",
+        "what is kept is garbage, another service's, or a directory; then a reboot",
+        "what is on disk is started",
+    ),
+    (
+        "fallback_turned_off",
+        "`restart.fallback: none`; a broken release is backed out, then a reboot",
+        "what is on disk is started, and fails",
+    ),
+    (
+        "proven_release_removed",
+        "the proven release is removed, a broken one is on disk, then a reboot and a repaired release",
+        "what is on disk is started, again and again, until it serves",
+    ),
+];
+
+#[test]
+fn the_rows_are_tests() {
+    rows_are_tests(ROWS, include_str!("faults_release.rs"));
+}
+
+#[test]
+fn the_page_has_the_rows() {
+    page(ROWS, "releases, values, crashes and reboots");
+}
+
+/// A service whose first release is proven, under load.
+fn proven(name: &'static str, server: Server, socket: Socket, more: &str) -> Case {
+    let case = Case::start(name, server, socket, &format!("{SOON_PROVEN}{more}"));
+    case.service.log.wait(0, PROVEN, SOON);
+    case
+}
+
+/// Switches to a broken release and has it deployed: it is backed out.
+fn back_out(service: &Service, number: u32) {
+    service.release(number, Release::Broken);
+    service.switch(number);
+    is_backed_out(service);
+}
+
+fn is_backed_out(service: &Service) -> String {
+    let output = service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(1), "{}\n{}", said(&output), service.log.text(0));
+    said(&output)
+}
+
+/// Switches back to the release that serves, and deploys the next one: everything goes on as ever.
+fn deploys_again(case: Case, number: u32, requests: Requests) {
+    case.service.release(number, Release::Good);
+    case.service.switch(number);
+    let output = case.service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), case.service.log.text(0));
+    assert!(state(&case.service)["fallback"].is_null());
+    case.ends(&number.to_string(), requests);
+}
+
+/// Waits until one generation serves alone: the release with this number. `mark`: where in the log it gets ready.
+fn serves_again(service: &Service, mark: usize, version: &str) {
+    service.log.wait(mark, &["runsmith: ready:"], START);
+    service.until_settled();
+    assert_eq!(service.version(), version, "{}", service.log.text(0));
+    let status = state(service);
+    let release = format!("releases/{version}");
+    assert!(status["serving"]["release"].as_str().is_some_and(|one| one.ends_with(&release)), "{status}");
+}
+
+#[test]
+fn late_import_after_a_back_out() {
+    let name = "late_import_after_a_back_out";
+    let service = Service::native(Server::Sync, Socket::Tcp, "");
+    let late = format!("{LATE_IMPORT}\nimport functools");
+    service.release_with(1, &late, "");
+    let app = service.root.join("releases/1/wsgi.py");
+    let text = fs::read_to_string(&app).unwrap().replace(
+        "body = b'1 %d' % os.getpid()",
+        "body = late() + b' %d' % os.getpid() if environ['PATH_INFO'] == '/late' else b'1 %d' % os.getpid()",
+    );
+    fs::write(&app, text).unwrap();
+    fs::write(service.root.join("releases/1/helper.py"), "NAME = b'helper-of-1'").unwrap();
+    let case = Case::of(name, service.started());
+    case.service.release(2, Release::Broken);
+    fs::write(case.service.root.join("releases/2/helper.py"), "NAME = b'helper-of-2'").unwrap();
+    case.service.switch(2);
+    is_backed_out(&case.service);
+    // Each worker imports it by itself.
+    for _ in 0..12 {
+        let body = case.service.address.get("/late").unwrap();
+        assert!(body.starts_with("helper-of-1 "), "{body}\n{}", case.service.log.text(0));
+    }
+    case.ends("1", NoneLost);
+}
+
+#[test]
+fn workers_recycled_after_a_back_out() {
+    let name = "workers_recycled_after_a_back_out";
+    let mut service = Service::native(Server::Sync, Socket::Tcp, "");
+    service.rewrite(|pillar| pillar.replace("worker_class: sync", "preload_app: false, max_requests: 30"));
+    let case = Case::of(name, service.started());
+    let workers = |service: &Service| -> Vec<u32> {
+        let master = service.master();
+        service.user.processes().iter().filter(|one| one.parent == master).map(|one| one.pid).collect()
+    };
+    let master = case.service.master();
+    back_out(&case.service, 2);
+    let before = workers(&case.service);
+    case.until("every worker is another one", |service| {
+        let now = workers(service);
+        now.len() == 3 && now.iter().all(|one| !before.contains(one))
+    });
+    assert_eq!(case.service.master(), master, "{}", case.service.log.text(0));
+    case.ends("1", NoneLost);
+}
+
+/// A virtualenv in a release, made at the path by which `current` leads to it, as deploy tools do.
+fn virtualenv_in(service: &Service, number: u32) {
+    service.switch(number);
+    let venv = service.root.join("current/venv");
+    let path = venv.display().to_string();
+    run("/usr/bin/python3", &["-m", "venv", "--without-pip", &path]);
+    let library = fs::read_dir(venv.join("lib")).unwrap().next().unwrap().unwrap().path();
+    let shared = fs::read_dir(virtualenv("gunicorn").join("lib")).unwrap().next().unwrap().unwrap().path();
+    let shared = shared.join("site-packages").display().to_string();
+    fs::write(library.join("site-packages/shared.pth"), shared).unwrap();
+    fs::write(library.join("site-packages/late_package.py"), format!("NAME = b'package-of-{number}'"))
+        .unwrap();
+    let script = format!(
+        "#!{path}/bin/python3\nimport sys\nfrom gunicorn.app.wsgiapp import run\nsys.argv[0] = 'gunicorn'\nsys.exit(run())\n"
+    );
+    let program = venv.join("bin/gunicorn");
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn virtualenv_in_the_release() {
+    let name = "virtualenv_in_the_release";
+    let mut service = Service::native(Server::Sync, Socket::Tcp, "");
+    let venv = service.root.join("current/venv").display().to_string();
+    let shared = virtualenv("gunicorn").display().to_string();
+    service
+        .rewrite(|pillar| pillar.replace(&format!("virtualenv: {shared}"), &format!("virtualenv: {venv}")));
+    for number in [2, 1] {
+        service.release(number, Release::Good);
+        let app = service.root.join(format!("releases/{number}/wsgi.py"));
+        let late = format!(
+            "body = __import__('late_package').NAME + b' {number}' if environ['PATH_INFO'] == '/late' else b'{number} %d'"
+        );
+        let text = fs::read_to_string(&app)
+            .unwrap()
+            .replace(&format!("body = b'{number} %d'"), &format!("{late}").replace("else b'", "else b'"));
+        fs::write(&app, text).unwrap();
+        virtualenv_in(&service, number);
+    }
+    let case = Case::of(name, service.started());
+    case.service.switch(2);
+    for _ in 0..12 {
+        let body = case.service.address.get("/late").unwrap();
+        assert!(body.starts_with("package-of-1 "), "{body}\n{}", case.service.log.text(0));
+    }
+    let output = case.service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let body = case.service.address.get("/late").unwrap();
+    assert!(body.starts_with("package-of-2 "), "{body}");
+    case.ends("2", NoneLost);
+}
+
+fn master_killed(name: &'static str, server: Server, more: &str, requests: Requests) {
+    let case = proven(name, server, Socket::Unix, more);
+    back_out(&case.service, 2);
+    let mark = case.service.log.mark();
+    kill(case.service.master(), Signal::KILL);
+    case.service.log.wait(mark, &["runsmith: ready:"], START);
+    case.settles();
+    serves_again(&case.service, 0, "1");
+    deploys_again(case, 3, requests);
+}
+
+#[test]
+fn master_killed_after_a_back_out() {
+    master_killed("master_killed_after_a_back_out", Server::Sync, "", NoneLost);
+}
+
+#[test]
+fn master_of_unicorn_killed_after_a_back_out() {
+    master_killed("master_of_unicorn_killed_after_a_back_out", Server::Unicorn, "", NoneLost);
+}
+
+#[test]
+fn master_killed_after_a_back_out_by_usr2() {
+    let name = "master_killed_after_a_back_out_by_usr2";
+    let more = format!("{SOON_PROVEN}handoff: {{strategy: usr2}}\n");
+    let service = Service::start_native(Server::Gthread, Socket::Tcp, &more);
+    service.log.wait(0, PROVEN, SOON);
+    back_out(&service, 2);
+    let mark = service.log.mark();
+    kill(service.master(), Signal::KILL);
+    serves_again(&service, mark, "1");
+    service.log.wait(mark, PROVEN, SOON);
+    deploys_again(Case::of(name, service), 3, NoneLost);
+}
+
+fn rebooted(server: Server) {
+    let service = Service::start_native(server, Socket::Tcp, SOON_PROVEN);
+    service.log.wait(0, PROVEN, SOON);
+    back_out(&service, 2);
+    let mut service = service;
+    service.reboot();
+    service.log.wait(0, &["FALLBACK"], START);
+    serves_again(&service, 0, "1");
+    let status = state(&service);
+    assert!(status["fallback"].as_str().is_some_and(|why| why.contains("has failed before")), "{status}");
+    assert!(!service.log.text(0).contains("there_is_no_such"), "{}", service.log.text(0));
+    service.until_settled();
+    // The same once more: what was fallen back to is still what is known to be good.
+    service.reboot();
+    service.log.wait(0, &["FALLBACK"], START);
+    serves_again(&service, 0, "1");
+    service.release(3, Release::Good);
+    service.switch(3);
+    let output = service.runsmith(&["upgrade", "--proven"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    service.reboot();
+    serves_again(&service, 0, "3");
+    assert!(!service.log.text(0).contains("FALLBACK"), "{}", service.log.text(0));
+    service.down();
+}
+
+#[test]
+fn reboot_after_a_back_out() {
+    rebooted(Server::Sync);
+}
+
+#[test]
+fn reboot_of_unicorn_after_a_back_out() {
+    rebooted(Server::Unicorn);
+}
+
+#[test]
+fn reboot_after_a_switch_that_was_not_deployed() {
+    let mut service = Service::start_native(Server::Gthread, Socket::Unix, SOON_PROVEN);
+    service.log.wait(0, PROVEN, SOON);
+    service.release(2, Release::Broken);
+    service.switch(2);
+    service.reboot();
+    service.log.wait(0, &["start FAILED"], START);
+    service.log.wait(0, &["FALLBACK"], START);
+    serves_again(&service, 0, "1");
+    assert!(state(&service)["fallback"].is_string());
+    service.down();
+}
+
+#[test]
+fn master_killed_after_a_switch_that_was_not_deployed() {
+    let name = "master_killed_after_a_switch_that_was_not_deployed";
+    let case = proven(name, Server::Sync, Socket::Tcp, "");
+    case.service.release(2, Release::Good);
+    case.service.switch(2);
+    let mark = case.service.log.mark();
+    kill(case.service.master(), Signal::KILL);
+    case.service.log.wait(mark, &["runsmith: ready:"], START);
+    case.settles();
+    serves_again(&case.service, 0, "1");
+    deploys_again(case, 3, NoneLost);
+}
+
+#[test]
+fn reboot_after_a_value_was_backed_out() {
+    let needs = "import os\nassert os.environ.get('MODE') != 'broken', 'MODE is broken'\n";
+    let ruby = "raise 'MODE is broken' if ENV['MODE'] == 'broken'\n";
+    for server in [Server::Sync, Server::Unicorn] {
+        let more = format!("{SOON_PROVEN}environment: {{MODE: good}}\nsecrets: {{HIDDEN: first-secret}}\n");
+        let service = Service::native(server, Socket::Tcp, &more);
+        service.release_with(1, needs, ruby);
+        let mut service = service.started();
+        service.log.wait(0, PROVEN, SOON);
+        service.rewrite(|pillar| {
+            pillar.replace("MODE: good", "MODE: broken").replace("first-secret", "second-secret")
+        });
+        is_backed_out(&service);
+        let mark = service.log.mark();
+        kill(service.master(), Signal::KILL);
+        service.log.wait(mark, &["runsmith: ready:"], START);
+        service.until_settled();
+        let environment = |service: &Service| {
+            String::from_utf8_lossy(&fs::read(format!("/proc/{}/environ", service.master())).unwrap())
+                .into_owned()
+        };
+        let has = |service: &Service| {
+            let text = environment(service);
+            assert!(text.contains("MODE=good") && text.contains("HIDDEN=first-secret"), "{text}");
+        };
+        has(&service);
+        service.reboot();
+        serves_again(&service, 0, "1");
+        has(&service);
+        service.down();
+    }
+}
+
+#[test]
+fn reboot_with_a_user_that_does_not_exist() {
+    let mut service = Service::start_native(Server::Sync, Socket::Tcp, SOON_PROVEN);
+    service.log.wait(0, PROVEN, SOON);
+    let user = service.name.clone();
+    service.edit_run(|text| text.replace(&format!("\nuser: {user}\n"), "\nuser: rst-nobody-x\n"));
+    let refused = is_backed_out(&service);
+    assert!(refused.contains("no such user on this host: rst-nobody-x"), "{refused}");
+    service.reboot();
+    serves_again(&service, 0, "1");
+    assert!(service.log.text(0).contains("no such user on this host: rst-nobody-x"));
+    service.down();
+}
+
+/// A release whose master exits a moment after it has loaded it.
+fn fails_late(service: &Service, number: u32) {
+    let python = "import os, threading\nthreading.Timer(3, lambda: os._exit(7)).start()\n";
+    service.release_with(number, python, "Thread.new { sleep 3; exit!(7) }\n");
+    service.switch(number);
+}
+
+#[test]
+fn failure_on_probation() {
+    for server in [Server::Gthread, Server::Unicorn] {
+        let more = format!(
+            "{LATE_PROVEN}{}",
+            if server == Server::Unicorn { "" } else { "gunicorn: {preload_app: true}\n" }
+        );
+        let more = if server == Server::Unicorn { more } else { LATE_PROVEN.to_owned() };
+        let mut service = Service::native(server, Socket::Tcp, &more.replace("20", "8"));
+        if server == Server::Unicorn {
+            service.rewrite(|pillar| {
+                pillar.replace("worker_processes: 3", "worker_processes: 3, preload_app: true")
+            });
+        }
+        let case = Case::of("failure_on_probation", service.started());
+        case.service.log.wait(0, PROVEN, HANDOVER);
+        fails_late(&case.service, 2);
+        let output = case.service.runsmith(&["upgrade", "--proven"]);
+        assert_eq!(output.status.code(), Some(1), "{}\n{}", said(&output), case.service.log.text(0));
+        assert!(said(&output).contains("exit code 7"), "{}", said(&output));
+        case.settles();
+        serves_again(&case.service, 0, "1");
+        let status = state(&case.service);
+        assert!(status["fallback"].as_str().is_some_and(|why| why.contains("exit code 7")), "{status}");
+        deploys_again(case, 3, LostWithTheKilled(8));
+    }
+}
+
+#[test]
+fn failure_on_probation_before_anything_was_proven() {
+    let service = Service::start_native(Server::Gthread, Socket::Tcp, "restart: {min_uptime: 300}\n");
+    fails_late(&service, 2);
+    let output = service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("on probation"), "{}", said(&output));
+    assert!(state(&service)["probation_ms"].as_u64().is_some_and(|left| left > 0));
+    let mark = service.log.mark();
+    service.log.wait(mark, &["FAILED on probation"], SOON);
+    service.log.wait(mark, &["runsmith: ready:"], START);
+    service.until_settled();
+    serves_again(&service, 0, "1");
+    service.down();
+}
+
+#[test]
+fn first_start_overtaken_by_a_broken_release() {
+    let mut service = Service::native(Server::Sync, Socket::Unix, "");
+    service.release(1, Release::Waiting);
+    service.supervise();
+    service.log.wait(0, &["generation 1 is master"], SOON);
+    back_out(&service, 2);
+    service.go();
+    service.log.wait(0, &["ready: generation 1 serves"], START);
+    assert_eq!(service.version(), "1");
+    service.until_settled();
+    service.down();
+}
+
+#[test]
+fn first_start_overtaken_by_a_good_release() {
+    for server in [Server::Sync, Server::Unicorn] {
+        let mut service = Service::native(server, Socket::Unix, "");
+        service.release(1, Release::Hanging);
+        service.supervise();
+        service.log.wait(0, &["generation 1 is master"], SOON);
+        service.release(2, Release::Good);
+        service.switch(2);
+        let output = service.runsmith(&["upgrade"]);
+        assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), service.log.text(0));
+        assert_eq!(service.version(), "2");
+        service.until_settled();
+        service.down();
+    }
+}
+
+#[test]
+fn damaged_records_and_a_reboot() {
+    let mut service = Service::start_native(Server::Sync, Socket::Tcp, SOON_PROVEN);
+    service.log.wait(0, PROVEN, SOON);
+    let stored = service.directory.join("state");
+    let whole = fs::read_to_string(stored.join("proven.json")).unwrap();
+    assert_eq!(fs::metadata(&stored).unwrap().permissions().mode() & 0o7777, 0o700);
+    assert_eq!(fs::metadata(stored.join("proven.json")).unwrap().permissions().mode() & 0o7777, 0o600);
+    let other = whole.replace(&service.name, "another");
+    let version = whole.replacen("\"format\":1", "\"format\":99", 1);
+    let damages: [&dyn Fn(&Path); 7] = [
+        &|path| fs::write(path, &whole[..whole.len() / 2]).unwrap(),
+        &|path| fs::write(path, "").unwrap(),
+        &|path| fs::write(path, [0xff; 4096]).unwrap(),
+        &|path| fs::write(path, &other).unwrap(),
+        &|path| fs::write(path, &version).unwrap(),
+        &|path| symlink("/dev/zero", path).unwrap(),
+        &|path| fs::create_dir(path).unwrap(),
+    ];
+    for damage in damages {
+        for file in ["proven.json", "failed.json"] {
+            let path = stored.join(file);
+            let _ = fs::remove_file(&path);
+            damage(&path);
+        }
+        // It is on disk, and the service starts with it.
+        service.reboot();
+        serves_again(&service, 0, "1");
+        for file in ["proven.json", "failed.json"] {
+            let _ = fs::remove_dir(stored.join(file));
+        }
+    }
+    // Once it is proven it is kept again.
+    service.log.wait(0, PROVEN, SOON);
+    service.until("it is kept", |_| {
+        fs::read_to_string(stored.join("proven.json")).is_ok_and(|now| now == whole)
+    });
+    service.down();
+}
+
+#[test]
+fn fallback_turned_off() {
+    let more = "restart: {min_uptime: 1, fallback: none}\n";
+    let mut service = Service::start_native(Server::Sync, Socket::Tcp, more);
+    service.log.wait(0, PROVEN, SOON);
+    back_out(&service, 2);
+    service.reboot();
+    service.log.wait(0, &["start FAILED"], START);
+    service.log.wait(0, &["next start in"], START);
+    assert!(!service.log.text(0).contains("FALLBACK"), "{}", service.log.text(0));
+    assert!(!serves(&service));
+    service.switch(1);
+    let output = service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    service.down();
+}
+
+#[test]
+fn proven_release_removed() {
+    let more = "restart: {min_uptime: 1, backoff_initial: 0.2, backoff_max: 1}\n";
+    let mut service = Service::start_native(Server::Sync, Socket::Tcp, more);
+    service.log.wait(0, PROVEN, SOON);
+    back_out(&service, 2);
+    service.reboot();
+    service.log.wait(0, &["FALLBACK"], START);
+    serves_again(&service, 0, "1");
+    fs::remove_dir_all(service.root.join("releases/1")).unwrap();
+    service.reboot();
+    service.log.wait(0, &["is not there any more"], START);
+    service.log.wait(0, &["start FAILED"], START);
+    service.release(2, Release::Good);
+    service.log.wait(0, &["runsmith: ready:"], HANDOVER);
+    assert_eq!(service.version(), "2");
+    service.until_settled();
+    service.down();
+}
