@@ -85,6 +85,7 @@ impl Ledger {
             fact.gone = true;
         }
         self.facts.clear();
+        self.owed.clear();
         self.open.clear();
         self.patient.clear();
         self.before = None;

@@ -35,6 +35,9 @@ pub struct Record {
     /// Those whose master has ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub orphans: Vec<Generation>,
+    /// The candidate that was overtaken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overtaken: Option<Generation>,
     /// Failed starts and early deaths in a row.
     #[serde(default)]
     pub failures: u32,
@@ -81,8 +84,8 @@ impl Machine {
             candidate: self.candidate().map(|candidate| candidate.generation),
             candidate_origin: self.candidate().map(|candidate| candidate.origin),
             leavers: self.leavers.iter().map(|leaver| (leaver.generation, leaver.until)).collect(),
-            // Nobody knows any more how far a rival is; but it may serve until another one does.
-            orphans: self.orphans.iter().copied().chain(self.rival().map(|one| one.generation)).collect(),
+            orphans: self.orphans.clone(),
+            overtaken: self.rival().map(|one| one.generation),
             failures: self.failures,
             restarts: self.restarts,
             resting: if let State::Resting(until) = self.state { Some(until) } else { None },
@@ -119,7 +122,8 @@ impl Machine {
                 machine.act(Action::Retire(*generation));
             }
         }
-        for orphan in &record.orphans {
+        // Nobody knows any more how far one that was overtaken is; but it may serve until another one does.
+        for orphan in record.orphans.iter().chain(&record.overtaken) {
             if left(*orphan) != Remains::Nothing {
                 machine.orphans.push(*orphan);
             }

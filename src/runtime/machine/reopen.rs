@@ -65,13 +65,19 @@ impl Machine {
         self.logs.iter().filter(|(_, logs)| logs.is_ready).map(|(generation, _)| *generation).collect()
     }
 
-    /// What an earlier run knew. Whoever serves, or has served, is ready, whatever an older record says.
+    /// What an earlier run knew. Whoever serves is ready, whatever an older record says.
     pub(super) fn adopt_logs(&mut self, record: &Record, left: &impl Fn(Generation) -> Remains) {
         let served = record.serving.map(|(generation, _)| generation);
-        let ready = record.ready.iter().chain(&served).chain(&record.orphans);
+        let ready = record.ready.iter().chain(&served);
         let mut logs: BTreeMap<Generation, Logs> =
             ready.map(|generation| (*generation, Logs { is_ready: true, is_owed: false })).collect();
-        for generation in record.candidate.iter().chain(record.leavers.iter().map(|(one, _)| one)) {
+        for generation in record
+            .candidate
+            .iter()
+            .chain(&record.overtaken)
+            .chain(&record.orphans)
+            .chain(record.leavers.iter().map(|(one, _)| one))
+        {
             logs.entry(*generation).or_default();
         }
         logs.retain(|generation, _| left(*generation) != Remains::Nothing);

@@ -64,7 +64,8 @@ impl Shell {
             let has_part = record.serving.is_some_and(|(one, _)| one == *generation)
                 || record.candidate == Some(*generation)
                 || record.leavers.iter().any(|(one, _)| one == generation)
-                || record.orphans.contains(generation);
+                || record.orphans.contains(generation)
+                || record.overtaken == Some(*generation);
             if !has_part {
                 record.orphans.push(*generation);
             }
