@@ -107,8 +107,8 @@ fn without_options(words: &[OsString]) -> Option<Exit> {
         ("run", [file]) if !file.as_encoded_bytes().starts_with(b"-") => {
             Some(run::execute(Path::new(file), Mode::Run))
         }
-        (run::READ, [file]) => Some(run::print(Path::new(file), None)),
-        (run::READ, [file, snapshot]) => Some(run::print(Path::new(file), Some(Path::new(snapshot)))),
+        (run::READ, [file]) => Some(run::print(Path::new(file), false)),
+        (run::READ, [file, word]) if word == run::SNAPSHOT => Some(run::print(Path::new(file), true)),
         // These are told everything else by their standard input.
         (keeper::COMMAND, _) => Some(Exit::of(keeper::main())),
         (launch::COMMAND, []) => Some(Exit::of(launch::main())),

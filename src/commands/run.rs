@@ -1,6 +1,8 @@
 //! `runsmith run`: executes a rendered native run script, or proves it.
 
+use std::fs::File;
 use std::io::{Read as _, Write};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -39,11 +41,14 @@ const READ_LIMIT: Duration = Duration::from_secs(20);
 /// The hidden command that reads a run script for the runtime.
 pub(super) const READ: &str = "read-run-script";
 
+/// Its further word: a snapshot is written to standard input, which is a file.
+pub(super) const SNAPSHOT: &str = "snapshot";
+
 /// Executes a run script until the run ends.
 pub(super) fn execute(file: &Path, mode: Mode) -> Exit {
     let path = file.to_owned();
     let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let reader = move |snapshot: Option<&Path>| read_apart(&path, snapshot);
+    let reader = move |snapshot: Option<&File>| read_apart(&path, snapshot);
     if let Err(reason) = shell::run(Box::new(reader), directory, mode) {
         // Where its other lines are: runsv sends standard output to the log, and standard error elsewhere.
         Log::open().say(&format!("this run cannot begin: {reason}"));
@@ -54,14 +59,17 @@ pub(super) fn execute(file: &Path, mode: Mode) -> Exit {
 
 /// Reads a run script in a process of its own: the runtime lives for months, and need not keep the pages of a YAML
 /// reader, of a schema and of everything that explains mistakes in memory for that. `snapshot`: the process writes there what
-/// a generation would be made of now.
-fn read_apart(file: &Path, snapshot: Option<&Path>) -> Result<Reading, String> {
+/// a generation would be made of now, so that the runtime never has the secrets.
+fn read_apart(file: &Path, snapshot: Option<&File>) -> Result<Reading, String> {
     let failed = |error: &dyn std::fmt::Display| format!("the run script cannot be read: {error}");
     let mut child = Command::new("/proc/self/exe")
         .arg(READ)
         .arg(file)
-        .args(snapshot)
-        .stdin(Stdio::null())
+        .args(snapshot.map(|_| SNAPSHOT))
+        .stdin(match snapshot {
+            Some(file) => Stdio::from(file.try_clone().map_err(|error| failed(&error))?),
+            None => Stdio::null(),
+        })
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -106,11 +114,14 @@ fn read_until(
 }
 
 /// What [`read_apart`] starts: the service and, with a snapshot, where it would run; or why it would not, as JSON.
-pub(super) fn print(file: &Path, snapshot: Option<&Path>) -> Exit {
+pub(super) fn print(file: &Path, snapshot: bool) -> Exit {
     let reading = read(file).and_then(|service| {
-        let Some(path) = snapshot else { return Ok(Reading { service, made: Made::default() }) };
+        if !snapshot {
+            return Ok(Reading { service, made: Made::default() });
+        }
         let taken = take::take(service)?;
-        take::write(&taken, path)?;
+        let file = std::io::stdin().as_fd().try_clone_to_owned();
+        take::write(&taken, &File::from(file.map_err(|error| error.to_string())?))?;
         Ok(Reading { service: taken.service, made: taken.made })
     });
     let written = serde_json::to_vec(&reading).is_ok_and(|text| std::io::stdout().write_all(&text).is_ok());

@@ -13,6 +13,7 @@ mod workers;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
@@ -50,9 +51,9 @@ use crate::model::input::{Fallback, Strategy};
 use crate::model::service::Socket;
 use generation::Live;
 
-/// Reads the run script; with a path, a snapshot of what a generation would be made of is written there. The error says in
+/// Reads the run script; with a file, a snapshot of what a generation would be made of is written to it. The error says in
 /// one line what is wrong.
-pub type Reader = Box<dyn Fn(Option<&Path>) -> Result<Reading, String>>;
+pub type Reader = Box<dyn Fn(Option<&File>) -> Result<Reading, String>>;
 
 /// How a run begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +82,10 @@ pub struct Shell {
     checks: Vec<Request>,
     /// What generations were made of, also of some that are gone.
     made: BTreeMap<Generation, origin::Origins>,
+    /// What generations are made of, without a name: a full disk does not keep them from being started.
+    snapshots: BTreeMap<Generation, File>,
+    /// What served before the generation that serves, while that is on probation.
+    before: Option<File>,
     /// Why what serves is not what is on disk, if it was not what somebody asked for.
     fallback: Option<String>,
     /// What outlives a reboot.
@@ -236,6 +241,8 @@ fn begin(
         events: VecDeque::new(),
         checks: vec![],
         made: BTreeMap::new(),
+        snapshots: BTreeMap::new(),
+        before: None,
         fallback: None,
         stored: Stored::of(Path::new(&service.service.directory)),
         awaited: None,

@@ -56,6 +56,9 @@ pub struct Life {
     /// See [`Made`](super::snapshot::Made).
     #[serde(default)]
     pub fingerprint: String,
+    /// It was started from what was kept, and not from what is on disk.
+    #[serde(default)]
+    pub fallback: bool,
     /// Workers that had loaded the application, and how many there are to be.
     #[serde(default)]
     pub workers: (u32, Option<u32>),

@@ -21,7 +21,7 @@ use rustix::process::{
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use serde::{Deserialize, Serialize};
 
-use super::{interpreter, listen, passing, stored};
+use super::{interpreter, listen, passing};
 use crate::model::input::{LimitValue, Resource};
 
 /// The hidden command that is this process.
@@ -43,8 +43,6 @@ pub struct Order {
     pub command: Vec<String>,
     /// Its variables, but for the secrets and what only the process knows.
     pub environment: Vec<(String, String)>,
-    /// The file with what it is made of: the secrets come from there.
-    pub secrets: String,
     /// Its user; none: as we are.
     pub user: Option<(u32, u32, Vec<u32>)>,
     /// Where it runs: the release, without links that may be switched.
@@ -82,6 +80,7 @@ fn launch(runtime: &OwnedFd) -> Result<std::convert::Infallible, String> {
     let mut message =
         passing::receive_to_keep(runtime, passing::LONGEST).map_err(said("the launcher heard nothing"))?;
     let text = message.fds.pop().ok_or("the launcher was told nothing")?;
+    let snapshot = fs::File::from(message.fds.pop().ok_or("the launcher was told nothing")?);
     let mut text = fs::File::from(text);
     let mut bytes = vec![];
     text.rewind().and_then(|()| text.read_to_end(&mut bytes)).map_err(said("the order cannot be read"))?;
@@ -109,7 +108,8 @@ fn launch(runtime: &OwnedFd) -> Result<std::convert::Infallible, String> {
     {
         say(&format!("oom_score_adj cannot be {score}: {error}"));
     }
-    let secrets = secrets(&order.secrets)?;
+    let secrets = secrets(&snapshot)?;
+    drop(snapshot);
     let null = fs::File::open("/dev/null").map_err(said("/dev/null cannot be opened"))?;
 
     // From here on only what was said by the runtime's "go" may happen: the process is written down.
@@ -181,16 +181,19 @@ pub(super) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Stri
 }
 
 /// The secrets of a snapshot.
-fn secrets(snapshot: &str) -> Result<BTreeMap<String, String>, String> {
+fn secrets(mut snapshot: &fs::File) -> Result<BTreeMap<String, String>, String> {
     #[derive(Deserialize)]
     struct Secrets {
         secrets: BTreeMap<String, String>,
     }
-    let failed = |error: io::Error| format!("what it is made of, {snapshot}, cannot be read: {error}");
-    let text = stored::read_file(snapshot.as_ref()).map_err(failed)?;
+    let mut text = vec![];
+    snapshot
+        .rewind()
+        .and_then(|()| snapshot.read_to_end(&mut text))
+        .map_err(|error| format!("what it is made of cannot be read: {error}"))?;
     // The error names no text: it may be a secret.
-    let read: Secrets = serde_json::from_slice(&text)
-        .map_err(|_| format!("what it is made of, {snapshot}, cannot be read: it is damaged"))?;
+    let read: Secrets =
+        serde_json::from_slice(&text).map_err(|_| "what it is made of cannot be read: it is damaged")?;
     Ok(read.secrets)
 }
 

@@ -1,5 +1,6 @@
 //! How the runtime starts a launcher.
 
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
@@ -20,12 +21,13 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Starts one. `output` becomes the server's standard output and error; `listeners` and then `probe` are inherited.
+    /// Starts one. It reads the secrets from the snapshot. `output` becomes the server's standard output and error; `listeners` and then `probe` are inherited.
     pub fn start(
         order: &Order,
         output: &OwnedFd,
         listeners: &[&Listener],
         probe: Option<&OwnedFd>,
+        snapshot: &File,
     ) -> io::Result<Self> {
         let (ours, theirs) = passing::pair()?;
         // Variables may be long, and secrets are not among them: a file without a name takes them whole.
@@ -41,6 +43,7 @@ impl Launcher {
             .spawn()?;
         let mut fds: Vec<BorrowedFd<'_>> = listeners.iter().map(|listener| listener.as_fd()).collect();
         fds.extend(probe.map(AsFd::as_fd));
+        fds.push(snapshot.as_fd());
         fds.push(text.as_fd());
         passing::send(&ours, b"order", &fds)?;
         let process =

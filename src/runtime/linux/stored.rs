@@ -85,10 +85,9 @@ impl Stored {
         Snapshot::read(&text, &snapshot.service.application).ok()
     }
 
-    /// Keeps a file that is a snapshot as the last known good.
-    pub fn keep_proven(&self, snapshot: &Path) -> io::Result<()> {
-        let text = read_file(snapshot)?;
-        self.write(PROVEN, &text)
+    /// Keeps the text of a snapshot as the last known good.
+    pub fn keep_proven(&self, snapshot: &[u8]) -> io::Result<()> {
+        self.write(PROVEN, snapshot)
     }
 
     /// What has failed, the newest first.

@@ -4,10 +4,9 @@
 //! that only root may see. A file system of that user's can make it wait, so the process has a time limit.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
 
 use rustix::fs::OFlags;
 use rustix::process::{Gid, Uid};
@@ -41,12 +40,10 @@ pub fn take(service: Service) -> Result<Snapshot, String> {
     Ok(Snapshot::new(Parts { service, release, virtualenv, secrets, config }))
 }
 
-/// Writes a snapshot where only root can read it.
-pub fn write(snapshot: &Snapshot, path: &Path) -> Result<(), String> {
-    let failed = |error: std::io::Error| format!("{} cannot be written: {error}", path.display());
+/// Writes a snapshot into a file that nothing is in yet.
+pub fn write(snapshot: &Snapshot, mut file: &File) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("what it is made of cannot be written down: {error}");
     let text = serde_json::to_vec(snapshot).map_err(|error| failed(error.into()))?;
-    let _ = fs::remove_file(path);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
     file.write_all(&text).map_err(failed)
 }
 

@@ -9,7 +9,6 @@ use rustix::net::SocketType;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::generation::{ALIVE, Live, others};
-use super::origin::snapshot_name;
 use super::workers::Watch;
 use super::{Shell, terms};
 use crate::host::{self, Identity};
@@ -21,9 +20,9 @@ use crate::runtime::linux::health::Request;
 use crate::runtime::linux::launch::{self, Order, Said};
 use crate::runtime::linux::listen::{self, Listener};
 use crate::runtime::linux::spawn::Launcher;
-use crate::runtime::linux::{clock, process, stored};
+use crate::runtime::linux::{clock, process};
 use crate::runtime::protocol::{LastHandOver, Reply};
-use crate::runtime::snapshot::{Made, Snapshot, is_code_path, pinned};
+use crate::runtime::snapshot::{Made, is_code_path, pinned};
 use crate::runtime::state::Life;
 use crate::runtime::{cause, server, words};
 
@@ -112,7 +111,8 @@ impl Shell {
             .filter_map(|socket| self.listeners.iter().rev().find(|one| one.kept.address == socket.address))
             .filter(|_| inherits)
             .collect();
-        let launcher = Launcher::start(&order, &writer, &inherited, probe.as_ref())
+        let snapshot = self.snapshots.get(&generation).ok_or("what it is made of is not known")?;
+        let launcher = Launcher::start(&order, &writer, &inherited, probe.as_ref(), snapshot)
             .map_err(|error| format!("no process can be started: {error}"))?;
         let master = (launcher.process.pid, launcher.process.start);
         let life = Life {
@@ -123,6 +123,7 @@ impl Shell {
             since: clock::now(),
             release: reading.made.release.clone(),
             fingerprint: reading.made.fingerprint.clone(),
+            fallback: self.made.get(&generation).is_some_and(|one| !one.from_disk),
             workers: (0, None),
             ready: vec![],
             probe: probe.is_some(),
@@ -252,7 +253,6 @@ impl Shell {
         Ok(Order {
             command,
             environment,
-            secrets: place(&snapshot_name(generation)),
             user: identity.switch.then(|| (identity.uid, identity.gid, identity.groups.clone())),
             directory: made.release.clone(),
             pins,
@@ -450,9 +450,7 @@ impl Shell {
     /// What a generation said last. An application may say what nobody else is to see, so its secrets are masked.
     pub(super) fn last_words(&self, generation: Generation) -> String {
         let mut said = self.last_lines(generation);
-        let service = self.generations.get(&generation).map_or(&self.service, |live| &live.service);
-        let snapshot = stored::read_file(&self.place.file(&snapshot_name(generation))).ok();
-        let snapshot = snapshot.and_then(|text| Snapshot::read(&text, &service.application).ok());
+        let snapshot = self.snapshot(generation);
         for secret in snapshot.iter().flat_map(|snapshot| snapshot.secrets.values()) {
             for line in secret.lines().filter(|line| line.len() >= LEAST_SECRET) {
                 said = said.replace(line, "********");

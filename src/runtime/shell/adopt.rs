@@ -157,6 +157,7 @@ impl Shell {
                 ));
                 master = None;
             }
+            self.know_again(life);
             let mut live = Live::new(life.clone(), &self.service, &self.identity, master);
             live.has_loaded = life.workers.0 > 0;
             live.is_ready = true;
@@ -291,6 +292,7 @@ impl Shell {
                 since: clock::now(),
                 release: String::new(),
                 fingerprint: String::new(),
+                fallback: false,
                 workers: (0, None),
                 ready: vec![],
                 probe: false,

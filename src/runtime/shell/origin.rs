@@ -1,9 +1,13 @@
 //! What a generation is started from, and what is kept of it: the last known good.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{Reader, Shell};
 use crate::host::{self, Identity};
@@ -16,6 +20,7 @@ use crate::runtime::linux::place::Place;
 use crate::runtime::linux::stored::{self, Failed, Stored};
 use crate::runtime::linux::{clock, take};
 use crate::runtime::snapshot::{Made, Reading, Snapshot};
+use crate::runtime::state::Life;
 
 /// What served before the generation that serves, while that is on probation: a name in the run directory.
 const BEFORE: &str = "before.json";
@@ -27,7 +32,7 @@ const REMEMBERED: usize = 8;
 pub(super) struct Origins {
     pub(super) made: Made,
     /// It was started from what was on disk.
-    from_disk: bool,
+    pub(super) from_disk: bool,
 }
 
 /// What is read first of all: the service, or what was proven last if the run script cannot be read or executed. A value
@@ -71,6 +76,30 @@ fn config_name(generation: Generation, like: &str) -> String {
     format!("config.{}.{extension}", generation.0)
 }
 
+/// A file without a name, in memory.
+pub(super) fn memory() -> std::io::Result<File> {
+    Ok(File::from(memfd_create("snapshot", MemfdFlags::CLOEXEC)?))
+}
+
+/// All that is in a file, from its beginning; where others read it from is not changed.
+fn whole(file: &File) -> std::io::Result<Vec<u8>> {
+    let mut text = vec![0; usize::try_from(file.metadata()?.len()).unwrap_or(0)];
+    file.read_exact_at(&mut text, 0)?;
+    Ok(text)
+}
+
+/// Copies a snapshot to where only root can read it, whole or not at all.
+fn copy(file: &File, path: &Path) -> std::io::Result<()> {
+    let write = || {
+        let _ = fs::remove_file(path);
+        let mut new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        new.write_all(&whole(file)?)
+    };
+    write().inspect_err(|_| {
+        let _ = fs::remove_file(path);
+    })
+}
+
 impl Shell {
     pub(super) fn has_proven(&self) -> bool {
         falls_back(&self.service)
@@ -85,33 +114,32 @@ impl Shell {
 
     /// Finds out what a generation is to be started from, and writes it down.
     pub(super) fn reading(&mut self, generation: Generation, origin: Origin) -> Result<Reading, String> {
-        let path = self.place.file(&snapshot_name(generation));
         let kept = match origin {
             Origin::Disk => None,
-            Origin::First => return self.first(generation, &path),
+            Origin::First => return self.first(generation),
             // It was the same as what has failed if a service was only restarted.
             Origin::Before => self.before(true).or_else(|| self.proven()).or_else(|| self.before(false)),
             Origin::LastProven => self.proven().or_else(|| self.before(false)),
         };
         match kept {
-            Some(snapshot) => self.from_kept(generation, &path, snapshot),
+            Some(snapshot) => self.use_kept(generation, &snapshot),
             None => {
                 if origin != Origin::Disk {
                     self.log.say("nothing that has served is kept any more: what is on disk is started");
                 }
-                self.from_disk(generation, &path)
+                self.use_disk(generation)
             }
         }
     }
 
     /// A first start uses what is on disk, unless that has failed before.
-    fn first(&mut self, generation: Generation, path: &Path) -> Result<Reading, String> {
-        let reading = match (self.read)(Some(path)) {
+    fn first(&mut self, generation: Generation) -> Result<Reading, String> {
+        let reading = match self.read_snapshot(generation) {
             Ok(reading) => reading,
             Err(reason) => match self.proven() {
                 Some(snapshot) => {
                     self.fallback = Some(reason);
-                    return self.from_kept(generation, path, snapshot);
+                    return self.use_kept(generation, &snapshot);
                 }
                 None => return Err(reason),
             },
@@ -124,14 +152,14 @@ impl Shell {
             && snapshot.made.fingerprint != reading.made.fingerprint
         {
             self.fallback = Some(format!("what is on disk has failed before: {}", failed.reason));
-            return self.from_kept(generation, path, snapshot);
+            return self.use_kept(generation, &snapshot);
         }
         self.is_from_disk(generation, &reading.made);
         Ok(reading)
     }
 
-    fn from_disk(&mut self, generation: Generation, path: &Path) -> Result<Reading, String> {
-        let reading = (self.read)(Some(path))?;
+    fn use_disk(&mut self, generation: Generation) -> Result<Reading, String> {
+        let reading = self.read_snapshot(generation)?;
         self.is_from_disk(generation, &reading.made);
         Ok(reading)
     }
@@ -141,6 +169,13 @@ impl Shell {
         self.remember(generation, Origins { made: made.clone(), from_disk: true });
     }
 
+    /// A generation that an earlier run has started.
+    pub(super) fn know_again(&mut self, life: &Life) {
+        let made =
+            Made { release: life.release.clone(), virtualenv: None, fingerprint: life.fingerprint.clone() };
+        self.remember(life.generation, Origins { made, from_disk: !life.fallback });
+    }
+
     fn remember(&mut self, generation: Generation, origins: Origins) {
         self.made.insert(generation, origins);
         while self.made.len() > REMEMBERED {
@@ -148,15 +183,44 @@ impl Shell {
         }
     }
 
+    /// What is on disk becomes this generation's snapshot.
+    fn read_snapshot(&mut self, generation: Generation) -> Result<Reading, String> {
+        let file = memory().map_err(|error| format!("there is no memory for what it is made of: {error}"))?;
+        let reading = (self.read)(Some(&file))?;
+        self.hold_snapshot(generation, file);
+        Ok(reading)
+    }
+
+    /// Holds a generation's snapshot as long as this run lasts; the next one finds a copy.
+    pub(super) fn hold_snapshot(&mut self, generation: Generation, file: File) {
+        if let Err(error) = copy(&file, &self.place.file(&snapshot_name(generation))) {
+            self.log.say(&format!(
+                "{} cannot be written: {error}; if this run is killed, the next one does not know what {generation} is made of",
+                self.place.file(&snapshot_name(generation)).display()
+            ));
+        }
+        self.snapshots.insert(generation, file);
+    }
+
+    /// The text of a generation's snapshot: there are secrets in it.
+    pub(super) fn snapshot_text(&self, generation: Generation) -> std::io::Result<Vec<u8>> {
+        match self.snapshots.get(&generation) {
+            Some(file) => whole(file),
+            None => stored::read_file(&self.place.file(&snapshot_name(generation))),
+        }
+    }
+
+    /// A generation's snapshot.
+    pub(super) fn snapshot(&self, generation: Generation) -> Option<Snapshot> {
+        Snapshot::read(&self.snapshot_text(generation).ok()?, &self.service.application).ok()
+    }
+
     /// Starts what was kept: it becomes this generation's snapshot, too.
-    fn from_kept(
-        &mut self,
-        generation: Generation,
-        path: &Path,
-        snapshot: Snapshot,
-    ) -> Result<Reading, String> {
-        take::write(&snapshot, path)?;
-        let Snapshot { made, service, .. } = snapshot;
+    fn use_kept(&mut self, generation: Generation, snapshot: &Snapshot) -> Result<Reading, String> {
+        let file = memory().map_err(|error| format!("there is no memory for what it is made of: {error}"))?;
+        take::write(snapshot, &file)?;
+        self.hold_snapshot(generation, file);
+        let Snapshot { made, service, .. } = snapshot.clone();
         let why = self.fallback.get_or_insert_with(|| "the last start failed".to_owned()).clone();
         self.log.say(&format!(
             "FALLBACK: {generation} is started from what has served, {}, and not from what is on disk: {why}; \
@@ -181,7 +245,11 @@ impl Shell {
 
     /// What served before. `sound`: only if that is not recorded as failed.
     fn before(&mut self, sound: bool) -> Option<Snapshot> {
-        let text = stored::read_file(&self.place.file(BEFORE)).ok()?;
+        let text = match &self.before {
+            Some(file) => whole(file),
+            None => stored::read_file(&self.place.file(BEFORE)),
+        };
+        let text = text.ok()?;
         let snapshot = Snapshot::read(&text, &self.service.application).ok()?;
         let has_failed = sound
             && self.stored.failed().iter().any(|failed| failed.fingerprint == snapshot.made.fingerprint);
@@ -204,9 +272,11 @@ impl Shell {
         if !origins.from_disk {
             return;
         }
-        let snapshot = self.place.file(&snapshot_name(generation));
         let fingerprint = origins.made.fingerprint.clone();
-        let kept = self.stored.keep_proven(&snapshot).and_then(|()| self.stored.remove_failed(&fingerprint));
+        let kept = self
+            .snapshot_text(generation)
+            .and_then(|text| self.stored.keep_proven(&text))
+            .and_then(|()| self.stored.remove_failed(&fingerprint));
         if let Err(error) = kept {
             let path = self.stored.file(stored::PROVEN);
             self.log.say(&format!(
@@ -215,6 +285,7 @@ impl Shell {
             ));
         }
         let _ = fs::remove_file(self.place.file(BEFORE));
+        self.before = None;
     }
 
     /// What it was started from has failed.
@@ -236,14 +307,17 @@ impl Shell {
     /// Another generation takes over from this one, which is not proven.
     pub(super) fn keep_before(&mut self, generation: Generation) {
         let (from, to) = (self.place.file(&snapshot_name(generation)), self.place.file(BEFORE));
+        self.before = self.snapshots.get(&generation).and_then(|file| file.try_clone().ok());
         let _ = fs::remove_file(&to);
-        // It is never written to again, so another name for it is enough.
-        if let Err(error) = fs::hard_link(&from, &to) {
+        // It is never written to again, so another name for it is enough. On a full disk only this run knows it.
+        let linked = fs::hard_link(&from, &to);
+        if let (Err(error), None) = (linked, &self.before) {
             self.log.say(&format!("what {generation} was made of cannot be kept: {error}"));
         }
     }
 
     pub(super) fn forget_snapshot(&mut self, generation: Generation) {
+        self.snapshots.remove(&generation);
         let _ = fs::remove_file(self.place.file(&snapshot_name(generation)));
         for like in ["gunicorn.py", "unicorn.rb"] {
             let _ = fs::remove_file(self.place.file(&config_name(generation, like)));
@@ -280,9 +354,10 @@ impl Shell {
     ) -> Result<Option<(String, PathBuf)>, String> {
         let is_disk = self.made.get(&generation).is_none_or(|origins| origins.from_disk);
         let Some(path) = service.config_file().filter(|_| !is_disk) else { return Ok(None) };
-        let snapshot = stored::read_file(&self.place.file(&snapshot_name(generation)))
+        let text = self
+            .snapshot_text(generation)
             .map_err(|error| format!("what {generation} is made of cannot be read: {error}"))?;
-        let snapshot = Snapshot::read(&snapshot, &service.application)?;
+        let snapshot = Snapshot::read(&text, &service.application)?;
         let Some(config) = snapshot.config else { return Ok(None) };
         if stored::read_file(Path::new(path)).is_ok_and(|now| now == config.as_bytes()) {
             return Ok(None);

@@ -6,14 +6,14 @@
 use std::rc::Rc;
 
 use super::generation::Live;
-use super::origin::snapshot_name;
+use super::origin::memory;
 use super::{Shell, terms};
 use crate::model::Service;
 use crate::model::input::{Server, Strategy};
 use crate::runtime::action::Origin;
 use crate::runtime::event::{Ask, Event, Generation, Moment};
 use crate::runtime::linux::process::{self, Process};
-use crate::runtime::linux::{clock, listen_as, stored, take};
+use crate::runtime::linux::{clock, listen_as, take};
 use crate::runtime::server;
 use crate::runtime::snapshot::Snapshot;
 use crate::runtime::state::Life;
@@ -98,13 +98,12 @@ impl Shell {
 
     /// What the successor is made of: release and configuration from what is on disk, the rest from the first start.
     fn mix_snapshots(&mut self, old: Generation, new: Generation, service: &Service) -> Result<(), String> {
-        let read = |generation| {
-            let text = stored::read_file(&self.place.file(&snapshot_name(generation))).ok()?;
-            Snapshot::read(&text, &service.application).ok()
-        };
-        let (Some(first), Some(now)) = (read(old), read(new)) else { return Ok(()) };
+        let (Some(first), Some(now)) = (self.snapshot(old), self.snapshot(new)) else { return Ok(()) };
         let mixed = Snapshot { service: service.clone(), secrets: first.secrets, ..now };
-        take::write(&mixed, &self.place.file(&snapshot_name(new)))
+        let file = memory().map_err(|error| format!("there is no memory for what it is made of: {error}"))?;
+        take::write(&mixed, &file)?;
+        self.hold_snapshot(new, file);
+        Ok(())
     }
 
     /// A child of a master that has run a program: workers are only forked.
@@ -181,6 +180,7 @@ impl Shell {
             uid: old.life.uid,
             since: clock::now(),
             release,
+            fallback: false,
             fingerprint: self
                 .made
                 .get(&awaited.new)
