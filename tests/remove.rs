@@ -1,10 +1,16 @@
 //! `runsmith remove`: one service of several goes, with all that was made for it and nothing else.
 
 #![allow(clippy::disallowed_methods, reason = "a test may look")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "that is how a test fails")]
+
+mod support;
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+
+use support::SOON;
+use support::service::{Server, Service, Socket};
 
 const PILLAR: &str = "unicorn:
   defaults: {user: nobody, group: nogroup, virtualenv: /opt/venv}
@@ -131,4 +137,37 @@ fn pages_and_completions_know_every_command() {
         printf '%s\\n' \"${COMPREPLY[@]}\"";
     let offered = Command::new("bash").args(["-c", ask]).current_dir(scratch.path()).output().unwrap();
     assert_eq!(text(&offered.stdout), "upgrade\n", "{}", text(&offered.stderr));
+}
+
+#[test]
+fn what_the_runtime_keeps_in_the_service_directory_is_its_own_and_goes_with_the_service() {
+    const SOON_PROVEN: &str = "restart: {min_uptime: 1}\n";
+    let service = Service::start_native(Server::Sync, Socket::Tcp, SOON_PROVEN);
+    service.log.wait(0, &["runsmith: proven:"], SOON);
+    let state = service.directory.join("state");
+    let proven = fs::read(state.join("proven.json")).unwrap();
+    fs::write(state.join("failed.json"), "{}").unwrap();
+
+    // It is no difference, and no run takes it away while the service is wanted.
+    let pillar = service.scratch().join("pillar.yaml");
+    let render = |more: &[&str]| {
+        let arguments = [&["render", pillar.to_str().unwrap(), "--no-sync"], more].concat();
+        runsmith(Path::new("/"), &arguments)
+    };
+    let same = render(&["--diff", "--root", "/", "--prune"]);
+    assert_eq!(same.status.code(), Some(0), "{}{}", text(&same.stdout), text(&same.stderr));
+    let applied = render(&["--out", "/", "--prune"]);
+    assert!(applied.status.success(), "{}", text(&applied.stderr));
+    assert_eq!(text(&applied.stdout), "nothing to change\n");
+    assert_eq!(fs::read(state.join("proven.json")).unwrap(), proven);
+
+    // It goes with the service, as was shown.
+    let shown = runsmith(Path::new("/"), &["remove", &service.name, "--diff", "--format", "json"]);
+    assert_eq!(shown.status.code(), Some(1), "{}", text(&shown.stderr));
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let removed = runsmith(Path::new("/"), &["remove", &service.name, "--format", "json"]);
+    assert!(removed.status.success(), "{}", text(&removed.stderr));
+    let removed: serde_json::Value = serde_json::from_slice(&removed.stdout).unwrap();
+    assert_eq!(listed(&removed["changes"]), listed(&shown["services"][0]["entries"]));
+    assert!(!service.directory.exists(), "{:?}", paths(&service.directory));
 }

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use rustix::fs::Dir;
+use rustix::fs::{Dir, DirEntry};
 
 use super::directory::{Directory, Step};
+use super::prune::{OWN, Own};
 use super::read::{Found, read, read_for};
 use super::run::Run;
 use super::stage::foreign;
@@ -168,15 +169,34 @@ fn pruned(root: &Path, top: &Directory, leaving: &Leaving, found: &mut Found) ->
     Ok(gone)
 }
 
-/// Would a directory be empty without these paths and what runsv made?
+/// Would a directory be empty without these paths and what the processes of a service made?
 fn is_left_empty(root: &Directory, path: &str, gone: &BTreeSet<String>) -> Result<bool, Failure> {
     let Ok(Some((parent, name))) = supervise::parent_of(root, path) else { return Ok(false) };
     let Step::Directory(dir) = parent.step(name)? else { return Ok(false) };
-    let Ok(names) = Dir::read_from(dir.fd()).and_then(Iterator::collect::<Result<Vec<_>, _>>) else {
-        return Ok(false);
+    for name in names_in(&dir) {
+        let Some(name) = name else { return Ok(false) };
+        let own = OWN.iter().find(|own| own.name == name);
+        if !gone.contains(&format!("{path}/{name}")) && !own.is_some_and(|own| holds_nothing_else(&dir, own))
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Is this directory one that a run removes, or is something of somebody else in it?
+fn holds_nothing_else(service: &Directory, own: &Own) -> bool {
+    let Ok(Step::Directory(dir)) = service.step(own.name) else { return false };
+    names_in(&dir).iter().all(|name| name.as_deref().is_some_and(|name| own.files.contains(&name)))
+}
+
+/// What is in a directory; nothing in the place of a name that cannot be read.
+fn names_in(dir: &Directory) -> Vec<Option<String>> {
+    let entries = match Dir::read_from(dir.fd()) {
+        Ok(entries) => entries,
+        Err(_) => return vec![None],
     };
-    Ok(names.iter().all(|name| {
-        let name = name.file_name().to_string_lossy();
-        matches!(&*name, "." | ".." | "supervise") || gone.contains(&format!("{path}/{name}"))
-    }))
+    let name = |entry: rustix::io::Result<DirEntry>| Some(entry.ok()?.file_name().to_str().ok()?.to_owned());
+    let names = entries.map(name);
+    names.filter(|name| !matches!(name.as_deref(), Some("." | ".."))).collect()
 }

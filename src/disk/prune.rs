@@ -16,9 +16,24 @@ use crate::steps::is_below;
 use crate::tree::Change;
 use crate::visible::visible;
 
-/// What runsv makes in a service directory and in that of its log service, and never removes.
-const SUPERVISE: &[&str] =
-    &["control", "lock", "ok", "pid", "pid.new", "stat", "stat.new", "status", "status.new"];
+/// A directory that the processes of a service make in its service directory, and the names that they put into it.
+pub(super) struct Own {
+    pub(super) name: &'static str,
+    pub(super) files: &'static [&'static str],
+}
+
+/// That of runsv, which a log service has, too. runsv never removes it.
+const SUPERVISE: Own = Own {
+    name: "supervise",
+    files: &["control", "lock", "ok", "pid", "pid.new", "stat", "stat.new", "status", "status.new"],
+};
+
+/// That of the runtime: the last known good and what has failed. It is of no use without the service, and as secret as `env/`.
+const STATE: Own =
+    Own { name: "state", files: &["proven.json", "proven.json.new", "failed.json", "failed.json.new"] };
+
+/// All of them.
+pub(super) const OWN: &[Own] = &[SUPERVISE, STATE];
 
 /// A file that is larger than this in bytes is none of ours, and is not read.
 const LARGEST: i64 = 64 << 20;
@@ -56,7 +71,8 @@ pub(super) fn prune(run: &Run, root: &Directory, leaving: &Leaving) -> Result<Pr
     for (directory, wait) in &leaving.directories {
         let end = || {
             supervise::end(root, directory, *wait)?;
-            [directory.clone(), format!("{directory}/log")].iter().try_for_each(|at| leave(root, at))
+            OWN.iter().try_for_each(|own| leave(root, directory, own))?;
+            leave(root, &format!("{directory}/log"), &SUPERVISE)
         };
         if let Err(failure) = end() {
             let mut of = leaving.leftovers.iter().filter(|left| left.made.path == *directory);
@@ -168,21 +184,22 @@ fn held(dir: &Directory, name: &str) -> Result<String, Failure> {
     Ok(format!("it holds {}{more}, which runsmith did not make", names.join(", ")))
 }
 
-/// Removes what runsv left in a directory that it works in no more.
-fn leave(root: &Directory, at: &str) -> Result<(), Failure> {
+/// Removes what runsv or the runtime left in a directory that they work in no more.
+fn leave(root: &Directory, at: &str, own: &Own) -> Result<(), Failure> {
     let Some((parent, name)) = supervise::parent_of(root, at)? else { return Ok(()) };
     let Step::Directory(dir) = parent.step(name)? else { return Ok(()) };
-    let Step::Directory(supervise) = dir.step("supervise")? else { return Ok(()) };
-    for name in SUPERVISE {
-        match unlinkat(supervise.fd(), *name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(failure("remove", supervise.path_of(name), error)),
+    let Step::Directory(left) = dir.step(own.name)? else { return Ok(()) };
+    for name in own.files {
+        match unlinkat(left.fd(), *name, AtFlags::empty()) {
+            // A directory of such a name is somebody else's.
+            Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => {}
+            Err(error) => return Err(failure("remove", left.path_of(name), error)),
         }
     }
-    match unlinkat(dir.fd(), "supervise", AtFlags::REMOVEDIR) {
+    match unlinkat(dir.fd(), own.name, AtFlags::REMOVEDIR) {
         // Something else is in it, or it is a link to elsewhere: then the service directory stays, and is named.
         Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => Ok(()),
-        Err(error) => Err(failure("remove the directory", dir.path_of("supervise"), error)),
+        Err(error) => Err(failure("remove the directory", dir.path_of(own.name), error)),
     }
 }
 
