@@ -6,6 +6,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -293,7 +294,14 @@ fn a_secret_is_nowhere_but_in_its_file_and_in_the_application() {
     let pillar = scratch.join("pillar.yaml").display().to_string();
     let mut files = files_with(scratch, SECRET);
     files.sort();
-    let mut wanted = vec![pillar, secret];
+    // What each generation is made of; for root alone, as the secret itself.
+    let run = service.run_directory();
+    let made = ["generation.2.json", "before.json"].map(|name| run.join(name));
+    for file in &made {
+        assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o7777, 0o600);
+    }
+    let made = made.map(|file| file.display().to_string());
+    let mut wanted: Vec<String> = made.into_iter().chain([pillar, secret]).collect();
     wanted.sort();
     assert_eq!(files, wanted);
     service.down();

@@ -64,7 +64,8 @@ fn until_state(service: &Service, wanted: &str) {
 /// Workers that die by a signal while they load: the server starts others again and again, and serves nothing.
 #[test]
 fn workers_that_die_by_a_signal_are_shown() {
-    let mut service = Service::native(Server::Sync, Socket::Unix, "");
+    // Proven soon: one on probation would be replaced.
+    let mut service = Service::native(Server::Sync, Socket::Unix, "restart: {min_uptime: 0.5}\n");
     service.rewrite(|pillar| pillar.replace("worker_class: sync", "worker_class: sync, preload_app: false"));
     let flag = service.scratch().join("dies");
     let file = service.root.join("releases/1/wsgi.py");
@@ -74,6 +75,7 @@ fn workers_that_die_by_a_signal_are_shown() {
     );
     fs::write(&file, dies + &good).expect("wsgi.py");
     let service = service.started();
+    service.log.wait(0, &["runsmith: proven:"], SOON);
     let (text, table, code) = shown(&service);
     assert!(code == 0 && text.contains(": serving\n") && table.contains(" serving "), "{text}{table}");
     assert_eq!(quiet(&service), Some(0));

@@ -106,9 +106,11 @@ fn read_until(
             }
             Ok(_) => {}
         }
-        match output.read(&mut buffer)? {
-            0 => return Ok(()),
-            some => text.extend_from_slice(buffer.get(..some).unwrap_or_default()),
+        match output.read(&mut buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+            Ok(0) => return Ok(()),
+            Ok(some) => text.extend_from_slice(buffer.get(..some).unwrap_or_default()),
         }
     }
 }

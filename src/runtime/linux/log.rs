@@ -4,14 +4,16 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt as _;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
+use super::clock;
 use crate::visible::visible;
 
 /// How long a pipe without room is watched before it counts as stuck, in milliseconds: whoever reads the log makes room
 /// within that.
-const ROOM: i64 = 100;
+const ROOM: u64 = 100;
 
 /// The log. Who reads it may be slow, stuck or dead: a line that finds no room is dropped, and how many were is said later.
 pub struct Log {
@@ -43,8 +45,15 @@ impl Log {
     pub fn obstacle(&self) -> Option<&'static str> {
         let pipe = self.pipe.as_ref()?;
         let mut fds = [PollFd::new(pipe, PollFlags::OUT)];
-        let limit = Timespec { tv_sec: 0, tv_nsec: ROOM * 1_000_000 };
-        poll(&mut fds, Some(&limit)).ok()?;
+        let until = clock::now().after(ROOM);
+        // The timer that ends what blocks, and any other signal, interrupts this wait, too.
+        loop {
+            match poll(&mut fds, Some(&clock::until(until))) {
+                Err(Errno::INTR) => {}
+                Err(_) => return None,
+                Ok(_) => break,
+            }
+        }
         let found = fds[0].revents();
         if found.contains(PollFlags::ERR) {
             Some("nobody reads it")
