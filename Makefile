@@ -29,8 +29,8 @@ bench:
 faults:
 	scripts/setup test
 	rm -rf target/faults
-	RUNSMITH_FAULTS=$(CURDIR)/target/faults $(CARGO) test --locked --test faults --test faults_host --test faults_keeper -- --test-threads 2 --skip the_page
-	RUNSMITH_FAULTS=$(CURDIR)/target/faults RUNSMITH_BLESS=1 $(CARGO) test --locked --test faults --test faults_host --test faults_keeper the_page
+	RUNSMITH_FAULTS=$(CURDIR)/target/faults $(CARGO) test --locked --test faults --test faults_host --test faults_keeper --test faults_release -- --test-threads 2 --skip the_page
+	RUNSMITH_FAULTS=$(CURDIR)/target/faults RUNSMITH_BLESS=1 $(CARGO) test --locked --test faults --test faults_host --test faults_keeper --test faults_release the_page
 
 # Random operations on four services under load, about an hour; what was measured is written into docs/chaos.md. Others with
 # `make chaos CHAOS_SEED=7`; a failure prints the command that repeats it.

@@ -211,6 +211,13 @@ pub fn details(entry: &Entry, now: u64, width: usize, colour: bool) -> String {
     if let Some(last) = &status.last {
         say(name(last), &hand_over(last, now));
     }
+    if let Some(ms) = status.probation_ms {
+        let left = span(ms.div_ceil(1000));
+        say(
+            "on probation",
+            &format!("for another {left}; if it fails until then, what served before is started"),
+        );
+    }
     if status.runtime_pid != 0 {
         let failures = count(status.failures, "failure");
         say("restarts", &format!("{} unplanned; {failures} in a row", status.restarts));

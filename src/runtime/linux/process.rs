@@ -9,7 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use super::clock;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal as Number, WaitOptions, WaitStatus, pidfd_open, pidfd_send_signal, wait,
@@ -137,9 +138,10 @@ impl Process {
 
     /// Waits for its end, for so long at the most; whether it has ended.
     pub fn await_end(&self, limit: Duration) -> bool {
-        let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) };
+        let until = clock::now().after(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
         loop {
-            match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&limit)) {
+            // A signal that interrupts the wait does not make it longer.
+            match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&clock::until(until))) {
                 Err(Errno::INTR) => {}
                 other => return other == Ok(1),
             }

@@ -55,7 +55,8 @@ impl Shell {
             let message = format!("lines for the log are dropped: the pipe to it takes nothing, {obstacle}");
             Problem::new("log", message)
         });
-        let problems = [shortage, self.other_release(), self.lost_socket(), log].into_iter().flatten();
+        let problems = [shortage, self.fallback_problem(), self.other_release(), self.lost_socket(), log];
+        let problems = problems.into_iter().flatten();
         let problems = problems.chain(self.trouble.problems()).collect();
         let leaving = machine.leavers().iter().map(|leaver| leaver.generation);
         let leaving = leaving.chain(machine.orphans().iter().copied());
@@ -99,6 +100,21 @@ impl Shell {
             "nobody can connect to {lost}: somebody has removed or replaced its file; `runsmith upgrade` opens it again"
         );
         Some(Problem::new("socket", message))
+    }
+
+    /// What serves is what was proven, and not what is on disk.
+    fn fallback_problem(&self) -> Option<Problem> {
+        let serving = self.machine.serving()?;
+        let live = self.generations.get(&serving.generation)?;
+        if !live.life.fallback {
+            return None;
+        }
+        let why = self.fallback.as_deref().unwrap_or("what is on disk has failed");
+        let message = format!(
+            "FALLBACK: {} serves, which was proven before, and not what is on disk: {why}; fix that, then run `runsmith upgrade {}`",
+            live.life.release, self.service.application
+        );
+        Some(Problem::new("fallback", message))
     }
 
     /// Processes of the generation that serves that run in another release than the one it was started in: by their
