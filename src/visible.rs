@@ -1,5 +1,7 @@
 //! Text from elsewhere, made safe to print: what a terminal would obey is spelled out instead.
 
+pub mod job_log;
+
 use std::borrow::Cow;
 
 /// `text` with every character that a terminal or a reader's eye could be misled by written as an

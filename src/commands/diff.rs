@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::inputs::{self, Pillars, Reading};
+use super::beneath;
+use super::inputs::{self, Given, Pillars, Reading};
 use super::judge::levels;
 use super::render::templates;
 use super::{Outcome, Stop, Terminal, any_error, git, nothing, threads, width};
@@ -243,7 +244,7 @@ fn other(
     texts: &mut Texts,
     terminal: &mut Terminal,
 ) -> Result<Option<Old>, Stop> {
-    if path.is_dir() {
+    if beneath::is_directory(path) {
         let found = disk::read_all(path)?;
         let ours = |kind: &Kind| matches!(kind, Kind::File(bytes) if record::is_marked(bytes));
         let entries = found.tree.entries();
@@ -253,9 +254,8 @@ fn other(
         }
     }
     let mut reading = Reading::new(&arguments.inputs, std::mem::take(&mut texts.sources));
-    for file in inputs::files(&[PathBuf::from(path)])? {
-        let (bytes, size) = inputs::bytes(&file)?;
-        reading.add(file.to_string_lossy().into_owned(), &file, bytes, size);
+    for Given { path, bytes, size } in inputs::load_all(&[PathBuf::from(path)])? {
+        reading.add(path.to_string_lossy().into_owned(), &path, bytes, size);
     }
     let host = host(reading.pillars, templates, Which::Old, arguments, texts, terminal)?;
     Ok(host.map(|host| Old::Host(Box::new(host), None)))
@@ -310,6 +310,12 @@ fn compare(
                 terminal.say("note", &format!("{files} left out of the patch; --show-secrets puts them in"));
             }
         }
+    }
+    if diff.lacks_causes {
+        terminal.say(
+            "note",
+            "what caused the differences of some services is not shown: they have so many values that to find out takes too long",
+        );
     }
     for failure in &unreadable {
         terminal.say("error", failure);

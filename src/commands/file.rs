@@ -1,6 +1,6 @@
 //! Files that are read whole: only real ones, and only up to a size.
 
-use std::fs::{FileType, OpenOptions};
+use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
@@ -17,7 +17,11 @@ pub(super) fn read(path: &Path, most: u64, what: &str) -> io::Result<Vec<u8>> {
     regular(std::fs::metadata(path)?.file_type())?;
     // Another thing may be there by now: it is not waited for.
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    read_open(OpenOptions::new().read(true).custom_flags(flags).open(path)?, most, what)
+}
+
+/// As [`read`], of a file that is open.
+pub(super) fn read_open(file: File, most: u64, what: &str) -> io::Result<Vec<u8>> {
     regular(file.metadata()?.file_type())?;
     let mut bytes = vec![];
     let limit = most << 20;

@@ -1,17 +1,20 @@
-//! Pillars from files, directories and standard input.
+//! Pillars from files, directories and standard input. What a directory holds is read within that directory ([`beneath`]).
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::FileType;
 
 use crate::cli::{DialectName, InputFormat, Inputs};
+use crate::commands::beneath::{self, Directory, Expect};
 use crate::commands::progress::Progress;
-use crate::commands::{Stop, any_error, file};
+use crate::commands::{Stop, any_error};
 use crate::diagnostic::Diagnostic;
 use crate::failure::Failure;
-use crate::pillar::{self, Dialect, Format, Node};
+use crate::pillar::{self, Dialect, Format, Node, Style, Value};
 use crate::record::UNNAMED_SET;
 use crate::rules::silence::{self, Silence};
 use crate::services;
@@ -66,15 +69,30 @@ pub(crate) fn read_all(inputs: &Inputs) -> Result<Pillars, Stop> {
     Ok(parse(load(inputs)?, inputs))
 }
 
-/// The bytes of every pillar.
+/// The bytes of every pillar. Of those that are the same file, named twice or by a link, one is read: its applications are
+/// there once. What is no link counts before what is one, because a link is not corrected.
 pub(crate) fn load(inputs: &Inputs) -> Result<Vec<Given>, Stop> {
-    let paths = files(&inputs.pillars)?;
-    let mut progress = Progress::new("reading", paths.len(), "pillars");
-    let mut all = Vec::with_capacity(paths.len());
-    for path in paths {
+    load_all(&inputs.pillars)
+}
+
+/// As [`load`].
+pub(crate) fn load_all(pillars: &[PathBuf]) -> Result<Vec<Given>, Stop> {
+    let files = files(pillars)?;
+    let mut progress = Progress::new("reading", files.len(), "pillars");
+    let mut all: Vec<Given> = Vec::with_capacity(files.len());
+    let mut seen: HashMap<(u64, u64), usize> = HashMap::with_capacity(files.len());
+    for file in files {
         progress.step();
-        let (bytes, size) = bytes(&path)?;
-        all.push(Given { path, bytes, size });
+        let Read { bytes, size, identity } = file.read(|identity| seen.contains_key(&identity))?;
+        let earlier = identity.and_then(|identity| seen.get(&identity)).and_then(|at| all.get_mut(*at));
+        match earlier {
+            Some(earlier) if earlier.path.is_symlink() && !file.path.is_symlink() => earlier.path = file.path,
+            Some(_) => {}
+            None => {
+                seen.extend(identity.map(|identity| (identity, all.len())));
+                all.push(Given { path: file.path, bytes, size });
+            }
+        }
     }
     Ok(all)
 }
@@ -93,6 +111,8 @@ pub(crate) struct Reading {
     input_format: Option<InputFormat>,
     /// The pillars as they were given.
     given: Vec<PathBuf>,
+    /// Bytes of all texts so far.
+    total: u64,
     pub(crate) pillars: Pillars,
 }
 
@@ -113,7 +133,7 @@ impl Reading {
             silences: vec![],
             dialect,
         };
-        Self { input_format: inputs.input_format, given: inputs.pillars.clone(), pillars }
+        Self { input_format: inputs.input_format, given: inputs.pillars.clone(), total: 0, pillars }
     }
 
     /// One more text of `size` bytes (of which too many need not be there); findings call it `name`.
@@ -122,7 +142,10 @@ impl Reading {
         let Pillars { documents, findings: found, sources, secrets, silences, dialect, .. } =
             &mut self.pillars;
         let id = sources.next_id();
-        if let Some(finding) = pillar::too_large(size, id) {
+        self.total = self.total.saturating_add(size);
+        if let Some(finding) =
+            pillar::too_large(size, id).or_else(|| pillar::too_large_together(self.total, id))
+        {
             sources.add(Source::new(name, ""));
             found.push(finding);
             return;
@@ -139,9 +162,15 @@ impl Reading {
         };
         let format = format_of(path, source.text(), self.input_format);
         match pillar::parse(&source, id, format, *dialect) {
-            Ok(parsed) => {
-                let in_document = |node| services::secrets_in_document(node, source.text());
-                secrets.extend(parsed.documents.iter().flat_map(in_document));
+            Ok(mut parsed) => {
+                // Looked at as one, so that the comments of a text of many documents are read once.
+                let span = Span::new(id, 0, source.text().len());
+                let value = Value::List(std::mem::take(&mut parsed.documents));
+                let whole = Node { span, via: None, style: Style::Collection, value };
+                secrets.extend(services::secrets_in_document(&whole, source.text()));
+                if let Value::List(each) = whole.value {
+                    parsed.documents = each;
+                }
                 // Of a key that is given twice, a document has one value only.
                 if !parsed.warnings.is_empty() {
                     secrets.extend(services::secrets_in_text(source.text(), id));
@@ -215,100 +244,111 @@ fn has_ending(path: &Path, ending: &str) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(ending))
 }
 
+/// A pillar that is to be read.
+pub(crate) struct Input {
+    /// As it was given, or as it was found in a directory; `-` is standard input.
+    path: PathBuf,
+    /// The directory of the command line that it was found in, and where in that.
+    within: Option<(Arc<Directory>, PathBuf)>,
+}
+
+/// What was read of a pillar.
+struct Read {
+    /// No more than the limit and one.
+    bytes: Vec<u8>,
+    /// How many bytes there are.
+    size: u64,
+    /// Device and inode of a regular file.
+    identity: Option<(u64, u64)>,
+}
+
+impl Input {
+    /// Reads it, unless `is_known`.
+    fn read(&self, is_known: impl FnOnce((u64, u64)) -> bool) -> Result<Read, Failure> {
+        let refuse = |error: io::Error| Failure::path("read", self.path.to_string_lossy(), error);
+        let mut bytes = vec![];
+        if self.path.as_os_str() == "-" {
+            io::stdin().lock().take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(refuse)?;
+            let size = bytes.len() as u64;
+            return Ok(Read { bytes, size, identity: None });
+        }
+        let file = match &self.within {
+            Some((directory, below)) => directory.file(below),
+            None => beneath::open(&self.path, Expect::Any),
+        };
+        let file = file.map_err(refuse)?;
+        let is = file.metadata().map_err(refuse)?;
+        let identity = is.is_file().then(|| (is.dev(), is.ino()));
+        if is.len() > MAX_BYTES as u64 || identity.is_some_and(is_known) {
+            return Ok(Read { bytes, size: is.len(), identity });
+        }
+        // A pipe or a device has no size; it is read up to the limit all the same.
+        file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(refuse)?;
+        let size = bytes.len() as u64;
+        Ok(Read { bytes, size, identity })
+    }
+}
+
 /// The files that are meant: a directory stands for the pillars below it, in the order of their names.
-pub(crate) fn files(pillars: &[PathBuf]) -> Result<Vec<PathBuf>, Stop> {
+fn files(pillars: &[PathBuf]) -> Result<Vec<Input>, Stop> {
     let mut files = vec![];
     for pillar in pillars {
-        if pillar.as_os_str() != "-" && pillar.is_dir() {
+        if pillar.as_os_str() != "-" && beneath::is_directory(pillar) {
             let before = files.len();
-            search(pillar, 0, &mut files)?;
+            let refuse =
+                |error: io::Error| Failure::path("read the directory", pillar.to_string_lossy(), error);
+            let directory = Arc::new(Directory::named(pillar).map_err(refuse)?);
+            search(&Search { pillar, top: &directory }, &directory, Path::new(""), 0, &mut files)?;
             if files.len() == before {
                 let sentence =
                     format!("{}: no *.yaml, *.yml, *.sls or *.json below this directory", pillar.display());
                 return Err(Failure::Usage(sentence).into());
             }
         } else {
-            files.push(pillar.clone());
+            files.push(Input { path: pillar.clone(), within: None });
         }
     }
-    let files = once(files);
-    if files.iter().filter(|file| file.as_os_str() == "-").count() > 1 {
+    if files.iter().filter(|file| file.path.as_os_str() == "-").count() > 1 {
         return Err(Failure::Usage("standard input (-) can be read only once".to_owned()).into());
     }
     Ok(files)
 }
 
-/// Without those that are the same file as another one, named twice or by a link: its applications are there once. What is
-/// no link stays before what is one, because a link is not corrected.
-fn once(files: Vec<PathBuf>) -> Vec<PathBuf> {
-    if files.len() < 2 {
-        return files;
-    }
-    let mut seen: HashMap<(u64, u64), usize> = HashMap::with_capacity(files.len());
-    let mut kept: Vec<PathBuf> = Vec::with_capacity(files.len());
-    for file in files {
-        // What cannot be read is said when it is.
-        let at = match std::fs::metadata(&file) {
-            Ok(is) if is.is_file() => *seen.entry((is.dev(), is.ino())).or_insert(kept.len()),
-            _ => kept.len(),
-        };
-        match kept.get_mut(at) {
-            Some(earlier) if earlier.is_symlink() && !file.is_symlink() => *earlier = file,
-            Some(_) => {}
-            None => kept.push(file),
-        }
-    }
-    kept
+/// A directory of the command line that is searched.
+struct Search<'a> {
+    pillar: &'a Path,
+    top: &'a Arc<Directory>,
 }
 
-fn search(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
-    let refuse = |error: io::Error| Failure::path("read the directory", directory.to_string_lossy(), error);
+/// Adds the pillars of `directory`, which is at `below` in the one that is searched. Links to directories are not followed.
+fn search(
+    whole: &Search<'_>,
+    directory: &Directory,
+    below: &Path,
+    depth: usize,
+    files: &mut Vec<Input>,
+) -> Result<(), Failure> {
+    let shown = whole.pillar.join(below);
+    let refuse = |error: io::Error| Failure::path("read the directory", shown.to_string_lossy(), error);
     if depth > MAX_DEPTH {
         return Err(refuse(io::Error::other(format!("nested deeper than {MAX_DEPTH} directories"))));
     }
-    let mut names = vec![];
-    for entry in std::fs::read_dir(directory).map_err(refuse)? {
-        let entry = entry.map_err(refuse)?;
+    for (name, kind) in directory.list().map_err(refuse)? {
         // Hidden ones are editors' and git's.
-        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
-            names.push((entry.path(), entry.file_type().map_err(refuse)?));
+        if name.as_encoded_bytes().starts_with(b".") {
+            continue;
         }
-    }
-    names.sort_by(|a, b| a.0.cmp(&b.0));
-    for (path, kind) in names {
-        if is_pillar(&path) {
-            // A link that leads nowhere is somebody's pillar that is missing: reading it says so.
-            let kind = if kind.is_symlink() {
-                std::fs::metadata(&path).map(|file| file.file_type())
-            } else {
-                Ok(kind)
-            };
-            kind.map_or(Ok(()), file::regular)
-                .map_err(|error| Failure::path("read", path.to_string_lossy(), error))?;
-            files.push(path);
-        } else if kind.is_dir() {
-            search(&path, depth + 1, files)?;
+        let below = below.join(&name);
+        if is_pillar(Path::new(&name)) {
+            let path = whole.pillar.join(&below);
+            files.push(Input { path, within: Some((Arc::clone(whole.top), below)) });
+        } else if kind == FileType::Directory {
+            let child = directory.child(&name);
+            let child = child.map_err(|error| {
+                Failure::path("read the directory", whole.pillar.join(&below).to_string_lossy(), error)
+            })?;
+            search(whole, &child, &below, depth + 1, files)?;
         }
     }
     Ok(())
-}
-
-/// The bytes of a file and how many it has; no more than the limit and one are kept.
-pub(crate) fn bytes(path: &Path) -> Result<(Vec<u8>, u64), Failure> {
-    let refuse = |error: io::Error| Failure::path("read", path.to_string_lossy(), error);
-    let mut bytes = vec![];
-    if path.as_os_str() == "-" {
-        io::stdin().lock().take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(refuse)?;
-        let size = bytes.len() as u64;
-        return Ok((bytes, size));
-    }
-    let file = File::open(path).map_err(refuse)?;
-    let size = file.metadata().map_err(refuse)?.len();
-    if size > MAX_BYTES as u64 {
-        return Ok((bytes, size));
-    }
-    // A pipe or a device has no size; it is read up to the limit all the same.
-    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(refuse)?;
-    let size = bytes.len() as u64;
-    Ok((bytes, size))
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "commands are where arguments, environment and files are read")]
 
+mod beneath;
 mod diff;
 mod file;
 mod fix;
@@ -10,6 +11,7 @@ mod inputs;
 mod judge;
 mod log_service;
 mod newer;
+mod output;
 mod pages;
 mod progress;
 mod read;
@@ -29,7 +31,7 @@ use std::path::Path;
 
 use clap::Parser;
 
-use crate::cli::{Cli, Command, When};
+use crate::cli::{self, Cli, Command, FindingFormat, TableFormat, TreeFormat, When};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -37,11 +39,13 @@ use crate::report::{self, counted};
 use crate::runtime::linux::{keeper, launch, listen_as};
 use crate::runtime::shell::Mode;
 use crate::source::{Sources, Span};
+use crate::visible::job_log::{Spelling, inert};
 use crate::visible::visible;
+use output::Output;
 
 /// Standard output carries the result, standard error the talk.
 pub(crate) struct Terminal {
-    out: io::BufWriter<io::Stdout>,
+    out: Output,
     err: io::Stderr,
     colour: When,
 }
@@ -82,14 +86,13 @@ pub fn main() -> Exit {
     }
     let cli = Cli::try_parse();
     let mut terminal = Terminal {
-        out: io::BufWriter::with_capacity(1 << 16, io::stdout()),
+        out: Output::new(),
         err: io::stderr(),
         colour: cli.as_ref().map_or(When::Auto, |cli| cli.color),
     };
     let outcome = match cli {
         Err(usage) if usage.use_stderr() => {
-            // There is nobody else to tell.
-            let _ = usage.print();
+            terminal.usage(&usage.render());
             return Exit::Trouble;
         }
         // `--help` and `--version` come as errors too, for standard output.
@@ -118,6 +121,7 @@ fn without_options(words: &[OsString]) -> Option<Exit> {
 }
 
 fn run(command: Command, terminal: &mut Terminal) -> Outcome {
+    terminal.out.spell(spelling(&command));
     match command {
         Command::Render(arguments) => render::render(&arguments, terminal),
         Command::Validate(arguments) => validate::validate(&arguments, terminal),
@@ -130,6 +134,36 @@ fn run(command: Command, terminal: &mut Terminal) -> Outcome {
         Command::Upgrade(arguments) => upgrade::upgrade(&arguments, terminal),
         Command::Completions(arguments) => pages::completions(&arguments, terminal),
         Command::Man(arguments) => pages::man(&arguments, terminal),
+    }
+}
+
+/// How a command's result is spelt: what a program reads keeps its value, and files that are printed their bytes.
+fn spelling(command: &Command) -> Spelling {
+    let table = |format: TableFormat| match format {
+        TableFormat::Text => Spelling::Text,
+        TableFormat::Json => Spelling::Json,
+    };
+    match command {
+        Command::Render(cli::Render { format, .. }) => match format {
+            TreeFormat::Text | TreeFormat::Markdown => Spelling::Text,
+            TreeFormat::Json => Spelling::Json,
+            TreeFormat::Patch => Spelling::Exact,
+        },
+        // The patch is for programs.
+        Command::Validate(cli::Validate { fix: true, diff: true, .. }) => Spelling::Exact,
+        Command::Validate(cli::Validate { format, .. }) => match format {
+            FindingFormat::Text => Spelling::Text,
+            FindingFormat::Json | FindingFormat::Sarif | FindingFormat::Gitlab => Spelling::Json,
+            FindingFormat::Junit => Spelling::Xml,
+            FindingFormat::Github => Spelling::Commands,
+        },
+        Command::Read(_) => Spelling::Json,
+        Command::Rule(arguments) => table(arguments.format),
+        Command::Status(arguments) => table(arguments.format),
+        Command::Remove(arguments) => table(arguments.format),
+        Command::Upgrade(arguments) => table(arguments.format),
+        Command::Run(_) => Spelling::Text,
+        Command::Schema | Command::Completions(_) | Command::Man(_) => Spelling::Exact,
     }
 }
 
@@ -170,11 +204,25 @@ impl Terminal {
         };
         let sentence: Vec<_> = sentence.lines().map(visible).collect();
         let sentence = sentence.join("\n");
-        let _ = if self.coloured(self.err.is_terminal()) {
-            writeln!(self.err, "{style}{word}\x1b[0m: {sentence}")
+        let text = if self.coloured(self.err.is_terminal()) {
+            format!("{style}{word}\x1b[0m: {sentence}\n")
         } else {
-            writeln!(self.err, "{word}: {sentence}")
+            format!("{word}: {sentence}\n")
         };
+        self.talk(&text);
+    }
+
+    /// Text for people on standard error.
+    fn talk(&mut self, text: &str) {
+        // There is nobody else to report a failure to.
+        let _ = self.err.write_all(&inert(text.as_bytes(), Spelling::Text));
+    }
+
+    /// What is wrong with the command line, which has words of the caller in it.
+    fn usage(&mut self, text: &clap::builder::StyledStr) {
+        let text =
+            if self.coloured(self.err.is_terminal()) { text.ansi().to_string() } else { text.to_string() };
+        self.talk(&text);
     }
 
     /// Findings, as text on standard error.
@@ -184,7 +232,7 @@ impl Terminal {
             width: width(io::stderr()),
             secrets,
         };
-        let _ = self.err.write_all(report::text::text(diagnostics, sources, look).as_bytes());
+        self.talk(&report::text::text(diagnostics, sources, look));
     }
 
     /// Whether the result is printed in colour.

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use super::beneath::Directory;
 use super::judge::levels;
 use super::{Outcome, Stop, Terminal, any_error, diff, file, inputs, nothing, threads};
 use crate::cli::{self, TreeFormat};
@@ -16,7 +17,7 @@ use crate::services::{self, Asked, Rendered, Services};
 use crate::template::Templates;
 
 /// The largest of the built-in templates has 50 KiB; what is so much larger is no template.
-const MAX_TEMPLATE_MIB: u64 = 1;
+pub(super) const MAX_TEMPLATE_MIB: u64 = 1;
 
 pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcome {
     if arguments.diff || arguments.explain.is_some() {
@@ -156,14 +157,17 @@ pub(super) fn templates(directory: Option<&Path>) -> Result<Templates, Failure> 
     let mut replacements = vec![];
     let refuse =
         |error: std::io::Error| Failure::path("read the directory", directory.to_string_lossy(), error);
-    for entry in std::fs::read_dir(directory).map_err(refuse)? {
-        let path = entry.map_err(refuse)?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if !is_template(&name) {
+    let opened = Directory::named(directory).map_err(refuse)?;
+    for name in opened.names().map_err(refuse)? {
+        let path = directory.join(&name);
+        let shown = name.to_string_lossy().into_owned();
+        if !is_template(&shown) {
             continue;
         }
         let refuse = |error| Failure::path("read the template", path.to_string_lossy(), error);
-        let bytes = file::read(&path, MAX_TEMPLATE_MIB, "template").map_err(refuse)?;
+        let file = opened.file(Path::new(&name)).map_err(refuse)?;
+        let bytes = file::read_open(file, MAX_TEMPLATE_MIB, "template").map_err(refuse)?;
+        let name = shown;
         let text = String::from_utf8(bytes).map_err(|_| refuse(std::io::Error::other("it is no UTF-8")))?;
         replacements.push((name, text));
     }

@@ -45,6 +45,8 @@ pub struct Diff<'a> {
     pub services: Vec<ServiceDiff<'a>>,
     /// All was compared: nothing on the old side could not be read.
     pub is_whole: bool,
+    /// Of some services the causes are not known, because to find them would take too long.
+    pub lacks_causes: bool,
 }
 
 /// What differs in one service.
@@ -167,6 +169,7 @@ pub fn diff<'a>(
     Ok(Diff {
         services: services.into_iter().collect::<Result<_, Failure>>()?,
         is_whole: options.unknown.is_empty(),
+        lacks_causes: memo.is_spent(),
     })
 }
 

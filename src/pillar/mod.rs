@@ -171,6 +171,24 @@ impl Node {
         node.span
     }
 
+    /// How many values it holds, itself counted; at `most` it is not counted further.
+    pub fn count(&self, most: usize) -> usize {
+        let mut waiting = vec![self];
+        let mut count = 0;
+        while let Some(node) = waiting.pop() {
+            count += 1;
+            if count >= most {
+                break;
+            }
+            match &node.value {
+                Value::Map(pairs) => waiting.extend(pairs.iter().map(|pair| &pair.value)),
+                Value::List(items) => waiting.extend(items),
+                _ => {}
+            }
+        }
+        count
+    }
+
     /// Where it begins: of a map its first key, so that an excerpt shows one line and not all.
     pub fn head(&self) -> Span {
         match &self.value {
@@ -325,6 +343,23 @@ pub fn too_large(bytes: u64, id: SourceId) -> Option<Diagnostic> {
         Diagnostic::error(&rule::TOO_LARGE, message)
             .at(Span::new(id, 0, 0), "")
             .help("A pillar of 10,000 services has 4 MiB: split it into several files."),
+    )
+}
+
+/// The finding on a text with which all texts of one run have that many bytes, if they are too many together. `id` is as in
+/// [`too_large`].
+pub fn too_large_together(bytes: u64, id: SourceId) -> Option<Diagnostic> {
+    if bytes <= MAX_BYTES as u64 {
+        return None;
+    }
+    let message = format!(
+        "with this file the pillars have more than {} MiB, the most that is read in one run",
+        MAX_BYTES >> 20
+    );
+    Some(
+        Diagnostic::error(&rule::TOO_LARGE, message)
+            .at(Span::new(id, 0, 0), "")
+            .help("Name fewer pillars at once."),
     )
 }
 

@@ -9,8 +9,8 @@ rules! { Reading:
         why: "Whoever guesses an encoding guesses wrong on one host and right on another.",
     }
     TOO_LARGE = "too-large", Error, Fixed, none {
-        "The file, or a document in it, is too large",
-        what: "A file has more than 32 MiB, or a document more than 4,000,000 values. A pillar of 10,000 services has 4 MiB; split it.",
+        "A file, a document, an application or all of them together are too large",
+        what: "A file, or all pillars of one run, have more than 32 MiB; a document has more than 4,000,000 values; an application has more than 5,000 values, or there are more than 15,000 applications or 2,000,000 values in all, each application's defaults counted. A pillar of 10,000 services has 4 MiB; split it.",
         why: "What is larger is a mistake or an attack, and would cost memory before anybody noticed.",
     }
     TOO_DEEP = "too-deep", Error, Fixed, none {

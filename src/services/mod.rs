@@ -9,7 +9,9 @@ mod secrets;
 mod threads;
 mod wanted;
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::failure::Failure;
@@ -32,6 +34,9 @@ pub use read_back::{rendered, specimens};
 pub use secrets::{masked, secret_spans, secrets_in_document, secrets_in_text};
 pub(crate) use threads::in_parallel;
 
+/// How many bytes the files of all services of a run may have, since they are in memory at once. A service has 10 to 60 KB.
+const MOST_BYTES: usize = 512 << 20;
+
 /// A service and where it was said.
 #[derive(Debug)]
 pub struct Placed {
@@ -45,7 +50,17 @@ pub struct Placed {
     pub node: Node,
 }
 
-/// The applications of all documents, and complaints about what is none. `key` is as in [`pillar::select`].
+/// How many values an application may have, those of its defaults counted: more than any service needs, and little enough
+/// that work on every pair of them is done in a moment.
+const MOST_VALUES: usize = 5_000;
+
+/// How many applications one run may have. A host has hundreds.
+const MOST_APPLICATIONS: usize = 15_000;
+
+/// How many values all applications may have, each with its defaults: those of 10,000 services with 40 defaults, with room.
+const MOST_VALUES_OF_ALL: usize = 2_000_000;
+
+/// The applications of all documents, and complaints about what is none, or too large. `key` is as in [`pillar::select`].
 pub fn select(documents: Vec<Node>, key: Option<&str>) -> (Vec<Application>, Vec<Diagnostic>) {
     let mut found = vec![];
     let mut applications = vec![];
@@ -54,7 +69,49 @@ pub fn select(documents: Vec<Node>, key: Option<&str>) -> (Vec<Application>, Vec
         applications.extend(some);
         found.extend(complaints);
     }
+    found.extend(leave_out_excess(&mut applications));
     (applications, found)
+}
+
+/// Leaves out applications that are too large, and those that are too many.
+fn leave_out_excess(applications: &mut Vec<Application>) -> Vec<Diagnostic> {
+    let mut found = vec![];
+    let excess =
+        |message, span, help: &str| Diagnostic::error(&rule::TOO_LARGE, message).at(span, "").help(help);
+    // Defaults are shared by their applications, one after the other.
+    let mut defaults: Option<(Arc<Node>, usize)> = None;
+    let mut kept = 0;
+    let mut all = 0;
+    let mut is_full = false;
+    applications.retain(|application| {
+        if is_full {
+            return false;
+        }
+        let mut values = application.own.count(MOST_VALUES + 1);
+        if let Some(shared) = &application.defaults {
+            values += match &defaults {
+                Some((known, count)) if Arc::ptr_eq(known, shared) => *count,
+                _ => defaults.insert((Arc::clone(shared), shared.count(MOST_VALUES + 1))).1,
+            };
+        }
+        if values > MOST_VALUES {
+            let message = format!("this application has more than {MOST_VALUES} values, the most that one may have");
+            found.push(excess(message, application.name_span, "Variables that many belong in a file that the application reads."));
+            return false;
+        }
+        (kept, all) = (kept + 1, all + values);
+        if kept > MOST_APPLICATIONS || all > MOST_VALUES_OF_ALL {
+            let message = format!(
+                "up to this application there are more than {MOST_APPLICATIONS} applications, or more than {MOST_VALUES_OF_ALL} \
+                 values with their defaults, the most that one run may have"
+            );
+            found.push(excess(message, application.name_span, "Name fewer pillars at once."));
+            is_full = true;
+            return false;
+        }
+        true
+    });
+    found
 }
 
 /// What is wrong with the defaults whoever has them. What they lack an application may add.
@@ -318,8 +375,9 @@ fn plan_all(
     let mut all = All::default();
     let mut planned = Vec::with_capacity(applications.len());
     let mut claims = Vec::with_capacity(applications.len());
+    let room = AtomicUsize::new(MOST_BYTES);
     for result in in_parallel(applications, asked.threads, |application| {
-        plan_one(application, &checker, templates, texts, asked)
+        plan_one(application, &checker, templates, texts, asked, &room)
     }) {
         let (one, found) = result?;
         match one {
@@ -410,6 +468,7 @@ fn plan_one(
     templates: &Templates,
     texts: Texts<'_>,
     asked: Asked<'_>,
+    room: &AtomicUsize,
 ) -> Result<(Result<Usable, Look>, Vec<Diagnostic>), Failure> {
     let application = application.merge();
     let spelling = rules::check_spelling(&application.node, texts);
@@ -420,7 +479,8 @@ fn plan_one(
             let look = if beside.is_some() { Look::Part } else { Look::None };
             let mut found = unfit.found;
             // A value that is refused need not be spelt better as well.
-            let is_new = |finding: &Diagnostic| !found.iter().any(|other| other.span() == finding.span());
+            let taken: HashSet<Option<Span>> = found.iter().map(Diagnostic::span).collect();
+            let is_new = |finding: &Diagnostic| !taken.contains(&finding.span());
             let spelling: Vec<_> = spelling.into_iter().filter(is_new).collect();
             found.extend(spelling);
             found.extend(beside.into_iter().flatten());
@@ -436,6 +496,16 @@ fn plan_one(
         true => sorted_plan(&service, &key, templates, Contents::Rendered)?,
         false => vec![],
     };
+    let bytes = entries
+        .iter()
+        .map(|entry| if let Kind::File(content) = &entry.kind { content.len() } else { 0 })
+        .sum();
+    room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(bytes)).map_err(|_| {
+        Failure::Usage(format!(
+            "the files of all services have more than {} MiB, the most of one run; name fewer pillars at once",
+            MOST_BYTES >> 20
+        ))
+    })?;
     let place = &service.service;
     let wait = place.timeout.whole_seconds();
     let disabled = (!place.enabled).then(|| Retired {

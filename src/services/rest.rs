@@ -25,9 +25,15 @@ const SECTIONS: &[&str] = &[
     "unicorn",
 ];
 
+/// An application with more errors than this is not looked at further: each is looked for in all of it.
+const MOST_FOUND: usize = 100;
+
 /// What the rules have to say of an application that has errors, as far as it holds whatever is written instead of
 /// what is wrong; nothing, if too little is left of it.
 pub(super) fn check(unfit: &Unfit, checker: &Checker) -> Option<Vec<Diagnostic>> {
+    if unfit.found.len() > MOST_FOUND {
+        return None;
+    }
     let mut node = unfit.node.clone();
     let unknown = leave_out(&mut node, unfit, checker)?;
     let service = service(&node, unfit)?;

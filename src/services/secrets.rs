@@ -173,11 +173,13 @@ pub fn secrets_in_text(text: &str, id: SourceId) -> Vec<Span> {
     let mut spans = values(text, id, value_in);
     // What a secret is an alias of is a secret where it stands.
     let masked: Vec<&str> = spans.iter().filter_map(|span| text.get(span.range())).collect();
-    let anchors: Vec<String> =
-        masked.iter().flat_map(|text| aliases(text)).map(|name| format!("&{name}")).collect();
-    if !anchors.is_empty() {
+    let names: HashSet<&str> = masked.iter().flat_map(|text| aliases(text)).collect();
+    if !names.is_empty() {
         spans.extend(values(text, id, |line| {
-            anchors.iter().filter_map(|anchor| Some(line.find(anchor)? + anchor.len())).min()
+            line.match_indices('&').find_map(|(at, _)| {
+                let name = name_at(&line[at + 1..]);
+                names.contains(name).then_some(at + 1 + name.len())
+            })
         }));
     }
     spans
@@ -185,9 +187,12 @@ pub fn secrets_in_text(text: &str, id: SourceId) -> Vec<Span> {
 
 /// The names after an asterisk.
 fn aliases(text: &str) -> impl Iterator<Item = &str> {
-    let name =
-        |rest: &'_ str| rest.find(|c: char| !c.is_alphanumeric() && !"_-".contains(c)).unwrap_or(rest.len());
-    text.split('*').skip(1).map(move |rest| &rest[..name(rest)]).filter(|name| !name.is_empty())
+    text.split('*').skip(1).map(name_at).filter(|name| !name.is_empty())
+}
+
+/// The name of an anchor that a text begins with.
+fn name_at(text: &str) -> &str {
+    &text[..text.find(|c: char| !c.is_alphanumeric() && !"_-".contains(c)).unwrap_or(text.len())]
 }
 
 /// The values that begin on a line where `find` says.

@@ -7,6 +7,7 @@ mod quote;
 mod yaml;
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value, ValueKind};
@@ -49,10 +50,20 @@ const BUILT_IN: &[(&str, Language, &str)] = &[
 /// Those that others include, and that make no file of their own.
 const PARTS: &[&str] = &["gunicorn-ready.py", "unicorn-ready.rb"];
 
+/// What rendering one file may cost, if templates were replaced: an operation costs one, and 64 bytes that are made, held or
+/// written cost one (minijinja's units), so that one file has at most 64 MB. The built-in templates need 2,000, and 20 for
+/// each value of a list or map of the pillar.
+const FUEL_A_FILE: u64 = 1_000_000;
+
+/// What all files of a run may cost together, if templates were replaced: those of 10,000 services, with room.
+const FUEL_A_RUN: u64 = 200_000_000;
+
 /// The templates of one run.
 pub struct Templates {
     environment: Environment<'static>,
     sources: Vec<(String, String)>,
+    /// What is left of [`FUEL_A_RUN`]; not counted for the built-in templates, which take as long as their input is.
+    fuel: AtomicU64,
 }
 
 impl Templates {
@@ -113,18 +124,35 @@ impl Templates {
         }
         // A run needs half of the others; each is compiled when it is first used.
         environment.set_auto_reload(false);
+        if !sources.is_empty() {
+            environment.set_fuel(Some(FUEL_A_FILE));
+        }
         environment.set_loader(|name| {
             Ok(BUILT_IN.iter().find(|(known, ..)| *known == name).map(|(_, _, text)| *text))
         });
-        Ok(Self { environment, sources })
+        Ok(Self { environment, sources, fuel: AtomicU64::new(FUEL_A_RUN) })
     }
 
     /// Renders one template.
+    ///
+    /// # Errors
+    /// The template asks for what is not there, or, of replaced templates, does more than a file or a run may cost.
     pub fn render(&self, name: &str, context: &Value) -> Result<String, Failure> {
-        self.environment
-            .get_template(name)
-            .and_then(|template| template.render(context))
-            .map_err(|error| explain(&error, &self.sources))
+        let template = self.environment.get_template(name).map_err(|error| explain(&error, &self.sources))?;
+        if self.sources.is_empty() {
+            return template.render(context).map_err(|error| explain(&error, &self.sources));
+        }
+        let rendered = template.render_captured(context).map_err(|error| explain(&error, &self.sources))?;
+        let (used, _) = rendered.state().fuel_levels().unwrap_or_default();
+        let left =
+            self.fuel.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(used));
+        if left.is_err() {
+            let sentence = format!(
+                "{name}: the templates together do too much work for one run; make fewer services at once, or simpler templates"
+            );
+            return Err(Failure::Template(sentence));
+        }
+        Ok(rendered.into_output())
     }
 
     /// Checks every replaced template against a context that has every name of the model: a name it
@@ -212,6 +240,9 @@ fn explain(error: &Error, sources: &[(String, String)]) -> Failure {
     let place = error.range().and_then(|range| text.and_then(|text| text.get(range)));
     let what = match error.kind() {
         ErrorKind::UndefinedError => "a name that the model does not have".to_owned(),
+        ErrorKind::OutOfFuel => {
+            "it does too much work, or makes too much text, for one file; look for loops in loops and values that grow".to_owned()
+        }
         kind => kind.to_string(),
     };
     let detail = match (error.kind(), error.detail()) {

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::leaf::Leaf;
@@ -38,19 +39,44 @@ pub(super) struct Touched {
 /// to the service, the outline of its content, and the leaf that is asked about.
 pub(super) type Key = (u64, (usize, String), u64, String);
 
-/// What is known of entries, by what they have in common.
+/// Bytes of files that may be made to find the causes in one service. One with a shell run script takes 16 MiB on a host.
+const MOST_OF_ONE: usize = 64 << 20;
+
+/// As [`MOST_OF_ONE`], of all services whose files are not alike.
+const MOST_OF_ALL: usize = 2 << 30;
+
+/// What is known of entries, by what they have in common, and what it has cost.
 #[derive(Default)]
-pub(in crate::diff) struct Memo(Mutex<HashMap<Key, Arc<Vec<Touched>>>>);
+pub(in crate::diff) struct Memo {
+    known: Mutex<HashMap<Key, Arc<Vec<Touched>>>>,
+    spent: AtomicUsize,
+    is_spent: AtomicBool,
+}
 
 impl Memo {
+    /// Whether `bytes` may be made, with which it is `of_one` for this service.
+    pub(super) fn spend(&self, bytes: usize, of_one: usize) -> bool {
+        let of_all = self.spent.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        let may = of_one <= MOST_OF_ONE && of_all <= MOST_OF_ALL;
+        if !may {
+            self.is_spent.store(true, Ordering::Relaxed);
+        }
+        may
+    }
+
+    /// Whether something was not worked out, because it would have cost too much.
+    pub(in crate::diff) fn is_spent(&self) -> bool {
+        self.is_spent.load(Ordering::Relaxed)
+    }
+
     /// What is known.
     pub(super) fn get(&self, key: &Key) -> Option<Arc<Vec<Touched>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
     /// Keeps what was found.
     pub(super) fn put(&self, key: Key, touched: Arc<Vec<Touched>>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, touched);
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, touched);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tries other values of keys, and notes which differences they make.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::leaf::{Leaf, leaves};
@@ -40,12 +40,14 @@ struct Traced<'a> {
     leaves: Vec<Leaf>,
     /// Its entries, if something had to be tried.
     base: Option<Vec<Entry>>,
+    /// Bytes of entries that were made to try something.
+    spent: usize,
 }
 
 /// Which keys can have caused anything.
 enum Counts {
     /// Those that differ, and nothing else: both pillars are known.
-    Differ(Vec<String>),
+    Differ(HashSet<String>),
     /// The old side is a host: what its run script tells, and that of the new side.
     Scripts(Option<Box<(Script, Script)>>, Vec<&'static str>),
 }
@@ -62,7 +64,13 @@ impl Tracer<'_> {
             None => Counts::Scripts(self.scripts(from, to).map(Box::new), moved(from, to)),
         };
         for traced in old.iter_mut().chain([&mut new]) {
-            traced.note(&counts, self.memo, entries)?;
+            if !traced.note(&counts, self.memo, entries)? {
+                for entry in entries.iter_mut() {
+                    entry.causes.clear();
+                    entry.hunks.iter_mut().for_each(|hunk| hunk.causes.clear());
+                }
+                return Ok(());
+            }
         }
         if let Counts::Scripts(scripts, moved) = &counts {
             host::note(scripts.as_deref(), moved, from, is, entries);
@@ -119,7 +127,7 @@ impl Counts {
     /// Whether a leaf can have caused anything, and whether that is certain.
     fn leaf(&self, key: &str) -> Option<bool> {
         match self {
-            Self::Differ(keys) => keys.iter().any(|known| known == key).then_some(true),
+            Self::Differ(keys) => keys.contains(key).then_some(true),
             Self::Scripts(_, moved) if moved.contains(&key) => Some(true),
             Self::Scripts(None, _) => (key != "run_script").then_some(false),
             Self::Scripts(Some(scripts), _) => {
@@ -140,12 +148,13 @@ impl Counts {
 
 impl<'a> Traced<'a> {
     fn new(known: &'a Known, side: Side<'a>, sign: Sign) -> Self {
-        Self { known, templates: side.templates, sign, leaves: leaves(known), base: None }
+        Self { known, templates: side.templates, sign, leaves: leaves(known), base: None, spent: 0 }
     }
 
     /// Notes each leaf that counts wherever another value of it makes a difference that is one between
     /// the sides, too.
-    fn note(&mut self, counts: &Counts, memo: &Memo, entries: &mut [EntryDiff<'_>]) -> Result<(), Failure> {
+    /// Gives up, with `false`, where that takes more than [`Memo`] allows.
+    fn note(&mut self, counts: &Counts, memo: &Memo, entries: &mut [EntryDiff<'_>]) -> Result<bool, Failure> {
         let service = &self.known.service;
         let shape = shape(&self.leaves, service);
         // What each difference is to the service on this side; nothing if the side has nothing there.
@@ -168,7 +177,10 @@ impl<'a> Traced<'a> {
                     None => {
                         let all = match &tried {
                             Some(all) => all,
-                            None => tried.insert(self.tried(at)?),
+                            None => match self.tried(at, memo)? {
+                                Some(all) => tried.insert(all),
+                                None => return Ok(false),
+                            },
                         };
                         let touched = all.get(found.path).cloned().unwrap_or_default();
                         memo.put(alike.clone(), Arc::clone(&touched));
@@ -182,15 +194,24 @@ impl<'a> Traced<'a> {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// What other values of a leaf do to each of the service's entries, by their paths.
-    fn tried(&mut self, at: usize) -> Result<HashMap<String, Arc<Vec<Touched>>>, Failure> {
+    /// What other values of a leaf do to each of the service's entries, by their paths; nothing if that costs too much.
+    fn tried(
+        &mut self,
+        at: usize,
+        memo: &Memo,
+    ) -> Result<Option<HashMap<String, Arc<Vec<Touched>>>>, Failure> {
         if self.base.is_none() {
             self.base = Some(plan(&self.known.service, &self.known.key, self.templates)?);
         }
         let base = self.base.as_deref().unwrap_or_default();
+        let bytes: usize = base.iter().map(size).sum();
+        self.spent += bytes * self.leaves[at].vary.len();
+        if !memo.spend(bytes * self.leaves[at].vary.len(), self.spent) {
+            return Ok(None);
+        }
         let all = variations(&self.leaves[at], self.known, self.templates)?;
         let touched = |(at, own): (usize, &Entry)| {
             let each = all
@@ -199,7 +220,15 @@ impl<'a> Traced<'a> {
                 .filter(|one| *one != Touched::default());
             (own.path.clone(), Arc::new(each.collect()))
         };
-        Ok(base.iter().enumerate().map(touched).collect())
+        Ok(Some(base.iter().enumerate().map(touched).collect()))
+    }
+}
+
+/// Bytes of an entry, about.
+fn size(entry: &Entry) -> usize {
+    match &entry.kind {
+        Kind::File(content) => content.len() + entry.path.len(),
+        Kind::Directory | Kind::Link(_) => entry.path.len(),
     }
 }
 
@@ -305,14 +334,14 @@ fn tidy(causes: &mut Vec<Cause>) {
 }
 
 /// Values of the model that are not the same in two services.
-fn differing(old: &[Leaf], new: &[Leaf]) -> Vec<String> {
-    let mut keys: Vec<String> = vec![];
+fn differing(old: &[Leaf], new: &[Leaf]) -> HashSet<String> {
+    let mut keys = HashSet::new();
     for (one, other) in [(old, new), (new, old)] {
         let known: HashMap<&str, &Leaf> = other.iter().map(|leaf| (leaf.key.as_str(), leaf)).collect();
         for leaf in one {
             let same = known.get(leaf.key.as_str()).is_some_and(|known| known.value == leaf.value);
-            if !same && !keys.contains(&leaf.key) {
-                keys.push(leaf.key.clone());
+            if !same {
+                keys.insert(leaf.key.clone());
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Where things are: sockets, directories, logs.
 
+use std::collections::HashSet;
+
 use super::check::Check;
 use crate::model::address::Address;
 use crate::model::input::{
@@ -16,6 +18,7 @@ const BACKLOG: u32 = 2048;
 pub(super) fn sockets(input: OneOrMany<BindInput>, server: Server, check: &mut Check<'_>) -> Vec<Socket> {
     let single = matches!(input, OneOrMany::One(_));
     let mut sockets: Vec<Socket> = vec![];
+    let mut seen = HashSet::new();
     for (index, bind) in input.into_vec().into_iter().enumerate() {
         let index = index.to_string();
         let steps: &[&str] = if single { &["bind"] } else { &["bind", &index] };
@@ -51,7 +54,7 @@ pub(super) fn sockets(input: OneOrMany<BindInput>, server: Server, check: &mut C
             check.complain(&rule::ADDRESS, steps, "`bind`: gunicorn drops the blank at the end of the path");
         }
         let address = address.to_string();
-        if sockets.iter().any(|earlier| earlier.address == address) {
+        if !seen.insert(address.clone()) {
             check.complain(&rule::ADDRESS, steps, format!("`bind`: {address:?} is there already"));
         }
         sockets.push(Socket {

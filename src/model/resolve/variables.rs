@@ -36,15 +36,22 @@ pub(super) fn variables(
         kept.insert(name, value.to_string());
     }
     for (name, value) in plain.iter().chain(&kept) {
+        let why = taken(name, kept.contains_key(name));
+        let is_long = name.len() + 1 + value.len() > ARGUMENT_MAX;
+        let has_long_name = kept.contains_key(name) && name.len() > paths::NAME_MAX;
+        // To look for the place of every variable would take the square of their number.
+        if why.is_none() && !is_long && !has_long_name {
+            continue;
+        }
         let place = ["secrets", "environment"].into_iter().find(|key| check.node.has(&[key, name]));
         let steps = [place.unwrap_or("environment"), name];
-        if let Some(why) = taken(name, kept.contains_key(name)) {
+        if let Some(why) = why {
             check.complain(&rule::VARIABLE, &steps, format!("`{name}` cannot be set: {why}"));
         }
-        if name.len() + 1 + value.len() > ARGUMENT_MAX {
+        if is_long {
             check.complain(&rule::TOO_LONG, &steps, format!("`{name}` and its value have more than {ARGUMENT_MAX} bytes, and the kernel takes no more for a variable"));
         }
-        if kept.contains_key(name) && name.len() > paths::NAME_MAX {
+        if has_long_name {
             check.complain(
                 &rule::TOO_LONG,
                 &steps,
