@@ -23,7 +23,7 @@ const BASE: &str = "application: web\nuser: deploy\ngroup: deploy\nvirtualenv_ho
 const MOST_MEMORY: u64 = 1 << 30;
 
 /// Most processor time of a process, in seconds. A release build needs less than 10; this one is not optimised.
-const MOST_SECONDS: u64 = 100;
+const MOST_SECONDS: u64 = 200;
 
 /// The program under test where every user may execute it.
 fn program() -> &'static Path {
@@ -194,18 +194,15 @@ fn a_planted_repository_is_no_repository() {
         // Another repository, whose `main` has what the pull request has, as plain files of the tree.
         let planted = Job::new(uid, &[("web.yaml", &BASE.replace("user: deploy", "user: root"))]);
         for name in ["HEAD", "objects", "refs"] {
-            let copy = Command::new("cp")
-                .arg("-r")
-                .arg(planted.at("work/.git").join(name))
-                .arg(job.at("work/pillar"));
-            assert!({ copy }.status().unwrap().success());
+            let (from, to) = (planted.at("work/.git").join(name), job.at("work/pillar"));
+            assert!(Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap().success());
         }
         let trap = job.script("work/trap", &format!("#!/bin/sh\n{}\n", job.trap()));
         job.write("work/pillar/config", &format!("[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tworktree = {}\n\tfsmonitor = {trap}\n\tpager = {trap}\n", job.at("work/pillar").display()));
         // The bait is real: git takes it.
         let bait =
             Ran::of(&job.command("git", "work/pillar").args(["rev-parse", "--git-dir"]).output().unwrap());
-        assert_eq!(bait.out.trim(), job.at("work/pillar").to_str().unwrap(), "{}", bait.all());
+        assert_eq!(bait.out, ".\n", "{}", bait.all());
         sees_the_change(&job.diff());
         for (directory, pillar) in
             [("work/pillar", "."), ("work/pillar", "web.yaml"), ("work/pillar", "../pillar")]
@@ -509,21 +506,25 @@ fn limited(job: &Job, arguments: &[&str]) -> Ran {
 #[test]
 fn templates_have_fuel() {
     for_each_user(|uid| {
-        let loops = "{% for a in range(100000) %}{% for b in range(100000) %}{% for c in range(100000) %}x{% endfor %}{% endfor %}{% endfor %}";
-        let quiet = loops.replace('x', "");
-        let doubled = "{% set ns = namespace(s='xxxxxxxxxxxxxxxx') %}{% for a in range(64) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}{{ ns.s }}";
+        let ten_thousand = |text: &str| text.replace("MANY", "[0] * 10000");
+        let loops =
+            "{% for a in MANY %}{% for b in MANY %}{% for c in MANY %}x{% endfor %}{% endfor %}{% endfor %}";
+        let doubled = |start: &str, step: &str, end: &str| {
+            format!("{{% set s = {start} %}}{}{end}", format!("{{% set s = {step} %}}").repeat(40))
+        };
+        let text = |step: &str| doubled("'xxxxxxxxxxxxxxxx'", step, "{{ s }}");
         let attacks = [
-            loops.to_owned(),
-            quiet,
-            doubled.to_owned(),
-            doubled.replace("ns.s ~ ns.s", "ns.s + ns.s"),
-            doubled.replace("ns.s ~ ns.s", "ns.s | replace('x', 'xxxx')"),
-            doubled.replace("ns.s ~ ns.s", "[ns.s, ns.s] | join(ns.s)"),
+            ten_thousand(loops),
+            ten_thousand(&loops.replace('x', "")),
+            text("s ~ s"),
+            text("s + s"),
+            text("s * 2"),
+            text("s | replace('x', 'xxxx')"),
+            text("[s, s] | join(s)"),
+            text("[s, s] | join"),
+            text("s | indent(width=1000) ~ s"),
+            doubled("[1]", "(s + s) | list", ""),
             "{{ 'x' * 99999999 * 2 }}".to_owned(),
-            "{{ '%999999999d' | format(1) }}".to_owned(),
-            "{% set ns = namespace(l=[1]) %}{% for a in range(64) %}{% set ns.l = ns.l + ns.l %}{% endfor %}{{ ns.l | list | length }}".to_owned(),
-            "{% macro m(n) %}{{ m(n + 1) }}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}".to_owned(),
-            "{{ range(100000) | map('string') | list | sort | unique | list | batch(1) | list }}".repeat(200),
         ];
         let job = Job::new(uid, &[("pillar/web.yaml", BASE)]);
         for attack in attacks {
@@ -531,7 +532,12 @@ fn templates_have_fuel() {
             job.write("work/templates/log-run", &template);
             let ran = limited(&job, &["render", "pillar", "--templates", "templates"]);
             assert_eq!(ran.code, Some(2), "{attack:.100}: {:.1000}", ran.all());
-            assert!(ran.errors.contains("templates/log-run:"), "{attack:.100}: {:.1000}", ran.all());
+            let [named, why] =
+                ["templates/log-run:", "it does too much work"].map(|part| ran.errors.contains(part));
+            assert!(named && why, "{attack:.100}: {:.1000}", ran.all());
+        }
+        if uid == 0 {
+            return;
         }
         // Little for each service, and much for all of them.
         let services: String =
@@ -542,7 +548,7 @@ fn templates_have_fuel() {
                 "unicorn:\n  defaults: {{user: deploy, virtualenv_home: /h}}\n  applications:\n{services}"
             ),
         );
-        let some = "{% for a in range(200) %}{% for b in range(250) %}{% if b < 0 %}x{% endif %}{% endfor %}{% endfor %}";
+        let some = "{% for a in [0] * 200 %}{% for b in [0] * 250 %}{% if b < 0 %}x{% endif %}{% endfor %}{% endfor %}";
         job.write("work/templates/log-run", &format!("#!/bin/sh\n# {{{{ managed | comment }}}}\n{some}\n"));
         let ran = limited(&job, &["render", "pillar", "--templates", "templates", "--allow", "all"]);
         assert!(

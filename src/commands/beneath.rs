@@ -1,8 +1,8 @@
 //! Inputs below a directory or a repository, opened without leaving it.
 //!
 //! The author of a pull request decides what every link of a checkout leads to, and what is read here is shown in logs and
-//! comments. A path of the command line that lies in a git work tree stays in that work tree and out of its `.git`; what a
-//! directory of the command line holds stays in that directory. Links that stay inside are followed.
+//! comments. A path of the command line that lies in the git work tree of the working directory stays in that work tree and out
+//! of its `.git`; what a directory of the command line holds stays in that directory. Links that stay inside are followed.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -192,13 +192,16 @@ fn has_git(directory: &Path) -> bool {
     std::fs::symlink_metadata(directory.join(GIT)).is_ok()
 }
 
-/// Opens a path of the command line: within the git work tree that it lies in, if it lies in one; else as any program does.
+/// Opens a path of the command line: within its git work tree, if that is the working directory's or lies in it; else as any
+/// program does. (Where etckeeper is used, all of /etc is a work tree: a link in it is then its administrator's.)
 ///
 /// # Errors
 /// The system's; or it is not what is expected; or a link in the work tree leads out of it, or into its `.git`.
 pub(super) fn open(path: &Path, expect: Expect) -> io::Result<File> {
     let located = locate(path)?;
-    let Some(tree) = &located.tree else {
+    let own = std::env::current_dir().ok().and_then(|here| tree_of(&here));
+    let is_own = |tree: &&PathBuf| own.as_ref().is_some_and(|own| tree.starts_with(own));
+    let Some(tree) = located.tree.as_ref().filter(is_own) else {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         if expect == Expect::File {
             expect.check(&openat(CWD, path, flags, Mode::empty())?)?;

@@ -39,11 +39,20 @@ pub(super) struct Touched {
 /// to the service, the outline of its content, and the leaf that is asked about.
 pub(super) type Key = (u64, (usize, String), u64, String);
 
-/// Bytes of files that may be made to find the causes in one service. One with a shell run script takes 16 MiB on a host.
-const MOST_OF_ONE: usize = 64 << 20;
+/// Bytes of files that may be made to find causes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    /// In one service.
+    of_one: usize,
+    /// In all services whose files are not alike.
+    of_all: usize,
+}
 
-/// As [`MOST_OF_ONE`], of all services whose files are not alike.
-const MOST_OF_ALL: usize = 2 << 30;
+/// Between two pillars, of which a pull request may have made one: only values that differ are tried, and few do.
+pub(super) const OF_PILLARS: Budget = Budget { of_one: 32 << 20, of_all: 256 << 20 };
+
+/// Against a host, where nearly every value has to be tried: a service with a shell run script takes 16 MiB.
+pub(super) const OF_A_HOST: Budget = Budget { of_one: 64 << 20, of_all: 4 << 30 };
 
 /// What is known of entries, by what they have in common, and what it has cost.
 #[derive(Default)]
@@ -55,9 +64,9 @@ pub(in crate::diff) struct Memo {
 
 impl Memo {
     /// Whether `bytes` may be made, with which it is `of_one` for this service.
-    pub(super) fn spend(&self, bytes: usize, of_one: usize) -> bool {
+    pub(super) fn spend(&self, bytes: usize, of_one: usize, budget: Budget) -> bool {
         let of_all = self.spent.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        let may = of_one <= MOST_OF_ONE && of_all <= MOST_OF_ALL;
+        let may = of_one <= budget.of_one && of_all <= budget.of_all;
         if !may {
             self.is_spent.store(true, Ordering::Relaxed);
         }

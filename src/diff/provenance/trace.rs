@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::leaf::{Leaf, leaves};
-use super::memo::{Key, Memo, Touched, outline, relative, shape};
+use super::memo::{Budget, Key, Memo, OF_A_HOST, OF_PILLARS, Touched, outline, relative, shape};
 use super::{Cause, OriginKind, host, origin};
 use crate::diff::hunks::{Hunk, Sign, gained, removed};
 use crate::diff::script::Script;
@@ -124,6 +124,14 @@ impl Counts {
         matches!(self, Self::Scripts(_, moved) if moved.contains(&"service.directory"))
     }
 
+    /// What may be spent on trying.
+    fn budget(&self) -> Budget {
+        match self {
+            Self::Differ(_) => OF_PILLARS,
+            Self::Scripts(..) => OF_A_HOST,
+        }
+    }
+
     /// Whether a leaf can have caused anything, and whether that is certain.
     fn leaf(&self, key: &str) -> Option<bool> {
         match self {
@@ -177,7 +185,7 @@ impl<'a> Traced<'a> {
                     None => {
                         let all = match &tried {
                             Some(all) => all,
-                            None => match self.tried(at, memo)? {
+                            None => match self.tried(at, memo, counts.budget())? {
                                 Some(all) => tried.insert(all),
                                 None => return Ok(false),
                             },
@@ -202,6 +210,7 @@ impl<'a> Traced<'a> {
         &mut self,
         at: usize,
         memo: &Memo,
+        budget: Budget,
     ) -> Result<Option<HashMap<String, Arc<Vec<Touched>>>>, Failure> {
         if self.base.is_none() {
             self.base = Some(plan(&self.known.service, &self.known.key, self.templates)?);
@@ -209,7 +218,7 @@ impl<'a> Traced<'a> {
         let base = self.base.as_deref().unwrap_or_default();
         let bytes: usize = base.iter().map(size).sum();
         self.spent += bytes * self.leaves[at].vary.len();
-        if !memo.spend(bytes * self.leaves[at].vary.len(), self.spent) {
+        if !memo.spend(bytes * self.leaves[at].vary.len(), self.spent, budget) {
             return Ok(None);
         }
         let all = variations(&self.leaves[at], self.known, self.templates)?;
