@@ -44,6 +44,9 @@ struct Traced<'a> {
     spent: usize,
 }
 
+/// What other values of a leaf do to each entry of a service, by its path.
+type Tried = HashMap<String, Arc<Vec<Touched>>>;
+
 /// Which keys can have caused anything.
 enum Counts {
     /// Those that differ, and nothing else: both pillars are known.
@@ -176,7 +179,7 @@ impl<'a> Traced<'a> {
         for at in 0..self.leaves.len() {
             let key = self.leaves[at].key.clone();
             let Some(certain) = counts.leaf(&key) else { continue };
-            let mut tried: Option<HashMap<String, Arc<Vec<Touched>>>> = None;
+            let mut tried: Option<Tried> = None;
             for (found, alike) in entries.iter_mut().zip(&mut alike) {
                 let Some((alike, _)) = alike else { continue };
                 alike.3.clone_from(&key);
@@ -206,12 +209,7 @@ impl<'a> Traced<'a> {
     }
 
     /// What other values of a leaf do to each of the service's entries, by their paths; nothing if that costs too much.
-    fn tried(
-        &mut self,
-        at: usize,
-        memo: &Memo,
-        budget: Budget,
-    ) -> Result<Option<HashMap<String, Arc<Vec<Touched>>>>, Failure> {
+    fn tried(&mut self, at: usize, memo: &Memo, budget: Budget) -> Result<Option<Tried>, Failure> {
         if self.base.is_none() {
             self.base = Some(plan(&self.known.service, &self.known.key, self.templates)?);
         }
