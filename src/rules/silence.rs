@@ -42,16 +42,14 @@ const MARK: &str = "runsmith:";
 /// What a comment says that is meant to silence: ours, and what other tools say.
 const VERBS: [&str; 4] = ["allow", "ignore", "disable", "silence"];
 
-/// So many lines of comments and blanks may stand between a comment and the line it is about.
-const FAR: usize = 1000;
-
 /// The comments of a YAML text. `documents` are what was read from it: a `#` within a value is none.
 pub fn find(source: &Source, id: SourceId, documents: &[Node]) -> Vec<Silence> {
     let text = source.text();
     let mut found = vec![];
     let mut scalars: Option<Vec<Span>> = None;
-    // A line of many `#` is looked for once.
+    // A line of many `#` is looked for once, and so is the end of a block of comments.
     let mut line = 0..0;
+    let mut block = Block::default();
     for (start, _) in text.match_indices('#') {
         if start >= line.end {
             let end = text[start..].find(['\n', '\r']).map_or(text.len(), |end| start + end);
@@ -74,7 +72,7 @@ pub fn find(source: &Source, id: SourceId, documents: &[Node]) -> Vec<Silence> {
         }
         let own = source.position(start as u32).line;
         let is_alone = code.trim().is_empty() || code.trim_start().starts_with('#');
-        let line = if is_alone { own + next_line(&text[end..]) } else { own };
+        let line = if is_alone { block.next_line(text, end, own) } else { own };
         let meaning = match is_ours {
             true => meaning(&comment[MARK.len()..], |at, length| {
                 let at = end - comment.len() + MARK.len() + at;
@@ -143,18 +141,41 @@ fn scalars_of(documents: &[Node], id: SourceId) -> Vec<Span> {
     spans
 }
 
-/// How many lines on the next one is that is neither blank nor a comment; `rest` begins with a line end.
-fn next_line(mut rest: &str) -> usize {
-    for count in 1..FAR {
-        let Some(line) = rest.strip_prefix("\r\n").or_else(|| rest.strip_prefix(['\n', '\r'])) else { break };
-        let end = line.find(['\n', '\r']).unwrap_or(line.len());
-        let words = line[..end].trim();
-        if !words.is_empty() && !words.starts_with('#') {
-            return count;
+/// Lines that are blank or comments, as far as they were read, and the line after them.
+#[derive(Default)]
+struct Block {
+    /// Where the last of these lines ends.
+    end: usize,
+    /// The next line, if there is one.
+    next: Option<usize>,
+}
+
+impl Block {
+    /// The line that a comment alone on line `own` is about; the comment's line ends at `end`. Comments come in the order of the
+    /// text, so each line is read once.
+    fn next_line(&mut self, text: &str, end: usize, own: usize) -> usize {
+        if end > self.end {
+            *self = Self::after(text, end, own);
         }
-        rest = &line[end..];
+        self.next.unwrap_or(own + 1)
     }
-    1
+
+    /// The block that goes on after line `line`, which ends at `end`.
+    fn after(text: &str, mut end: usize, mut line: usize) -> Self {
+        loop {
+            let rest = &text[end..];
+            let Some(rest) = rest.strip_prefix("\r\n").or_else(|| rest.strip_prefix(['\n', '\r'])) else {
+                return Self { end, next: None };
+            };
+            line += 1;
+            let length = rest.find(['\n', '\r']).unwrap_or(rest.len());
+            let words = rest[..length].trim();
+            if !words.is_empty() && !words.starts_with('#') {
+                return Self { end, next: Some(line) };
+            }
+            end = text.len() - rest.len() + length;
+        }
+    }
 }
 
 /// What follows the mark means; `place` says where so many of its bytes are.
@@ -184,35 +205,34 @@ fn meaning(text: &str, place: impl Fn(usize, usize) -> Span) -> Meaning {
     Meaning::Names { rules, wrong, has_reason: reason.chars().any(char::is_alphanumeric) }
 }
 
-/// Comments by the line they are about.
+/// Comments by the line they are about and the rule that they silence there.
 pub(super) struct Lines<'a> {
     sources: &'a Sources,
-    silences: &'a [Silence],
-    by_line: HashMap<(SourceId, usize), Vec<usize>>,
+    /// The first such comment.
+    first: HashMap<(SourceId, usize, &'static str), usize>,
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn new(silences: &'a [Silence], sources: &'a Sources) -> Self {
-        let mut by_line: HashMap<_, Vec<usize>> = HashMap::new();
+    pub(super) fn new(silences: &[Silence], sources: &'a Sources) -> Self {
+        let mut first = HashMap::new();
         for (index, silence) in silences.iter().enumerate() {
-            by_line.entry((silence.span.source, silence.line)).or_default().push(index);
+            let Meaning::Names { rules, has_reason: true, .. } = &silence.meaning else { continue };
+            for rule in rules {
+                first.entry((silence.span.source, silence.line, rule.name)).or_insert(index);
+            }
         }
-        Self { sources, silences, by_line }
+        Self { sources, first }
     }
 
     /// Which comment silences a finding: one that names its rule, about a line that it has a place on.
     pub(super) fn silencing(&self, finding: &Diagnostic) -> Option<usize> {
-        if self.silences.is_empty() {
+        if self.first.is_empty() {
             return None;
         }
-        let names = |index: &&usize| match &self.silences[**index].meaning {
-            Meaning::Names { rules, has_reason, .. } => *has_reason && rules.contains(&finding.rule),
-            Meaning::Wrong(_) => false,
-        };
         finding.labels.iter().find_map(|label| {
             let source = label.span.source;
             let line = self.sources.get(source).position(label.span.start).line;
-            self.by_line.get(&(source, line))?.iter().find(names).copied()
+            self.first.get(&(source, line, finding.rule.name)).copied()
         })
     }
 }
@@ -266,6 +286,18 @@ mod tests {
         assert_eq!(lines("a: 1 # see runsmith: allow(x)\n"), Vec::<usize>::new());
         assert_eq!(lines(comment), [2]);
         assert_eq!(lines(&format!("# prose {comment}\n\nb: 2\n")), [3]);
+        // Blocks one after the other, a comment at the end of a line between them, and one with nothing after it.
+        let blocks =
+            format!("{comment}\n#\n{comment} {comment}\nb: 2 {comment}\n{comment}\nc: 3\n{comment}\n# x\n");
+        assert_eq!(lines(&blocks), [4, 4, 4, 4, 6, 8]);
+    }
+
+    #[test]
+    fn a_long_block_is_about_the_line_after_it() {
+        const COMMENTS: usize = 20_000;
+        let comment = "# runsmith: allow(user-root) because x\n";
+        let found = lines(&format!("{}b: 2\n", comment.repeat(COMMENTS)));
+        assert_eq!(found, vec![COMMENTS + 1; COMMENTS]);
     }
 
     /// What is silenced, then what is said of the comment.

@@ -42,7 +42,9 @@ pub fn inert(text: &[u8], spelling: Spelling) -> Cow<'_, [u8]> {
     for line in text.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
         let mut rest = line;
         let start = blank(line);
-        if spelling != Spelling::Commands && line[start..].starts_with(b"::") {
+        // No command's name begins with a colon: `::: file:1:1` is how a finding shows a place in another file.
+        let is_command = line[start..].starts_with(b"::") && !line[start..].starts_with(b"::: ");
+        if spelling != Spelling::Commands && is_command {
             out.extend_from_slice(&line[..start]);
             out.extend_from_slice(spelling.of(b':').as_bytes());
             rest = &line[start + 1..];
@@ -111,6 +113,7 @@ mod tests {
             ("##teamcity[x]", "\\u{23}#teamcity[x]"),
             ("a ::b ## c [d] C++::e", "a ::b ## c [d] C++::e"),
             ("[::]:80\n##\n[", "[::]:80\n##\n["),
+            ("  ::: x::y:1:1\n:::x::", "  ::: x::y:1:1\n\\u{3a}::x::"),
         ] {
             assert_eq!(text(raw, Spelling::Text), shown);
             assert_eq!(text(raw, Spelling::Exact), raw);
