@@ -42,6 +42,11 @@ const ROWS: &[(&str, &str, &str)] = &[
         "it comes from the release that serves; none lost",
     ),
     (
+        "late_import_after_a_back_out_by_the_shell_script",
+        "the same with the shell script",
+        "it comes from the release that serves; none lost",
+    ),
+    (
         "workers_recycled_after_a_back_out",
         "gunicorn without preload, max_requests; a broken release is backed out, then every worker is recycled",
         "the new workers load the release that serves; none lost",
@@ -123,6 +128,21 @@ const ROWS: &[(&str, &str, &str)] = &[
         "what is on disk is started, and fails",
     ),
     (
+        "workers_that_cannot_load",
+        "a release that no worker can load, without preload: unicorn starts workers again and again, gunicorn those that a signal ended",
+        "backed out after a few workers; none lost",
+    ),
+    (
+        "master_killed_and_a_slow_start",
+        "kill -9 of the master of an application that boots for long (gunicorn sync, gthread, gevent; unicorn)",
+        "its workers serve until the successor does; none lost",
+    ),
+    (
+        "aborts_with_requests_in_flight",
+        "upgrades that are aborted while the new generation begins, again and again (gunicorn gthread, gevent)",
+        "the old generation goes on; none lost",
+    ),
+    (
         "proven_release_removed",
         "the proven release is removed, a broken one is on disk, then a reboot and a repaired release",
         "what is on disk is started, again and again, until it serves",
@@ -181,28 +201,50 @@ fn serves_again(service: &Service, mark: usize, version: &str) {
 
 #[test]
 fn late_import_after_a_back_out() {
-    let name = "late_import_after_a_back_out";
-    let service = Service::native(Server::Sync, Socket::Tcp, "");
-    let late = format!("{LATE_IMPORT}\nimport functools");
-    service.release_with(1, &late, "");
+    let service = imports_late(Service::native(Server::Sync, Socket::Tcp, ""));
+    let case = Case::of("late_import_after_a_back_out", service.started());
+    switch_to_a_broken_helper(&case.service);
+    is_backed_out(&case.service);
+    each_worker_imports_from_release_1(&case.service);
+    case.ends("1", NoneLost);
+}
+
+#[test]
+fn late_import_after_a_back_out_by_the_shell_script() {
+    let service = imports_late(Service::render(Server::Sync, Socket::Tcp, "")).started();
+    switch_to_a_broken_helper(&service);
+    let mark = service.log.mark();
+    service.sv("2");
+    service.log.wait(mark, &["hand-over FAILED"], HANDOVER);
+    each_worker_imports_from_release_1(&service);
+    service.down();
+}
+
+/// Its first release imports a module at the first request for /late.
+fn imports_late(service: Service) -> Service {
+    service.release_with(1, LATE_IMPORT, "");
     let app = service.root.join("releases/1/wsgi.py");
-    let text = fs::read_to_string(&app).unwrap().replace(
-        "body = b'1 %d' % os.getpid()",
-        "body = late() + b' %d' % os.getpid() if environ['PATH_INFO'] == '/late' else b'1 %d' % os.getpid()",
-    );
+    let late =
+        "body = late() + b' %d' % os.getpid() if environ['PATH_INFO'] == '/late' else b'1 %d' % os.getpid()";
+    let text = fs::read_to_string(&app).unwrap().replace("body = b'1 %d' % os.getpid()", late);
     fs::write(&app, text).unwrap();
     fs::write(service.root.join("releases/1/helper.py"), "NAME = b'helper-of-1'").unwrap();
-    let case = Case::of(name, service.started());
-    case.service.release(2, Release::Broken);
-    fs::write(case.service.root.join("releases/2/helper.py"), "NAME = b'helper-of-2'").unwrap();
-    case.service.switch(2);
-    is_backed_out(&case.service);
-    // Each worker imports it by itself.
+    service
+}
+
+/// `current` leads to a release that cannot be loaded and has another module of that name.
+fn switch_to_a_broken_helper(service: &Service) {
+    service.release(2, Release::Broken);
+    fs::write(service.root.join("releases/2/helper.py"), "NAME = b'helper-of-2'").unwrap();
+    service.switch(2);
+}
+
+/// Asked so often that each worker has imported it by itself.
+fn each_worker_imports_from_release_1(service: &Service) {
     for _ in 0..12 {
-        let body = case.service.address.get("/late").unwrap();
-        assert!(body.starts_with("helper-of-1 "), "{body}\n{}", case.service.log.text(0));
+        let body = service.address.get("/late").unwrap();
+        assert!(body.starts_with("helper-of-1 "), "{body}\n{}", service.log.text(0));
     }
-    case.ends("1", NoneLost);
 }
 
 #[test]
@@ -563,6 +605,80 @@ fn fallback_turned_off() {
     let output = service.runsmith(&["upgrade"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     service.down();
+}
+
+#[test]
+fn workers_that_cannot_load() {
+    for server in [Server::Unicorn, Server::Sync] {
+        let mut service = Service::native(server, Socket::Tcp, "handoff: {boot_timeout: 60}\n");
+        service
+            .rewrite(|pillar| pillar.replace("worker_class: sync", "worker_class: sync, preload_app: false"));
+        let case = Case::of("workers_that_cannot_load", service.started());
+        let dies = "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n";
+        case.service.release_with(2, dies, "require 'there_is_no_such_library'\n");
+        case.service.switch(2);
+        let mark = case.service.log.mark();
+        let refused = is_backed_out(&case.service);
+        assert!(refused.contains("5 of its workers exited before they had loaded"), "{refused}");
+        // The report of a death and its removal take a moment, in which a few more are started.
+        let spawned = case.service.log.count(mark, "spawned pid=") + case.service.log.count(mark, "SIGSEGV");
+        assert!(spawned < 200, "{spawned} workers were started");
+        case.ends("1", NoneLost);
+    }
+}
+
+#[test]
+fn master_killed_and_a_slow_start() {
+    for server in [Server::Sync, Server::Gthread, Server::Gevent, Server::Unicorn] {
+        let service = Service::native(server, Socket::Unix, SOON_PROVEN);
+        let (hold, go) = (service.scratch().join("hold"), service.scratch().join("go"));
+        let python = format!(
+            "import os, time\nwhile os.path.exists({hold:?}) and not os.path.exists({go:?}):\n    time.sleep(0.02)\n"
+        );
+        let ruby = format!("sleep 0.02 while File.exist?({hold:?}) && !File.exist?({go:?})\n");
+        service.release_with(1, &python, &ruby);
+        let case = Case::of("master_killed_and_a_slow_start", service.started());
+        case.service.log.wait(0, PROVEN, SOON);
+        fs::write(&hold, "").unwrap();
+        let mark = case.service.log.mark();
+        kill(case.service.master(), Signal::KILL);
+        case.service.log.wait(mark, &["generation 2 is master"], START);
+        // Workers look for their master at each request, and once a second.
+        let before = case.load.count();
+        case.until("its workers go on serving", |_| case.load.count() > before + 300);
+        assert_eq!(case.service.log.count(mark, "Parent changed"), 0, "{}", case.service.log.text(mark));
+        case.service.go();
+        case.service.log.wait(mark, &["runsmith: ready: generation 2"], START);
+        case.ends("1", NoneLost);
+    }
+}
+
+#[test]
+fn aborts_with_requests_in_flight() {
+    for server in [Server::Gthread, Server::Gevent] {
+        let case = Case::start("aborts_with_requests_in_flight", server, Socket::Tcp, "");
+        case.service.release(2, Release::Good);
+        case.service.switch(2);
+        for attempt in 0..6 {
+            let mark = case.service.log.mark();
+            case.service.sv("2");
+            case.service.log.wait(mark, &[" is master "], START);
+            // From just after the fork of the master to just before every worker is ready.
+            let before = case.load.count();
+            case.until("the new generation gets on", |_| case.load.count() > before + 40 * attempt);
+            let output = case.service.runsmith(&["upgrade", "--abort"]);
+            if output.status.code() != Some(0) {
+                // It was ready before.
+                case.service.log.wait(mark, &["runsmith: done:"], HANDOVER);
+            }
+            case.settles();
+        }
+        case.service.release(3, Release::Good);
+        case.service.switch(3);
+        let output = case.service.runsmith(&["upgrade"]);
+        assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), case.service.log.text(0));
+        case.ends("3", NoneLost);
+    }
 }
 
 #[test]
