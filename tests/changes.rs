@@ -163,7 +163,11 @@ fn environment_secrets_limits_user_command_and_virtualenv_are_taken_up() {
     let next = User::new();
     let venv = virtualenv("gunicorn").display().to_string();
     let other_venv = row.service.scratch().join("venv");
-    symlink(&venv, &other_venv).unwrap();
+    // A directory of its own: a link would be resolved to the first one.
+    fs::create_dir(&other_venv).unwrap();
+    for name in ["bin", "lib", "pyvenv.cfg"] {
+        symlink(Path::new(&venv).join(name), other_venv.join(name)).unwrap();
+    }
     let user = row.service.name.clone();
     row.service.rewrite(|pillar| {
         pillar
