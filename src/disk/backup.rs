@@ -8,9 +8,12 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, mkdirat, openat, symlinkat};
+use rustix::fs::{
+    AtFlags, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, mkdirat, openat, symlinkat, unlinkat,
+};
 use rustix::io::Errno;
 
+use super::bounded::{self, Refused};
 use super::directory::{Directory, Step, failure};
 use super::{BACKUPS, leftover};
 use crate::failure::Failure;
@@ -19,7 +22,7 @@ use crate::failure::Failure;
 const MOST: u32 = 100_000;
 
 /// A larger file in bytes is none of ours; its owner could fill the disk with it.
-const LARGEST: i64 = 64 << 20;
+const LARGEST: u64 = 64 << 20;
 
 /// Where old versions go, if they are to be kept.
 pub(super) struct Backup {
@@ -50,31 +53,24 @@ impl Backup {
         fd: &OwnedFd,
         stat: &Stat,
     ) -> Result<(), Failure> {
-        if self.asked.is_some() && stat.st_size > LARGEST {
-            let reason = format!("it is larger than {} MiB; move it away", LARGEST >> 20);
-            return Err(Failure::path(
-                "keep the old version of",
-                format!("{}{path}", root.path().trim_end_matches('/')),
-                reason,
-            ));
-        }
         self.keep(root, path, |dir, name| {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let copy = openat(dir, name, flags, Mode::from_raw_mode(0o600))?;
-            rustix::fs::seek(fd, rustix::fs::SeekFrom::Start(0))?;
-            std::io::copy(
-                &mut std::fs::File::from(fd.try_clone().map_err(system)?),
-                &mut std::fs::File::from(copy.try_clone().map_err(system)?),
-            )
-            .map_err(system)?;
-            own(&copy, stat)?;
-            fchmod(&copy, Mode::from_raw_mode(stat.st_mode & 0o7777))
+            let keep = || {
+                bounded::copy(fd, &copy, LARGEST)?;
+                own(&copy, stat)?;
+                Ok(fchmod(&copy, Mode::from_raw_mode(stat.st_mode & 0o7777))?)
+            };
+            // Half of a file is no backup of it.
+            keep().inspect_err(|_| {
+                let _ = unlinkat(dir, name, AtFlags::empty());
+            })
         })
     }
 
     /// Keeps where a link pointed.
     pub(super) fn link(&self, root: &Directory, path: &str, target: &str) -> Result<(), Failure> {
-        self.keep(root, path, |dir, name| symlinkat(target, dir, name))
+        self.keep(root, path, |dir, name| Ok(symlinkat(target, dir, name)?))
     }
 
     /// Where it is, if anything was kept.
@@ -87,7 +83,7 @@ impl Backup {
     pub(super) fn abandon(&self) {
         let place = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(Place { parent, name, .. }) = place {
-            let _ = leftover::remove(parent.fd(), name.as_str(), parent.stat().st_dev);
+            let _ = leftover::remove(parent.fd(), name.as_str());
         }
     }
 
@@ -95,7 +91,7 @@ impl Backup {
         &self,
         root: &Directory,
         path: &str,
-        write: impl FnOnce(&OwnedFd, &str) -> Result<(), Errno>,
+        write: impl FnOnce(&OwnedFd, &str) -> Result<(), Refused>,
     ) -> Result<(), Failure> {
         let Some(asked) = &self.asked else { return Ok(()) };
         let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,7 +110,13 @@ impl Backup {
             dir = enter(&dir, step, next.stat()).map_err(fail)?;
             original = next;
         }
-        write(&dir, name).map_err(fail)
+        write(&dir, name).map_err(|refused| match refused {
+            Refused::System(error) => fail(error),
+            refused => {
+                let original = format!("{}{path}", root.path().trim_end_matches('/'));
+                refused.of("keep the old version of", original)
+            }
+        })
     }
 }
 

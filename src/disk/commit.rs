@@ -3,19 +3,26 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{FileType, Mode, OFlags, RenameFlags, fstat, openat, renameat, renameat_with, syncfs};
+use rustix::fs::{RenameFlags, renameat, renameat_with, syncfs};
 use rustix::io::Errno;
 
+use super::Stopped;
 use super::directory::{Directory, Step, failure};
+use super::identity::Identity;
+use super::run::Run;
 use super::stage::{Act, Op, Staged, meddled};
 use super::units::Refusal;
-use super::{Stopped, write};
 use crate::failure::Failure;
 use crate::tree::Change;
 
 /// Finishes what was staged, where everything belongs together, and returns what was changed by it.
-pub(super) fn commit(root: &Directory, staged: Staged, durable: bool) -> Result<Vec<Change>, Stopped> {
-    let (done, mut refusals) = commit_each(root, staged, durable, |_, _| true)?;
+pub(super) fn commit(
+    run: &Run,
+    root: &Directory,
+    staged: Staged,
+    durable: bool,
+) -> Result<Vec<Change>, Stopped> {
+    let (done, mut refusals) = commit_each(run, root, staged, durable, |_, _| true)?;
     match refusals.pop() {
         Some(refusal) => Err(Stopped { failure: refusal.failure, done }),
         None => Ok(done),
@@ -29,6 +36,7 @@ pub(super) fn commit(root: &Directory, staged: Staged, durable: bool) -> Result<
 /// # Errors
 /// What was written cannot be made durable.
 pub(super) fn commit_each(
+    run: &Run,
     root: &Directory,
     staged: Staged,
     durable: bool,
@@ -40,7 +48,7 @@ pub(super) fn commit_each(
     }
     let sync = |devices| if durable { sync(root, devices) } else { Ok(()) };
     if let Err(failure) = sync(&devices) {
-        abandon(root, &ops);
+        abandon(run, root, &ops);
         return Err(failure.into());
     }
     // A stable sort: within a turn the order is that of the paths.
@@ -67,7 +75,7 @@ pub(super) fn commit_each(
     }
     done.sort_by(|a, b| a.path.cmp(&b.path));
     let synced = sync(&devices);
-    abandon(root, &left);
+    abandon(run, root, &left);
     match synced {
         Ok(()) => Ok((done, refusals)),
         Err(failure) => Err(Stopped { failure, done }),
@@ -91,52 +99,38 @@ fn finish(parents: &mut Parents, op: &Op) -> Result<(), Failure> {
     let fd = dir.fd();
     let name = op.name.as_str();
     match &op.act {
-        Act::Place { temp, fresh: false } => renameat(fd, temp.as_str(), fd, name)
-            .map_err(|error| failure("replace", dir.path_of(name), error)),
-        Act::Place { temp, fresh: true } => {
-            match renameat_with(fd, temp.as_str(), fd, name, RenameFlags::NOREPLACE) {
+        Act::Place { temp, area, fresh } => {
+            let from = area.as_ref().map_or(fd, |area| &area.fd);
+            let temp = temp.as_str();
+            if !fresh {
+                return renameat(from, temp, fd, name)
+                    .map_err(|error| failure("replace", dir.path_of(name), error));
+            }
+            match renameat_with(from, temp, fd, name, RenameFlags::NOREPLACE) {
                 // Some file systems (NFS) do not know the flag; phase one saw nothing there.
-                Err(Errno::INVAL | Errno::NOSYS) => renameat(fd, temp.as_str(), fd, name),
+                Err(Errno::INVAL | Errno::NOSYS) => renameat(from, temp, fd, name),
                 result => result,
             }
             .map_err(|error| failure("make", dir.path_of(name), error))
         }
-        Act::Settle { want, kind, inode } => {
+        Act::Settle { want, is } => {
             let fail = |error| failure("set mode and owner of", dir.path_of(name), error);
-            let opened = match kind {
-                FileType::Symlink => {
-                    let Some(owner) = want.owner else { return Ok(()) };
-                    return match write::own_link(fd, name, owner) {
-                        Err(Errno::STALE) => Err(meddled(&dir, name)),
-                        result => result.map_err(fail),
-                    };
+            match dir.step(name)? {
+                Step::Directory(found) if Identity::of(found.fd()).map_err(fail)?.is(is) => {
+                    want.settle(found.fd()).map_err(fail)
                 }
-                FileType::Directory => match dir.step(name)? {
-                    Step::Directory(found) if found.stat().st_ino == *inode => {
-                        return want.settle(found.fd()).map_err(fail);
-                    }
-                    _ => return Err(meddled(&dir, name)),
-                },
-                _ => {
-                    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-                    openat(fd, name, flags, Mode::empty()).map_err(fail)?
-                }
-            };
-            let stat = fstat(&opened).map_err(fail)?;
-            if stat.st_ino != *inode || stat.st_nlink != 1 {
-                return Err(meddled(&dir, name));
+                _ => Err(meddled(&dir, name)),
             }
-            want.settle(&opened).map_err(fail)
         }
     }
 }
 
-/// Removes what waits under temporary names, as far as that goes.
-pub(super) fn abandon(root: &Directory, ops: &[Op]) {
+/// Removes what waits under temporary names, as far as that goes. Areas go as a whole, when the run ends.
+pub(super) fn abandon(run: &Run, root: &Directory, ops: &[Op]) {
     let mut parents = Parents::new(root);
     for op in ops {
-        if let (Act::Place { temp, .. }, Ok(dir)) = (&op.act, parents.open(op)) {
-            write::discard(dir.fd(), temp, dir.stat().st_dev);
+        if let (Act::Place { temp, area: None, .. }, Ok(dir)) = (&op.act, parents.open(op)) {
+            run.discard(dir.fd(), temp);
         }
     }
 }

@@ -26,6 +26,8 @@ struct Open {
     /// Where it really is, for messages; without a slash at the end.
     path: String,
     parent: Option<Directory>,
+    /// What it is called there.
+    name: String,
     /// Only root (or the user who runs this) can have put anything here.
     trusted: bool,
 }
@@ -67,7 +69,7 @@ impl Directory {
         let stat = fstat(&fd).map_err(fail)?;
         let path = shown(root).trim_end_matches('/').to_owned();
         let trusted = only_ours(&stat);
-        Ok(Self(Arc::new(Open { fd, stat, path, parent: None, trusted })))
+        Ok(Self(Arc::new(Open { fd, stat, path, parent: None, name: String::new(), trusted })))
     }
 
     /// What is called `name` in this directory.
@@ -138,7 +140,14 @@ impl Directory {
         let path = self.path_of(name);
         let stat = fstat(&fd).map_err(|error| failure("look at", path.clone(), error))?;
         let trusted = self.0.trusted && only_ours(&stat);
-        Ok(Self(Arc::new(Open { fd, stat, path, parent: Some(self.clone()), trusted })))
+        Ok(Self(Arc::new(Open {
+            fd,
+            stat,
+            path,
+            parent: Some(self.clone()),
+            name: name.to_owned(),
+            trusted,
+        })))
     }
 
     /// Where a link points. A target that is not UTF-8 has replacement characters in it.
@@ -175,6 +184,19 @@ impl Directory {
                 found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT)
                     && found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
             })
+    }
+
+    /// What it is in, on the way without links; none of ROOT.
+    pub(super) fn parent(&self) -> Option<&Self> {
+        self.0.parent.as_ref()
+    }
+
+    /// Its path below ROOT, as entries have theirs, without links; nothing of ROOT itself.
+    pub(super) fn below_root(&self) -> String {
+        match &self.0.parent {
+            Some(parent) => format!("{}/{}", parent.below_root(), self.0.name),
+            None => String::new(),
+        }
     }
 
     /// Nobody but root (or the user who runs this) can have put anything here.

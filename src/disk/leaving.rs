@@ -46,6 +46,9 @@ pub fn read_recorded(
         old => old?,
     };
     if notes.is_empty() {
+        if root.is_dir() {
+            run.journal.read(&Directory::root(root)?, false)?;
+        }
         run.learn(&old);
     }
     // Without a number for each name nobody can tell which owners differ.

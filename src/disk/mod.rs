@@ -4,8 +4,9 @@
 //! every file whole, the old one or the new one, and the next run completes the work:
 //!
 //!  1. *Stage*: compare what is there with what is wanted. What has to be written is written under
-//!     a temporary name beside its place, with owner and then mode set; what only needs another
-//!     mode or owner is noted down. A failure here removes the temporary names: nothing changed.
+//!     a temporary name, with owner and then mode set: beside its place, or, where others can rename
+//!     things, in a directory that only root can enter ([`area`]). Directories that only need another
+//!     mode or owner are noted down. A failure here removes the temporary names: nothing changed.
 //!     With a [`Recording`] it is known which services want the path that failed: they are left as
 //!     they are, and the others are staged again without them ([`recorded`]).
 //!  2. *Sync*: one `syncfs` for each file system that was written to.
@@ -28,8 +29,12 @@
 //! else, "root" is root or that user. Links resolve within ROOT, as after a chroot: absolute
 //! targets begin there and `..` does not leave it. Any other link in the way is refused by name.
 //!
-//! A file with several names (hard links) is replaced and never changed in place, because the
-//! other name may be somebody's `/etc/shadow`.
+//! A file is replaced and never changed in place: its other name (a hard link) may be somebody's `/etc/shadow`, and who has
+//! it open for writing goes on writing to it whatever its mode is.
+//!
+//! A name proves nothing where others can rename things. What a killed run left, and which directory of root's was made by
+//! runsmith, is known by device, inode and time of birth, from the [`journal`]; nothing is removed beyond a mount point.
+//! Content that others can change is read with a limit that holds while it is read ([`bounded`]).
 //!
 //! A directory that exists is given the wanted mode and owner if it has that owner already, if it is an ordinary one
 //! of root's, as `mkdir` leaves it, or if it is to be root's. One that the host shares (a mount point, the sticky
@@ -45,9 +50,13 @@
 
 #![allow(clippy::disallowed_methods, reason = "putting trees on disk is what this module is for")]
 
+mod area;
 mod backup;
+mod bounded;
 mod commit;
 mod directory;
+mod identity;
+mod journal;
 mod leaving;
 mod leftover;
 mod lock;
@@ -287,15 +296,16 @@ pub fn apply(tree: &Tree, root: &Path, options: &Options<'_>) -> Result<Applied,
     let _lock = lock::hold(&root, options)?;
 
     let run = run::Run::new(ids, options.backup);
-    let Some(recording) = options.recording else {
-        let mut staged = stage::stage_whole(&run, &root, &entries)?;
-        notes.append(&mut staged.notes);
-        let changes = commit::commit(&root, staged, options.durable)?;
-        notes.extend(run.backup.note());
-        return Ok(Applied { changes, notes, failed });
+    let durable = options.durable;
+    let result = match options.recording {
+        None => unrecorded(&run, &root, &entries, durable),
+        Some(recording) => {
+            run.journal.read(&root, durable)?;
+            let recorded = recorded::Recorded { run: &run, root: &root, tree, recording, options };
+            recorded.apply(&entries, failed)
+        }
     };
-    let recorded = recorded::Recorded { run: &run, root: &root, tree, recording, options };
-    let mut applied = recorded.apply(&entries, failed)?;
+    let mut applied = closed(&run, result)?;
     notes.append(&mut applied.notes);
     notes.extend(run.backup.note());
     Ok(Applied { notes, ..applied })
@@ -314,6 +324,48 @@ fn unknown_owners(ids: &names::Ids, tree: &Tree, recording: Recording<'_>, root:
         }
     }
     failed
+}
+
+fn unrecorded(
+    run: &run::Run,
+    root: &directory::Directory,
+    entries: &[&Entry],
+    durable: bool,
+) -> Result<Applied, Stopped> {
+    let mut staged = stage::stage_whole(run, root, entries)?;
+    let notes = std::mem::take(&mut staged.notes);
+    let changes = commit::commit(run, root, staged, durable)?;
+    Ok(Applied { changes, notes, failed: vec![] })
+}
+
+/// Takes away what a run needed while it was at work. What cannot be stays in the journal, for the next run.
+fn closed(run: &run::Run, result: Result<Applied, Stopped>) -> Result<Applied, Stopped> {
+    let is_clear = run.areas.remove() && !run.leaves();
+    match result {
+        Ok(applied) => {
+            let ended = match (is_clear, applied.changes.is_empty()) {
+                (true, true) => {
+                    run.journal.abandon();
+                    Ok(())
+                }
+                (true, false) => run.journal.end(),
+                (false, _) => Ok(()),
+            };
+            match ended {
+                Ok(()) => Ok(applied),
+                Err(failure) => Err(Stopped { failure, done: applied.changes }),
+            }
+        }
+        Err(stopped) => {
+            if is_clear && stopped.done.is_empty() {
+                run.journal.abandon();
+            } else if is_clear {
+                // That it was stopped is what is reported.
+                let _ = run.journal.end();
+            }
+            Err(stopped)
+        }
+    }
 }
 
 /// Directories deeper than this are refused: each level holds a file descriptor open.

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, unlinkat};
 use rustix::io::Errno;
 
+use super::bounded::{self, Refused};
 use super::directory::{Directory, Step, failure, word};
-use super::read::read_whole;
 use super::recorded::{deepest_first, removed};
 use super::run::Run;
 use super::{Note, supervise};
@@ -36,7 +36,7 @@ const STATE: Own =
 pub(super) const OWN: &[Own] = &[SUPERVISE, STATE];
 
 /// A file that is larger than this in bytes is none of ours, and is not read.
-const LARGEST: i64 = 64 << 20;
+const LARGEST: u64 = 64 << 20;
 
 /// What was removed, and what was not.
 #[derive(Debug, Default)]
@@ -71,8 +71,8 @@ pub(super) fn prune(run: &Run, root: &Directory, leaving: &Leaving) -> Result<Pr
     for (directory, wait) in &leaving.directories {
         let end = || {
             supervise::end(root, directory, *wait)?;
-            OWN.iter().try_for_each(|own| leave(root, directory, own))?;
-            leave(root, &format!("{directory}/log"), &SUPERVISE)
+            OWN.iter().try_for_each(|own| leave(run, root, directory, own))?;
+            leave(run, root, &format!("{directory}/log"), &SUPERVISE)
         };
         if let Err(failure) = end() {
             let mut of = leaving.leftovers.iter().filter(|left| left.made.path == *directory);
@@ -101,7 +101,7 @@ pub(super) fn prune(run: &Run, root: &Directory, leaving: &Leaving) -> Result<Pr
             }
         }
     }
-    directories(root, leaving, &alive, &mut pruned)?;
+    directories(run, root, leaving, &alive, &mut pruned)?;
     Ok(pruned)
 }
 
@@ -113,6 +113,9 @@ fn one(run: &Run, root: &Directory, made: &Made) -> Result<There, Failure> {
         // Whoever owns a directory on the way must not keep everything else from being removed.
         Err(failure) => return Ok(There::Other(failure.to_string())),
     };
+    if let Some(reason) = of_another(run, &dir, &made.path) {
+        return Ok(There::Other(reason));
+    }
     match look(run, root, &dir, name, &made.path, &made.kind)? {
         There::AsMade => match unlinkat(dir.fd(), name, AtFlags::empty()) {
             Ok(()) => Ok(There::AsMade),
@@ -125,6 +128,7 @@ fn one(run: &Run, root: &Directory, made: &Made) -> Result<There, Failure> {
 
 /// Directories, the deepest first. One that holds something else stays, with all above it.
 fn directories(
+    run: &Run,
     root: &Directory,
     leaving: &Leaving,
     alive: &BTreeSet<String>,
@@ -140,8 +144,15 @@ fn directories(
     let mut full: Vec<(&str, String)> = vec![];
     for path in paths {
         let Ok(Some((dir, name))) = supervise::parent_of(root, path) else { continue };
+        if let Some(reason) = of_another(run, &dir, path) {
+            full.push((path, reason));
+            continue;
+        }
         match unlinkat(dir.fd(), name, AtFlags::REMOVEDIR) {
-            Ok(()) => pruned.changes.push(removed(path, "directory")),
+            Ok(()) => {
+                run.journal.gone(path)?;
+                pruned.changes.push(removed(path, "directory"));
+            }
             Err(Errno::NOENT) => {}
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
                 full.push((path, held(&dir, name).unwrap_or_else(|failure| failure.to_string())))
@@ -166,6 +177,20 @@ fn directories(
     Ok(())
 }
 
+/// Why nothing is removed in a directory of root's that runsmith did not make, where others can rename it: it may be another
+/// one than that of the record, and its owner alone may remove what is in it.
+fn of_another(run: &Run, dir: &Directory, path: &str) -> Option<String> {
+    let exposed = dir.parent().is_some_and(|parent| !parent.trusted());
+    let above = path.rsplit_once('/').map_or("", |(above, _)| above);
+    let is_known = !run.ids.set || !exposed || dir.stat().st_uid != 0 || run.journal.made(above, dir.fd());
+    (!is_known).then(|| {
+        format!(
+            "runsmith did not make {}, and others than root can rename it; look at it and remove it by hand",
+            dir.path()
+        )
+    })
+}
+
 /// Why a directory stays: the first of the things in it.
 fn held(dir: &Directory, name: &str) -> Result<String, Failure> {
     const SHOWN: usize = 3;
@@ -185,10 +210,14 @@ fn held(dir: &Directory, name: &str) -> Result<String, Failure> {
 }
 
 /// Removes what runsv or the runtime left in a directory that they work in no more.
-fn leave(root: &Directory, at: &str, own: &Own) -> Result<(), Failure> {
+fn leave(run: &Run, root: &Directory, at: &str, own: &Own) -> Result<(), Failure> {
     let Some((parent, name)) = supervise::parent_of(root, at)? else { return Ok(()) };
     let Step::Directory(dir) = parent.step(name)? else { return Ok(()) };
     let Step::Directory(left) = dir.step(own.name)? else { return Ok(()) };
+    if run.ids.set && !dir.trusted() {
+        // It may be another service's by now. What holds it is kept and named.
+        return Ok(());
+    }
     for name in own.files {
         match unlinkat(left.fd(), *name, AtFlags::empty()) {
             // A directory of such a name is somebody else's.
@@ -241,12 +270,11 @@ fn look(
             if kind != FileType::RegularFile {
                 return Ok(There::Other(format!("it is a {} now", word(kind))));
             }
-            if stat.st_size > LARGEST {
-                return Ok(There::Other(CHANGED.to_owned()));
-            }
-            let bytes =
-                read_whole(fd.try_clone().map_err(|error| Failure::path("read", dir.path_of(name), error))?)
-                    .map_err(fail)?;
+            let bytes = match bounded::read(&fd, LARGEST) {
+                Ok(bytes) => bytes,
+                Err(Refused::System(error)) => return Err(fail(error)),
+                Err(_) => return Ok(There::Other(CHANGED.to_owned())),
+            };
             if sha256(&bytes) != *digest {
                 return Ok(There::Other(CHANGED.to_owned()));
             }

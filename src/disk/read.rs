@@ -1,10 +1,9 @@
 //! A directory as a tree.
 
-use std::os::fd::OwnedFd;
-
 use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fstat, openat};
 use rustix::io::Errno;
 
+use super::bounded;
 use super::directory::{Directory, Step, failure, word};
 use super::names::Ids;
 use super::ordered;
@@ -35,7 +34,7 @@ pub struct Found {
 }
 
 /// Files larger than this are not read: none of ours is, and an application may have made it.
-const MAX_BYTES: i64 = 32 << 20;
+const MAX_BYTES: u64 = 32 << 20;
 
 /// Reads what is below `root` at the paths of `want`; paths where nothing is are left out. The
 /// same links are followed as by [`apply`](super::apply). What is secret in `want` is secret here.
@@ -122,6 +121,39 @@ impl Reader<'_> {
         }
     }
 
+    /// Refuses what somebody could have put into the place of what is wanted, so that root shows what root alone may see:
+    /// in a directory of somebody else's, a file or directory that is neither that user's, nor everybody's to read, nor has
+    /// the owner that is wanted.
+    fn refuse_hidden(
+        &self,
+        dir: &Directory,
+        name: &str,
+        stat: &Stat,
+        wanted: Option<&Entry>,
+    ) -> Result<(), Failure> {
+        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        // To go through a directory is enough to reach what is in it.
+        let (everybody, its_group) = if is_directory { (0o001, 0o010) } else { (0o004, 0o040) };
+        let is_wanted = wanted.is_some_and(|entry| {
+            let by_group = stat.st_gid != 0
+                && stat.st_mode & its_group != 0
+                && *entry.group == *self.ids.group(stat.st_gid);
+            *entry.owner == *self.ids.user(stat.st_uid) && (stat.st_uid != 0 || by_group)
+        });
+        let is_theirs = stat.st_uid != 0 && stat.st_uid == dir.stat().st_uid;
+        if !self.ids.set || dir.trusted() || stat.st_mode & everybody != 0 || is_wanted || is_theirs {
+            return Ok(());
+        }
+        let word = word(FileType::from_raw_mode(stat.st_mode));
+        let owner = self.ids.user(stat.st_uid);
+        let reason = format!(
+            "it is a {word} of {owner}'s that not everybody may read, and others than root can rename things in {}, so it may \
+             have been put there to be shown",
+            dir.path()
+        );
+        Err(Failure::path("read", dir.path_of(name), reason))
+    }
+
     /// Would a run find something else in an entry's place? It is the last one that was read.
     fn refuse_other(&mut self, dir: &Directory, name: &str, path: &str, wanted: &Entry) {
         let Some(have) = self.entries.last().filter(|have| have.path == path) else { return };
@@ -144,6 +176,10 @@ impl Reader<'_> {
                     self.missing(group.below, group.rest);
                 }
                 Ok(Step::Directory(found)) => {
+                    if let Err(failure) = self.refuse_hidden(dir, group.name, found.stat(), group.entry) {
+                        self.fail(group.path, failure);
+                        continue;
+                    }
                     if let Some(entry) = group.entry {
                         self.push(group.path, Kind::Directory, found.stat(), secret);
                         self.refuse_shared(&found, entry);
@@ -154,7 +190,8 @@ impl Reader<'_> {
                     let reason = "something that is not a directory is in its place";
                     self.fail(group.path, Failure::path("read", dir.path_of(group.name), reason));
                 }
-                Ok(Step::Other(_)) => match (self.one(dir, group.name, group.path, secret), group.entry) {
+                Ok(Step::Other(_)) => match (self.one(dir, group.name, group.path, group.entry), group.entry)
+                {
                     (Err(failure), _) => self.fail(group.path, failure),
                     (Ok(()), Some(entry)) => self.refuse_other(dir, group.name, group.path, entry),
                     (Ok(()), None) => {}
@@ -186,9 +223,10 @@ impl Reader<'_> {
             let place = format!("{path}/{name}");
             let result = dir.stat_of(name).and_then(|stat| {
                 if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                    return self.one(dir, name, &place, false);
+                    return self.one(dir, name, &place, None);
                 }
                 if let Step::Directory(found) = dir.step(name)? {
+                    self.refuse_hidden(dir, name, found.stat(), None)?;
                     self.push(&place, Kind::Directory, found.stat(), false);
                     self.all(&found, &place, depth + 1);
                 }
@@ -201,7 +239,14 @@ impl Reader<'_> {
     }
 
     /// A file or a link; a directory too, but not what is in it.
-    fn one(&mut self, dir: &Directory, name: &str, path: &str, secret: bool) -> Result<(), Failure> {
+    fn one(
+        &mut self,
+        dir: &Directory,
+        name: &str,
+        path: &str,
+        wanted: Option<&Entry>,
+    ) -> Result<(), Failure> {
+        let secret = wanted.is_some_and(|entry| entry.secret);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let fail = |error| failure("read", dir.path_of(name), error);
         let fd = match openat(dir.fd(), name, flags, Mode::empty()) {
@@ -225,10 +270,11 @@ impl Reader<'_> {
                 let reason = "it has several names (hard links), and others than root can write here";
                 return Err(Failure::path("read", dir.path_of(name), reason));
             }
-            FileType::RegularFile if stat.st_size > MAX_BYTES => {
-                return Err(Failure::path("read", dir.path_of(name), "it is larger than 32 MiB"));
+            FileType::RegularFile => {
+                self.refuse_hidden(dir, name, &stat, wanted)?;
+                let bytes = bounded::read(&fd, MAX_BYTES);
+                Kind::File(bytes.map_err(|refused| refused.of("read", dir.path_of(name)))?)
             }
-            FileType::RegularFile => Kind::File(read_whole(fd).map_err(fail)?),
             FileType::Directory => Kind::Directory,
             other => {
                 return Err(Failure::path("read", dir.path_of(name), format!("it is a {}", word(other))));
@@ -250,14 +296,4 @@ impl Reader<'_> {
             secret,
         });
     }
-}
-
-/// All of a file's bytes, from where it stands.
-pub(super) fn read_whole(fd: OwnedFd) -> Result<Vec<u8>, Errno> {
-    use std::io::Read as _;
-    let mut bytes = vec![];
-    std::fs::File::from(fd)
-        .read_to_end(&mut bytes)
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    Ok(bytes)
 }

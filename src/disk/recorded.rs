@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, unlinkat};
 use rustix::io::Errno;
 
+use super::bounded;
 use super::directory::{Directory, Step, failure, ours};
 use super::run::Run;
 use super::units::{self, Units};
 use super::{
-    Applied, Failed, Note, Options, Recording, Stopped, by_steps, commit, in_order, prune, stage, supervise,
+    Applied, Failed, Note, Options, Recording, Stopped, area, by_steps, commit, in_order, prune, stage,
+    supervise,
 };
 use crate::failure::Failure;
 use crate::record::{self, Leaving, Record};
@@ -45,6 +47,13 @@ impl Progress {
         self.failed.iter().flat_map(|failed| &failed.services).cloned().collect()
     }
 
+    fn change(&mut self, run: &Run, changes: Vec<Change>) {
+        if !changes.is_empty() {
+            self.done.extend(run.journal.changes());
+        }
+        self.done.extend(changes);
+    }
+
     fn note(&mut self, notes: impl IntoIterator<Item = Note>) {
         for note in notes {
             // A pass says again what the one before said.
@@ -60,6 +69,7 @@ impl Recorded<'_> {
     /// `failed` are services that cannot be done whatever the disk says.
     pub(super) fn apply(self, entries: &[&Entry], failed: Vec<Failed>) -> Result<Applied, Stopped> {
         let mut progress = Progress { failed, ..Progress::default() };
+        progress.note(area::sweep(self.root, &self.run.journal));
         let whole = loop {
             let out = progress.names();
             let is_whole = self.pass(entries, &out, &mut progress);
@@ -94,13 +104,16 @@ impl Recorded<'_> {
         self.run.learn(&old);
         let leaving = self.leaving(old, out, progress);
         let units = Units::of(&leaving.records);
+        if !leaving.records.is_empty() {
+            self.run.journal.open(self.root)?;
+        }
         let staged = {
             let records = record_entries(leaving.records.iter().map(Record::entry));
             let all = in_order(self.without(entries, out).into_iter().chain(&records).collect())?;
             stage::stage(self.run, self.root, &all)
         };
         let undo = |progress: &Progress, ops: &[stage::Op]| {
-            commit::abandon(self.root, ops);
+            commit::abandon(self.run, self.root, ops);
             // What was kept of something that has changed already stays.
             if progress.done.is_empty() {
                 self.run.backup.abandon();
@@ -131,16 +144,16 @@ impl Recorded<'_> {
                 [one, other].map(|changes| units.at(paths(changes).iter().map(String::as_str)));
             !one.is_disjoint(&other)
         };
-        match commit::commit_each(self.root, staged, self.options.durable, together) {
+        match commit::commit_each(self.run, self.root, staged, self.options.durable, together) {
             Ok((changes, refusals)) => {
-                progress.done.extend(changes);
+                progress.change(self.run, changes);
                 if !refusals.is_empty() {
                     units.fail(refusals, &mut progress.failed);
                     return Ok(false);
                 }
             }
             Err(stopped) => {
-                progress.done.extend(stopped.done);
+                progress.change(self.run, stopped.done);
                 return Err(stopped.failure);
             }
         }
@@ -233,7 +246,7 @@ impl Recorded<'_> {
             let records = record_entries(records.into_iter());
             let staged = stage::stage_whole(self.run, self.root, &in_order(records.iter().collect())?)
                 .map_err(|stopped| stopped.failure)?;
-            commit::commit(self.root, staged, self.options.durable).map_err(|stopped| stopped.failure)?;
+            commit::commit(self.run, self.root, staged, self.options.durable).map_err(|stopped| stopped.failure)?;
         }
         progress.note(pruned.notes);
         Ok(())
@@ -322,8 +335,13 @@ fn record_entries(records: impl Iterator<Item = Entry>) -> Vec<Entry> {
 
 /// The directory of the records, if there is one; only root may be able to write there.
 fn directory(root: &Directory) -> Result<Option<Directory>, Failure> {
+    step_to(root, record::DIRECTORY)
+}
+
+/// The directory at a path below `root`, if it is there.
+pub(super) fn step_to(root: &Directory, path: &str) -> Result<Option<Directory>, Failure> {
     let mut here = root.clone();
-    for step in record::DIRECTORY.split('/').filter(|step| !step.is_empty()) {
+    for step in path.split('/').filter(|step| !step.is_empty()) {
         here = match here.step(step)? {
             Step::Directory(next) => next,
             Step::Missing => return Ok(None),
@@ -359,7 +377,6 @@ pub(super) fn read(root: &Directory, recording: Recording<'_>) -> Result<Vec<Rec
 }
 
 fn one(dir: &Directory, name: &str) -> Result<Option<Record>, Failure> {
-    use std::io::Read as _;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let refuse = |reason: String| Failure::path("use the record", dir.path_of(name), reason);
     let fd = match openat(dir.fd(), name, flags, Mode::empty()) {
@@ -376,14 +393,10 @@ fn one(dir: &Directory, name: &str) -> Result<Option<Record>, Failure> {
         // It says what root removes.
         return Err(refuse("others than root could have written it; look at it and move it away".to_owned()));
     }
-    let mut bytes = vec![];
-    std::fs::File::from(fd)
-        .take(LONGEST + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| Failure::path("read the record", dir.path_of(name), error))?;
-    if bytes.len() as u64 > LONGEST {
-        return Err(refuse(format!("it is longer than {} MiB; move it away", LONGEST >> 20)));
-    }
+    let bytes = bounded::read(&fd, LONGEST).map_err(|refused| match refused.reason() {
+        Some(reason) => refuse(format!("{reason}; move it away")),
+        None => refused.of("read the record", dir.path_of(name)),
+    })?;
     let record = Record::read(&bytes).map_err(|reason| refuse(format!("{reason}; move it away")))?;
     if record.service != name {
         return Err(refuse(format!("it is that of {}; move it away", visible(&record.service))));

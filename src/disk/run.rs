@@ -1,13 +1,17 @@
 //! What the parts of a run share: owners, temporary names, threads, and how entries are divided.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use rustix::fs::Stat;
+use rustix::io::Errno;
 
+use super::area::Areas;
 use super::backup::Backup;
-use super::leftover::TempNames;
+use super::journal::Journal;
+use super::leftover::{TempNames, remove};
 use super::names::Ids;
 use crate::record::{MadeKind, Record};
 use crate::tree::{Entry, How, Seen, SeenKind};
@@ -16,6 +20,9 @@ use crate::tree::{Entry, How, Seen, SeenKind};
 pub(super) struct Run {
     pub(super) ids: Ids,
     pub(super) temps: TempNames,
+    pub(super) journal: Journal,
+    /// Where new things are made that belong into directories of others.
+    pub(super) areas: Areas,
     /// Keeps the old version of what is replaced or removed.
     pub(super) backup: Backup,
     /// What earlier runs made, by its path, and of directories the users they gave them to; nothing
@@ -23,6 +30,8 @@ pub(super) struct Run {
     made: RwLock<Option<HashMap<String, Option<String>>>>,
     /// How many more threads may be started.
     threads: AtomicUsize,
+    /// Something with a temporary name could not be removed.
+    leaves: AtomicBool,
 }
 
 /// Below this many entries a second thread costs more than it saves.
@@ -32,13 +41,29 @@ impl Run {
     /// A run with the owners it needs, and the place for old versions if they are to be kept.
     pub(super) fn new(ids: Ids, backup: Option<&str>) -> Self {
         let spare = std::thread::available_parallelism().map_or(1, usize::from) - 1;
+        let temps = TempNames::new();
         Self {
             ids,
-            temps: TempNames::new(),
+            journal: Journal::none(temps.run().to_owned()),
+            temps,
+            areas: Areas::default(),
             backup: Backup::new(backup),
             made: RwLock::new(None),
             threads: AtomicUsize::new(spare.min(3)),
+            leaves: AtomicBool::new(false),
         }
+    }
+
+    /// Removes what was begun under a temporary name in `dir`, where nobody else can rename things.
+    pub(super) fn discard(&self, dir: impl AsFd, name: &str) {
+        if !matches!(remove(dir, name), Ok(()) | Err(Errno::NOENT)) {
+            self.leaves.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether something could not be removed; the next run does.
+    pub(super) fn leaves(&self) -> bool {
+        self.leaves.load(Ordering::Relaxed)
     }
 
     /// Learns from the records what earlier runs made; what it knew before is forgotten.

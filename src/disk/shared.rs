@@ -33,6 +33,7 @@ pub(super) fn refuse_shared(run: &Run, found: &Directory, entry: &Entry) -> Resu
     if stat.st_uid == wanted && wanted != 0 {
         return Ok(());
     }
+    refuse_exchangeable(run, found, entry)?;
     let mut signs = Signs::of(stat, wanted, || found.is_mount_point());
     signs.third = signs.third && !run.gave(&entry.path, &run.ids.user(stat.st_uid));
     let Some(sign) = signs.words(wanted == 0, || run.ids.user(stat.st_uid)) else { return Ok(()) };
@@ -40,6 +41,32 @@ pub(super) fn refuse_shared(run: &Run, found: &Directory, entry: &Entry) -> Resu
     let reason = format!(
         "{sign}, so others use it too; name a directory of the service's own in the pillar, or, if it is that, \
          give it to {owner} with mode {mode:04o} yourself"
+    );
+    Err(Failure::path("change mode or owner of the directory", found.path(), reason))
+}
+
+/// Refuses to change a directory that may be another one than the pillar means: where others than root can rename things,
+/// any directory that lies there could have been given this name. Root's are changed only if the journal says that
+/// runsmith made this very one; somebody else's only if an earlier run gave it to the owner it still has.
+fn refuse_exchangeable(run: &Run, found: &Directory, entry: &Entry) -> Result<(), Failure> {
+    let Some(parent) = found.parent().filter(|parent| run.ids.set && !parent.trusted()) else {
+        return Ok(());
+    };
+    let uid = found.stat().st_uid;
+    let is_known = if uid == 0 {
+        run.journal.made(&entry.path, found.fd())
+    } else {
+        run.gave(&entry.path, &run.ids.user(uid))
+    };
+    if is_known {
+        return Ok(());
+    }
+    let (owner, group, mode) = (&entry.owner, &entry.group, entry.mode);
+    let reason = format!(
+        "it belongs to {}, runsmith did not make it, and others than root can rename things in {}, so it may be another \
+         directory than the pillar means; if it is that, run `chown {owner}:{group}` and `chmod {mode:04o}` on it yourself",
+        run.ids.user(uid),
+        parent.path()
     );
     Err(Failure::path("change mode or owner of the directory", found.path(), reason))
 }

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
+use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
+use super::area::Area;
 use super::directory::{Directory, Step, failure, ours, word};
+use super::identity::Identity;
 use super::run::{Group, Run, groups};
 use super::units::Refusal;
-use super::write::{self, Attributes};
-use super::{Note, Stopped, commit, shared};
+use super::write::{self, Attributes, Filled, Filling};
+use super::{Note, Stopped, commit, leftover, shared};
 use crate::failure::Failure;
 use crate::record;
 use crate::tree::{Change, Entry, How, Kind, SeenKind};
@@ -57,10 +60,11 @@ impl Turn {
 
 /// What phase three has to do.
 pub(super) enum Act {
-    /// Give what has the temporary name its own. `fresh`: only if nothing is there.
-    Place { temp: String, fresh: bool },
-    /// Set mode and owner of what is there, if it is still the same.
-    Settle { want: Attributes, kind: FileType, inode: u64 },
+    /// Give what has the temporary name its own, which is in `area` if the directory is not root's alone. `fresh`: only if
+    /// nothing is there.
+    Place { temp: String, area: Option<Arc<Area>>, fresh: bool },
+    /// Set mode and owner of the directory that is there, if it is still this one.
+    Settle { want: Attributes, is: Identity },
 }
 
 /// What phase one leaves to the others.
@@ -72,14 +76,21 @@ pub(super) struct Staged {
     pub(super) devices: BTreeMap<u64, OwnedFd>,
     /// What could not be staged; the operations of everything else are there.
     pub(super) refusals: Vec<Refusal>,
+    /// New directories of root's where others can rename them.
+    made: Vec<(String, Identity)>,
 }
 
-/// Compares ROOT with what is wanted and writes what is new beside its place. What cannot be staged
+/// Compares ROOT with what is wanted and writes what is new under temporary names. What cannot be staged
 /// is among the refusals, and does not keep the rest from being staged.
 pub(super) fn stage(run: &Run, root: &Directory, entries: &[&Entry]) -> Staged {
-    let mut stage = Stage::new(run, root, entries);
+    let mut stage = Stage::new(run, root);
     stage.existing(root, 1, entries);
-    stage.staged
+    let mut staged = stage.staged;
+    // Before any of them gets its name.
+    if let Err(failure) = run.journal.make(std::mem::take(&mut staged.made)) {
+        staged.refusals.push(Refusal::of(entries.iter().copied(), failure));
+    }
+    staged
 }
 
 /// As [`stage`], where everything belongs together: the first refusal takes back all that was staged.
@@ -88,7 +99,7 @@ pub(super) fn stage_whole(run: &Run, root: &Directory, entries: &[&Entry]) -> Re
     if staged.refusals.is_empty() {
         return Ok(staged);
     }
-    commit::abandon(root, &staged.ops);
+    commit::abandon(run, root, &staged.ops);
     run.backup.abandon();
     Err(staged.refusals.swap_remove(0).failure.into())
 }
@@ -97,8 +108,6 @@ struct Stage<'r> {
     run: &'r Run,
     root: &'r Directory,
     staged: Staged,
-    /// Whose leftovers are ours: root's, this user's, and those of the owners that were to be.
-    owners: Vec<u32>,
     bytes: Vec<u8>,
     listing: Vec<u8>,
 }
@@ -106,26 +115,13 @@ struct Stage<'r> {
 type Done = Result<(), Failure>;
 
 impl<'r> Stage<'r> {
-    fn new(run: &'r Run, root: &'r Directory, entries: &[&Entry]) -> Self {
-        let mut owners = vec![0, rustix::process::geteuid().as_raw()];
-        if run.ids.set {
-            owners.extend(entries.iter().map(|entry| run.ids.of(entry).0));
-        }
-        owners.sort_unstable();
-        owners.dedup();
-        Self {
-            run,
-            root,
-            owners,
-            staged: Staged::default(),
-            bytes: vec![],
-            listing: Vec::with_capacity(32 << 10),
-        }
+    fn new(run: &'r Run, root: &'r Directory) -> Self {
+        Self { run, root, staged: Staged::default(), bytes: vec![], listing: Vec::with_capacity(32 << 10) }
     }
 
     /// A directory that is there, and what is wanted in it.
     fn existing(&mut self, dir: &Directory, at: usize, entries: &[&Entry]) {
-        for name in self.run.temps.sweep(dir.fd(), self.listing.spare_capacity_mut(), &self.owners) {
+        for name in leftover::sweep(dir, self.listing.spare_capacity_mut(), &self.run.journal) {
             self.staged.notes.push(Note::LeftoverRemoved(dir.path_of(&name)));
         }
         self.children(dir, at, entries);
@@ -133,7 +129,7 @@ impl<'r> Stage<'r> {
 
     fn children(&mut self, dir: &Directory, at: usize, entries: &[&Entry]) {
         if let Some((first, second)) = self.run.split(entries, at) {
-            let mut other = Stage { owners: self.owners.clone(), ..Stage::new(self.run, self.root, &[]) };
+            let mut other = Stage::new(self.run, self.root);
             let two = std::thread::scope(|scope| {
                 let two = scope.spawn(|| other.children(dir, at, second));
                 self.children(dir, at, first);
@@ -143,6 +139,7 @@ impl<'r> Stage<'r> {
             self.staged.ops.append(&mut other.staged.ops);
             self.staged.notes.append(&mut other.staged.notes);
             self.staged.devices.append(&mut other.staged.devices);
+            self.staged.made.append(&mut other.staged.made);
             self.staged.refusals.append(&mut other.staged.refusals);
             if two.is_err() {
                 let failure = Failure::path("compare", dir.path(), "a thread ended early");
@@ -181,7 +178,7 @@ impl<'r> Stage<'r> {
             if !ways.is_empty() {
                 shared::refuse_shared(self.run, &found, entry)?;
             }
-            self.settle(dir, group, entry, found.stat(), ways);
+            self.settle(dir, group, entry, &found, ways)?;
         }
         if group.rest.is_empty() {
             return Ok(());
@@ -190,30 +187,44 @@ impl<'r> Stage<'r> {
         Ok(())
     }
 
+    /// Where new things are made for `dir`: nothing but `dir` itself, or an area.
+    fn area(&self, dir: &Directory) -> Result<Option<Arc<Area>>, Failure> {
+        self.run.journal.begin()?;
+        if dir.trusted() {
+            return Ok(None);
+        }
+        self.run.areas.for_(dir, &self.run.temps, &self.run.journal).map(Some)
+    }
+
     fn fresh_directory(&mut self, dir: &Directory, group: &Group<'_, '_>) -> Done {
+        let area = self.area(dir)?;
+        let place = area.as_ref().map_or(dir.fd(), |area| &area.fd);
         let temp = self.run.temps.make(group.name);
         let fail = |error| failure("make the directory", dir.path_of(group.name), error);
-        let fd = write::directory(dir.fd(), &temp).map_err(fail)?;
+        let fd = write::directory(place, &temp).map_err(fail)?;
         let want = group
             .entry
             .map_or_else(|| Attributes::of_parent(self.run), |entry| Attributes::of(self.run, entry));
-        let mut changes =
-            vec![Change { path: group.path.to_owned(), how: How::Created(Kind::Directory.word()) }];
-        let fill = |changes: &mut Vec<Change>| {
-            if !dir.trusted() && !write::untouched(&fd).map_err(fail)? {
-                return Err(meddled(dir, group.name));
-            }
+        let mut filled = Filled::default();
+        filled
+            .changes
+            .push(Change { path: group.path.to_owned(), how: How::Created(Kind::Directory.word()) });
+        let fill = |filled: &mut Filled| {
             let root = self.root.path().trim_end_matches('/');
-            write::fill(self.run, root, &fd, group.below, group.rest, changes)?;
+            let is_exposed = !dir.trusted();
+            filled.directory(group.path, &fd, want, is_exposed).map_err(fail)?;
+            let filling = Filling { run: self.run, root };
+            write::fill(&filling, &fd, group.below, group.rest, is_exposed || want.is_open(), filled)?;
             want.settle(&fd).map_err(fail)
         };
-        if let Err(failure) = fill(&mut changes) {
-            write::discard(dir.fd(), &temp, dir.stat().st_dev);
+        if let Err(failure) = fill(&mut filled) {
+            self.run.discard(place, &temp);
             return Err(failure);
         }
         self.touched(dir, Some(fd));
+        self.staged.made.append(&mut filled.made);
         let turn = Turn::of(group.entry.into_iter().chain(group.rest.iter().copied()));
-        self.push(dir, group, Act::Place { temp, fresh: true }, turn, changes);
+        self.push(dir, group, Act::Place { temp, area, fresh: true }, turn, filled.changes);
         Ok(())
     }
 
@@ -245,8 +256,9 @@ impl<'r> Stage<'r> {
         };
         let ways = self.run.compare(entry, SeenKind::File(have), &stat);
         self.bytes = buffer;
-        // With a second name (a hard link) the file may be somebody else's too.
-        if ways.contains(&How::Content) || (!ways.is_empty() && stat.st_nlink != 1) {
+        // Never in place: with a second name (a hard link) it may be somebody else's too, and who has it open for writing
+        // keeps that.
+        if !ways.is_empty() {
             if ways.contains(&How::Content) {
                 let mut head = vec![0; record::HEAD];
                 let length = rustix::io::pread(&fd, head.as_mut_slice(), 0).map_err(fail)?;
@@ -258,7 +270,6 @@ impl<'r> Stage<'r> {
             }
             return self.new_file(dir, group, entry, bytes, Some(ways));
         }
-        self.settle(dir, group, entry, &stat, ways);
         Ok(())
     }
 
@@ -271,13 +282,15 @@ impl<'r> Stage<'r> {
         bytes: &[u8],
         ways: Option<Vec<How>>,
     ) -> Done {
+        let area = self.area(dir)?;
+        let place = area.as_ref().map_or(dir.fd(), |area| &area.fd);
         let temp = self.run.temps.make(group.name);
-        let fd = write::file(dir.fd(), &temp, bytes, Attributes::of(self.run, entry))
+        let fd = write::file(place, &temp, bytes, Attributes::of(self.run, entry))
             .map_err(|error| failure("write", dir.path_of(group.name), error))?;
         let fresh = ways.is_none();
         self.touched(dir, Some(fd));
         let changes = changes(entry, ways.unwrap_or_else(|| vec![How::Created(entry.kind.word())]));
-        self.push(dir, group, Act::Place { temp, fresh }, Turn::of([entry]), changes);
+        self.push(dir, group, Act::Place { temp, area, fresh }, Turn::of([entry]), changes);
         Ok(())
     }
 
@@ -287,12 +300,10 @@ impl<'r> Stage<'r> {
                 let stat = dir.stat_of(group.name)?;
                 let have = have.to_string_lossy();
                 let ways = self.run.compare(entry, SeenKind::Link(&have), &stat);
-                let only_owner = !ways.iter().any(|way| matches!(way, How::Target { .. } | How::Kind { .. }));
-                if only_owner && stat.st_nlink == 1 {
-                    self.settle(dir, group, entry, &stat, ways);
+                if ways.is_empty() {
                     return Ok(());
                 }
-                if !only_owner {
+                if ways.iter().any(|way| matches!(way, How::Target { .. } | How::Kind { .. })) {
                     self.staged.notes.extend(foreign(self.run, group.path, SeenKind::Link(&have)));
                 }
                 self.run.backup.link(self.root, group.path, &have)?;
@@ -305,27 +316,35 @@ impl<'r> Stage<'r> {
             }
             Err(error) => return Err(failure("read the link", dir.path_of(group.name), error)),
         };
-        if ways.as_ref().is_some_and(Vec::is_empty) {
-            return Ok(());
-        }
+        let area = self.area(dir)?;
+        let place = area.as_ref().map_or(dir.fd(), |area| &area.fd);
         let temp = self.run.temps.make(group.name);
-        write::link(dir.fd(), &temp, target, Attributes::of(self.run, entry))
+        write::link(place, &temp, target, Attributes::of(self.run, entry))
             .map_err(|error| failure("make the link", dir.path_of(group.name), error))?;
         let fresh = ways.is_none();
         self.touched(dir, None);
         let changes = changes(entry, ways.unwrap_or_else(|| vec![How::Created(entry.kind.word())]));
-        self.push(dir, group, Act::Place { temp, fresh }, Turn::Link, changes);
+        self.push(dir, group, Act::Place { temp, area, fresh }, Turn::Link, changes);
         Ok(())
     }
 
-    fn settle(&mut self, dir: &Directory, group: &Group<'_, '_>, entry: &Entry, stat: &Stat, ways: Vec<How>) {
+    fn settle(
+        &mut self,
+        dir: &Directory,
+        group: &Group<'_, '_>,
+        entry: &Entry,
+        found: &Directory,
+        ways: Vec<How>,
+    ) -> Done {
         if ways.is_empty() {
-            return;
+            return Ok(());
         }
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        let act = Act::Settle { want: Attributes::of(self.run, entry), kind, inode: stat.st_ino };
+        let is =
+            Identity::of(found.fd()).map_err(|error| failure("look at", found.path().to_owned(), error))?;
+        let act = Act::Settle { want: Attributes::of(self.run, entry), is };
         self.touched(dir, None);
         self.push(dir, group, act, Turn::of([entry]), changes(entry, ways));
+        Ok(())
     }
 
     fn push(&mut self, dir: &Directory, group: &Group<'_, '_>, act: Act, turn: Turn, changes: Vec<Change>) {

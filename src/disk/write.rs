@@ -8,7 +8,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::directory::failure;
-use super::leftover::remove;
+use super::identity::Identity;
 use super::run::{Run, groups};
 use crate::failure::Failure;
 use crate::tree::{Change, Entry, How, Kind};
@@ -30,6 +30,11 @@ impl Attributes {
     /// Those that an entry wants.
     pub(super) fn of(run: &Run, entry: &Entry) -> Self {
         Self { mode: entry.mode & 0o7777, owner: run.ids.set.then(|| run.ids.of(entry)) }
+    }
+
+    /// Whether others than root can rename what is in a directory with these.
+    pub(super) fn is_open(self) -> bool {
+        self.mode & 0o022 != 0 || self.owner.is_some_and(|(uid, _)| uid != 0)
     }
 
     /// Gives them to what is open, where it has others.
@@ -87,8 +92,8 @@ pub(super) fn link(dir: &OwnedFd, name: &str, target: &str, want: Attributes) ->
     result
 }
 
-/// Sets the owner of a link itself, by a descriptor: whatever takes its name meanwhile is safe.
-pub(super) fn own_link(dir: &OwnedFd, name: &str, (uid, gid): (u32, u32)) -> Result<(), Errno> {
+/// Sets the owner of a new link itself.
+fn own_link(dir: &OwnedFd, name: &str, (uid, gid): (u32, u32)) -> Result<(), Errno> {
     let fd = openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let stat = fstat(&fd)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink || stat.st_nlink != 1 {
@@ -107,27 +112,60 @@ pub(super) fn directory(dir: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
     openat(dir, name, flags, Mode::empty())
 }
 
+/// What is being made in a new directory, and for messages.
+pub(super) struct Filling<'a> {
+    pub(super) run: &'a Run,
+    /// ROOT's path, which begins messages.
+    pub(super) root: &'a str,
+}
+
+/// What came of that.
+#[derive(Default)]
+pub(super) struct Filled {
+    pub(super) changes: Vec<Change>,
+    /// Directories of root's that will be where others can rename them.
+    pub(super) made: Vec<(String, Identity)>,
+}
+
+impl Filled {
+    /// Notes a new directory with the path of an entry. `is_exposed`: others can rename what is beside it.
+    pub(super) fn directory(
+        &mut self,
+        path: &str,
+        fd: &OwnedFd,
+        want: Attributes,
+        is_exposed: bool,
+    ) -> Result<(), Errno> {
+        if is_exposed && want.owner.is_some_and(|(uid, _)| uid == 0) {
+            self.made.push((path.to_owned(), Identity::of(fd)?));
+        }
+        Ok(())
+    }
+}
+
 /// Fills a new directory, which nobody else can enter yet, with what is wanted below it. `at` is
-/// where the names of its children begin in the entries' paths; `root` begins messages.
+/// where the names of its children begin in the entries' paths; `is_exposed`: others will be able to rename them.
 pub(super) fn fill(
-    run: &Run,
-    root: &str,
+    filling: &Filling<'_>,
     dir: &OwnedFd,
     at: usize,
     entries: &[&Entry],
-    made: &mut Vec<Change>,
+    is_exposed: bool,
+    filled: &mut Filled,
 ) -> Result<(), Failure> {
+    let Filling { run, root } = filling;
     if let Some((first, second)) = run.split(entries, at) {
-        let mut more = vec![];
+        let mut more = Filled::default();
         let (one, two) = std::thread::scope(|scope| {
-            let other = scope.spawn(|| fill(run, root, dir, at, second, &mut more));
-            let one = fill(run, root, dir, at, first, made);
+            let other = scope.spawn(|| fill(filling, dir, at, second, is_exposed, &mut more));
+            let one = fill(filling, dir, at, first, is_exposed, filled);
             (one, other.join())
         });
         run.joined();
-        made.append(&mut more);
+        filled.changes.append(&mut more.changes);
+        filled.made.append(&mut more.made);
         return one.and_then(|()| {
-            two.unwrap_or_else(|_| Err(Failure::path("write", root, "a thread ended early")))
+            two.unwrap_or_else(|_| Err(Failure::path("write", *root, "a thread ended early")))
         });
     }
     for group in groups(entries, at) {
@@ -144,27 +182,13 @@ pub(super) fn fill(
             }
             Some(Kind::Directory) | None => "directory",
         };
-        made.push(Change { path: group.path.to_owned(), how: How::Created(word) });
+        filled.changes.push(Change { path: group.path.to_owned(), how: How::Created(word) });
         if word == "directory" {
             let fd = directory(dir, group.name).map_err(fail("make the directory"))?;
-            fill(run, root, &fd, group.below, group.rest, made)?;
+            filled.directory(group.path, &fd, want, is_exposed).map_err(fail("make the directory"))?;
+            fill(filling, &fd, group.below, group.rest, is_exposed || want.is_open(), filled)?;
             want.settle(&fd).map_err(fail("make the directory"))?;
         }
     }
     Ok(())
-}
-
-/// Is it the directory that [`directory`] made? Where others can rename things, one of theirs
-/// could stand in its place, and would be filled and given to somebody.
-pub(super) fn untouched(fd: &OwnedFd) -> Result<bool, Errno> {
-    let stat = fstat(fd)?;
-    let private = stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o777 == 0o700;
-    let mut names = rustix::fs::Dir::read_from(fd)?;
-    let empty = names.all(|name| name.is_ok_and(|name| matches!(name.file_name().to_bytes(), b"." | b"..")));
-    Ok(private && empty)
-}
-
-/// Removes what was begun under a temporary name, as far as that goes.
-pub(super) fn discard(dir: &OwnedFd, name: &str, device: u64) {
-    let _ = remove(dir, name, device);
 }
