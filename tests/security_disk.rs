@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use support::host::User;
+use support::row::Row;
+use support::service::{Server, Socket};
 
 const EXE: &str = env!("CARGO_BIN_EXE_runsmith");
 
@@ -470,4 +472,71 @@ fn a_user_who_races_the_program_changes_nothing_of_roots() {
     assert_eq!(look(), before);
     assert_eq!(host.temporary("var/www"), Vec::<String>::new());
     assert_eq!(host.temporary("etc/sv"), Vec::<String>::new());
+}
+
+/// Root's directory with a link in it whose target nobody else may learn.
+fn hidden_link(scratch: &Path, target: &Path) -> PathBuf {
+    let hidden = scratch.join("hidden");
+    fs::create_dir(&hidden).unwrap();
+    std::os::unix::fs::symlink(target, hidden.join("link")).unwrap();
+    fs::set_permissions(&hidden, fs::Permissions::from_mode(0o700)).unwrap();
+    hidden.join("link")
+}
+
+#[test]
+fn a_link_of_the_users_is_followed_as_the_user_when_the_host_is_asked() {
+    let host = Host::new();
+    let root = host.scratch.path().join("app");
+    fs::create_dir_all(root.join("shared")).unwrap();
+    for path in [root.clone(), root.join("shared")] {
+        std::os::unix::fs::chown(path, Some(host.user.uid), Some(host.user.uid)).unwrap();
+    }
+    let target = host.scratch.path().join("name-for-root-alone");
+    fs::create_dir(&target).unwrap();
+    let link = hidden_link(host.scratch.path(), &target);
+    let held = Command::new("sleep").arg("600").current_dir(&target).spawn();
+    let mut held = held.unwrap();
+    let name = &host.user.name;
+    let pillar = host.scratch.path().join("pillar.yaml");
+    let content = format!(
+        "unicorn:\n  applications:\n    shop:\n      user: {name}\n      group: {name}\n      virtualenv: /v\n      root: {}\n      \
+         bind: unix:{}/shared/sockets/s\n",
+        root.display(),
+        root.display()
+    );
+    fs::write(&pillar, content).unwrap();
+    for to in [link.display().to_string(), format!("/proc/{}/cwd", held.id())] {
+        let attack = "ln -sfn \"$0\" current; cd shared; ln -sfn \"$0\" pids; ln -sfn \"$0\" sockets";
+        let mut shell = host.shell(attack);
+        assert!(shell.arg(&to).current_dir(&root).status().unwrap().success());
+        for format in ["text", "json"] {
+            let mut validate = Command::new(EXE);
+            validate.args(["validate", pillar.to_str().unwrap(), "--host", "--format", format]);
+            let output = validate.output().unwrap();
+            let said = text(&output);
+            assert!(!said.contains("name-for-root-alone"), "{to}: {said}");
+            assert!(said.contains("current"), "{to}: nothing was found out about it: {said}");
+        }
+    }
+    held.kill().unwrap();
+    held.wait().unwrap();
+}
+
+#[test]
+fn a_link_of_the_users_is_followed_as_the_user_by_the_runtime() {
+    let mut row = Row::begin(Server::Sync, Socket::Tcp, "");
+    let root = row.service.root.clone();
+    let target = row.service.scratch().join("name-for-root-alone");
+    fs::create_dir(&target).unwrap();
+    let link = hidden_link(row.service.scratch(), &target);
+    fs::remove_file(root.join("current")).unwrap();
+    std::os::unix::fs::symlink(link, root.join("current")).unwrap();
+    let mut said = row.upgrade_is_backed_out("cannot enter");
+    for arguments in [&["status"][..], &["status", "--format", "json"]] {
+        said.push_str(&text(&row.service.runsmith(arguments)));
+    }
+    said.push_str(&row.service.log.text(0));
+    assert!(!said.contains("name-for-root-alone"), "{said}");
+    row.nothing_was_lost();
+    row.service.sv("down");
 }

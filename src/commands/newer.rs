@@ -2,8 +2,12 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2, readlinkat};
 
 use super::target::Target;
+use crate::host;
 use crate::runtime::linux::{clock, process};
 use crate::runtime::protocol::Status;
 
@@ -22,12 +26,32 @@ pub(super) fn than(status: &Status, target: &Target) -> Vec<String> {
             }
         }
     }
-    let current = Path::new(&target.root).join("current");
-    let leads = std::fs::canonicalize(&current);
-    if !serving.release.is_empty() && leads.is_ok_and(|leads| leads != Path::new(&serving.release)) {
-        newer.push(current.display().to_string());
+    if !serving.release.is_empty() && leads_elsewhere(target, &serving.release) {
+        newer.push(format!("{}/current", target.root));
     }
     newer
+}
+
+/// How long it may take to find out where `current` leads; if it takes longer, it is not known, and not reported as newer.
+const RESOLVED: Duration = Duration::from_secs(5);
+
+/// Whether `current` leads to another release, as the application's user sees it, whose link it is.
+fn leads_elsewhere(target: &Target, release: &str) -> bool {
+    if link_text(target).is_some_and(|to| to == Path::new(release)) {
+        return false;
+    }
+    let Some(service) = &target.service else { return false };
+    let Ok(identity) = host::identity_of(service) else { return false };
+    let leads = host::real_path(&identity, &format!("{}/current", target.root), RESOLVED);
+    leads.is_some_and(|leads| leads != release)
+}
+
+/// What the link says, as an absolute path: mostly this is the release, and nothing has to be followed.
+fn link_text(target: &Target) -> Option<PathBuf> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat2(CWD, &target.root, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).ok()?;
+    let text = readlinkat(root, "current", vec![]).ok()?;
+    Some(Path::new(&target.root).join(text.to_str().ok()?))
 }
 
 /// All that a new generation reads.

@@ -31,6 +31,8 @@ pub(super) struct Target {
     pub(super) configuration: Vec<PathBuf>,
     /// `log`: its kind and svlogd's directory; none if that is not known.
     pub(super) log: Option<(LogKind, String)>,
+    /// As its run script has it; none if that cannot be read.
+    pub(super) service: Option<Box<Service>>,
     /// Why its run script cannot be read. What runs already is asked all the same.
     pub(super) trouble: Option<String>,
 }
@@ -69,17 +71,19 @@ pub(super) fn one(named: &str) -> Result<Target, Failure> {
 fn target(directory: &Path) -> Target {
     let directory = directory.to_owned();
     match run::read(&directory.join("run")) {
-        Ok(Service { application, layout, root, command, log, .. }) => Target {
-            name: application,
+        Ok(service) => Target {
+            name: service.application.clone(),
             directory,
-            run: layout.run,
-            root,
-            configuration: command
+            run: service.layout.run.clone(),
+            root: service.root.clone(),
+            configuration: service
+                .command
                 .windows(2)
                 .filter(|words| words[0] == "-c")
                 .map(|words| PathBuf::from(&words[1]))
                 .collect(),
-            log: Some((log.kind, log.directory)),
+            log: Some((service.log.kind, service.log.directory.clone())),
+            service: Some(Box::new(service)),
             trouble: None,
         },
         Err(trouble) => {
@@ -93,6 +97,7 @@ fn target(directory: &Path) -> Target {
                 root: String::new(),
                 configuration: vec![],
                 log: None,
+                service: None,
                 trouble: Some(trouble),
             }
         }

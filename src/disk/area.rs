@@ -54,10 +54,15 @@ impl Areas {
         Ok(area)
     }
 
-    /// Removes them, and whatever is still in them. Whether that could be done.
-    pub(super) fn remove(&self) -> bool {
+    /// Removes them, and whatever is still in them.
+    pub(super) fn remove(&self) -> Result<(), Failure> {
         let areas = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        areas.into_values().map(|area| area.remove().is_ok()).fold(true, |all, one| all && one)
+        let mut result = Ok(());
+        for area in areas.into_values() {
+            let fail = |error| failure("remove the directory", area.parent.path_of(&area.name), error);
+            result = result.and(area.remove().map_err(fail));
+        }
+        result
     }
 }
 

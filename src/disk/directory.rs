@@ -30,6 +30,8 @@ struct Open {
     name: String,
     /// Only root (or the user who runs this) can have put anything here.
     trusted: bool,
+    /// Others can have given its name to another directory.
+    exchangeable: bool,
 }
 
 /// What a step of a path leads to.
@@ -69,7 +71,15 @@ impl Directory {
         let stat = fstat(&fd).map_err(fail)?;
         let path = shown(root).trim_end_matches('/').to_owned();
         let trusted = only_ours(&stat);
-        Ok(Self(Arc::new(Open { fd, stat, path, parent: None, name: String::new(), trusted })))
+        Ok(Self(Arc::new(Open {
+            fd,
+            stat,
+            path,
+            parent: None,
+            name: String::new(),
+            trusted,
+            exchangeable: false,
+        })))
     }
 
     /// What is called `name` in this directory.
@@ -140,14 +150,11 @@ impl Directory {
         let path = self.path_of(name);
         let stat = fstat(&fd).map_err(|error| failure("look at", path.clone(), error))?;
         let trusted = self.0.trusted && only_ours(&stat);
-        Ok(Self(Arc::new(Open {
-            fd,
-            stat,
-            path,
-            parent: Some(self.clone()),
-            name: name.to_owned(),
-            trusted,
-        })))
+        // Below the sticky bit others cannot rename what is not theirs.
+        let is_kept = ours(self.stat().st_uid) && self.stat().st_mode & STICKY != 0 && ours(stat.st_uid);
+        let exchangeable = self.0.exchangeable || !(only_ours(self.stat()) || is_kept);
+        let (parent, name) = (Some(self.clone()), name.to_owned());
+        Ok(Self(Arc::new(Open { fd, stat, path, parent, name, trusted, exchangeable })))
     }
 
     /// Where a link points. A target that is not UTF-8 has replacement characters in it.
@@ -204,6 +211,16 @@ impl Directory {
         self.0.trusted
     }
 
+    /// Whether others than root (or the user who runs this) can have given its name to another directory of root's.
+    pub(super) fn is_exchangeable(&self) -> bool {
+        self.0.exchangeable
+    }
+
+    /// Whether others can have given the name of something of root's to another thing in it.
+    pub(super) fn has_exchangeable(&self) -> bool {
+        self.0.exchangeable || !only_ours(self.stat())
+    }
+
     /// The path of itself, fit to be shown.
     pub(super) fn path(&self) -> &str {
         if self.0.path.is_empty() { "/" } else { &self.0.path }
@@ -214,6 +231,9 @@ impl Directory {
         format!("{}/{}", self.0.path, visible(name))
     }
 }
+
+/// The sticky bit: many write here, and each may rename and remove only what is his.
+const STICKY: u32 = 0o1000;
 
 /// As many as the kernel follows in one path.
 const MAX_LINKS: u32 = 40;

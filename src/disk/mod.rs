@@ -340,31 +340,20 @@ fn unrecorded(
 
 /// Takes away what a run needed while it was at work. What cannot be stays in the journal, for the next run.
 fn closed(run: &run::Run, result: Result<Applied, Stopped>) -> Result<Applied, Stopped> {
-    let is_clear = run.areas.remove() && !run.leaves();
-    match result {
-        Ok(applied) => {
-            let ended = match (is_clear, applied.changes.is_empty()) {
-                (true, true) => {
-                    run.journal.abandon();
-                    Ok(())
-                }
-                (true, false) => run.journal.end(),
-                (false, _) => Ok(()),
-            };
-            match ended {
-                Ok(()) => Ok(applied),
-                Err(failure) => Err(Stopped { failure, done: applied.changes }),
-            }
+    let areas = run.areas.remove();
+    let changes = result.as_ref().map_or_else(|stopped| &stopped.done, |applied| &applied.changes);
+    let ended = match (areas.is_ok() && !run.leaves(), changes.is_empty()) {
+        (true, true) => {
+            run.journal.abandon();
+            Ok(())
         }
-        Err(stopped) => {
-            if is_clear && stopped.done.is_empty() {
-                run.journal.abandon();
-            } else if is_clear {
-                // That it was stopped is what is reported.
-                let _ = run.journal.end();
-            }
-            Err(stopped)
-        }
+        (true, false) => run.journal.end(),
+        (false, _) => Ok(()),
+    };
+    match (areas.and(ended), result) {
+        (Err(failure), Ok(applied)) => Err(Stopped { failure, done: applied.changes }),
+        // What stopped it is what is reported.
+        (_, result) => result,
     }
 }
 

@@ -180,9 +180,9 @@ fn directories(
 /// Why nothing is removed in a directory of root's that runsmith did not make, where others can rename it: it may be another
 /// one than that of the record, and its owner alone may remove what is in it.
 fn of_another(run: &Run, dir: &Directory, path: &str) -> Option<String> {
-    let exposed = dir.parent().is_some_and(|parent| !parent.trusted());
     let above = path.rsplit_once('/').map_or("", |(above, _)| above);
-    let is_known = !run.ids.set || !exposed || dir.stat().st_uid != 0 || run.journal.made(above, dir.fd());
+    let is_known =
+        !run.ids.set || !dir.is_exchangeable() || dir.stat().st_uid != 0 || run.journal.made(above, dir.fd());
     (!is_known).then(|| {
         format!(
             "runsmith did not make {}, and others than root can rename it; look at it and remove it by hand",
@@ -214,7 +214,7 @@ fn leave(run: &Run, root: &Directory, at: &str, own: &Own) -> Result<(), Failure
     let Some((parent, name)) = supervise::parent_of(root, at)? else { return Ok(()) };
     let Step::Directory(dir) = parent.step(name)? else { return Ok(()) };
     let Step::Directory(left) = dir.step(own.name)? else { return Ok(()) };
-    if run.ids.set && !dir.trusted() {
+    if run.ids.set && dir.has_exchangeable() {
         // It may be another service's by now. What holds it is kept and named.
         return Ok(());
     }

@@ -141,7 +141,8 @@ impl Reader<'_> {
             *entry.owner == *self.ids.user(stat.st_uid) && (stat.st_uid != 0 || by_group)
         });
         let is_theirs = stat.st_uid != 0 && stat.st_uid == dir.stat().st_uid;
-        if !self.ids.set || dir.trusted() || stat.st_mode & everybody != 0 || is_wanted || is_theirs {
+        if !self.ids.set || !dir.has_exchangeable() || stat.st_mode & everybody != 0 || is_wanted || is_theirs
+        {
             return Ok(());
         }
         let word = word(FileType::from_raw_mode(stat.st_mode));

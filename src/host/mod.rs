@@ -29,6 +29,7 @@ use crate::model::Service;
 use crate::model::address::Address;
 use crate::model::input::{LogKind, RunScript};
 use names::Names;
+pub use paths::real_path;
 pub use process::Identity;
 use process::Run;
 
@@ -51,7 +52,7 @@ impl Host {
         let identity = self.identity(service, &user, &group);
         let (unknown_users, unknown_groups) = self.unknown(service);
 
-        let entries = paths::entries(&paths::of_service(service), &mut self.names);
+        let entries = paths::entries(&paths::of_service(service), identity.answer(), &mut self.names);
         let mut reach = as_user(&identity, |identity| paths::reach(identity, &paths::for_user(service)));
         let command = command(service, &identity, &mut reach);
         let (server, verdict) = server::ask(service, configuration, &identity, &reach, &command);
@@ -62,7 +63,7 @@ impl Host {
             listeners: self.listeners.of(service, user.answer().and_then(Option::as_ref)),
             names: resolved(service),
             unprivileged_port: number("/proc/sys/net/ipv4/ip_unprivileged_port_start"),
-            file_systems: paths::file_systems(service),
+            file_systems: paths::file_systems(service, identity.answer()),
             limits: limits::ask(service),
             server,
             configuration: verdict,

@@ -1,10 +1,16 @@
 //! What lies at paths, and what the application's user can do with it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
-use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
+use rustix::fs::{
+    CWD, FileType, Mode, OFlags, ResolveFlags, Stat, StatVfsMountFlags, fstat, fstatfs, fstatvfs, openat,
+    openat2, readlinkat,
+};
+use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::names::Names;
 use super::process::{Identity, QUESTION, Run};
@@ -61,30 +67,144 @@ pub(super) fn candidates(service: &Service) -> Vec<String> {
     service.search_path().split(':').map(|directory| format!("{directory}/{word}")).collect()
 }
 
-/// What lies at paths, links not followed, as we see it.
-pub(super) fn entries(paths: &[String], names: &mut Names) -> BTreeMap<String, Entry> {
-    let mut entries = BTreeMap::new();
+/// What lies at paths, links not followed. Who owns a directory decides where a link in it leads: what lies behind one is
+/// looked at as the application's user, so that root does not show what root alone may see.
+pub(super) fn entries(
+    paths: &[String],
+    identity: Option<&Identity>,
+    names: &mut Names,
+) -> BTreeMap<String, Entry> {
+    let mut seen = vec![];
+    let mut behind = vec![];
     for path in paths {
-        let Ok(stat) = std::fs::symlink_metadata(path) else { continue };
-        let kind = stat.file_type();
-        let kind = if kind.is_dir() {
-            EntryKind::Directory
-        } else if kind.is_file() {
-            EntryKind::File
-        } else if kind.is_socket() {
-            EntryKind::Socket
-        } else if kind.is_symlink() {
-            let text = |path: &Path| path.to_string_lossy().into_owned();
-            let target = std::fs::read_link(path).map(|target| text(&target)).unwrap_or_default();
-            EntryKind::Link(target, std::fs::canonicalize(path).ok().map(|real| text(&real)))
-        } else {
-            EntryKind::Other
-        };
-        let (owner, group) = (names.of("passwd", stat.uid()), names.of("group", stat.gid()));
-        let mode = stat.permissions().mode() & 0o7777;
-        entries.insert(path.clone(), Entry { kind, owner, group, mode });
+        match open(path, geteuid().is_root()) {
+            Ok(fd) => seen.extend(fstat(&fd).ok().map(|stat| (path.clone(), Seen::of(&fd, &stat)))),
+            Err(Errno::LOOP | Errno::NOSYS) => behind.push(path.clone()),
+            Err(_) => {}
+        }
     }
-    entries
+    seen.extend(identity.and_then(|identity| ask(identity, &behind).ok()).unwrap_or_default());
+    let links = seen.iter().filter(|(_, seen)| seen.link.is_some()).map(|(path, _)| path.clone());
+    let real = real_paths(identity, &links.collect::<Vec<_>>());
+    let mut entry = |path: &str, seen: Seen| Entry {
+        kind: match (seen.link, seen.kind) {
+            (Some(target), _) => EntryKind::Link(target, real.get(path).cloned()),
+            (None, b'd') => EntryKind::Directory,
+            (None, b'f') => EntryKind::File,
+            (None, b's') => EntryKind::Socket,
+            (None, _) => EntryKind::Other,
+        },
+        owner: names.of("passwd", seen.uid),
+        group: names.of("group", seen.gid),
+        mode: seen.mode,
+    };
+    seen.into_iter().map(|(path, seen)| (path.clone(), entry(&path, seen))).collect()
+}
+
+/// What is at a path.
+struct Seen {
+    /// As `find -printf %y` has it.
+    kind: u8,
+    uid: u32,
+    gid: u32,
+    mode: u32,
+    /// Where it points, if it is a link.
+    link: Option<String>,
+}
+
+impl Seen {
+    fn of(fd: &OwnedFd, stat: &Stat) -> Self {
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => b'd',
+            FileType::RegularFile => b'f',
+            FileType::Socket => b's',
+            FileType::Symlink => b'l',
+            _ => b'U',
+        };
+        let target = || readlinkat(fd, "", vec![]).unwrap_or_default().to_string_lossy().into_owned();
+        let link = (kind == b'l').then(target);
+        Self { kind, uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777, link }
+    }
+}
+
+/// Opens what a path leads to, which is not followed. `careful`: no link on the way is, either.
+fn open(path: &str, careful: bool) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if careful {
+        return openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS);
+    }
+    openat(CWD, path, flags, Mode::empty())
+}
+
+/// What is at paths, as that user.
+fn ask(identity: &Identity, paths: &[String]) -> Result<Vec<(String, Seen)>, String> {
+    let mut all = vec![];
+    for some in paths.chunks(AT_ONCE) {
+        let mut words = vec!["find".to_owned(), "-P".to_owned()];
+        words.extend(some.iter().cloned());
+        words.extend(["-maxdepth", "0", "-printf", "%y %U %G %m\\0%p\\0%l\\0"].map(str::to_owned));
+        let ran = Run::new(identity, "/", &environment(), &words).answer(QUESTION)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let records: Vec<&[u8]> = ran.output.split(|byte| *byte == 0).collect();
+        for record in records.chunks_exact(3) {
+            let head = text(record[0]);
+            let fields: Vec<&str> = head.split(' ').collect();
+            let [kind, uid, gid, mode] = fields[..] else { continue };
+            let (Ok(uid), Ok(gid), Ok(mode)) = (uid.parse(), gid.parse(), u32::from_str_radix(mode, 8))
+            else {
+                continue;
+            };
+            let kind = kind.bytes().next().unwrap_or(b'U');
+            let link = (kind == b'l').then(|| text(record[2]));
+            all.push((text(record[1]), Seen { kind, uid, gid, mode, link }));
+        }
+    }
+    Ok(all)
+}
+
+fn environment() -> [(String, String); 2] {
+    [("PATH".to_owned(), crate::facts::SYSTEM_PATH.join(":")), ("LC_ALL".to_owned(), "C".to_owned())]
+}
+
+/// Where paths lead, all links followed, of those that lead somewhere; looked up as the application's user, by a process that
+/// has no privilege. Without a user only what we are decides; as root that is not looked up.
+fn real_paths(identity: Option<&Identity>, paths: &[String]) -> BTreeMap<String, String> {
+    match identity {
+        Some(identity) if identity.switch => {}
+        None if geteuid().is_root() => return BTreeMap::new(),
+        _ => {
+            let real = |path: &String| {
+                let real = std::fs::canonicalize(path).ok()?;
+                Some((path.clone(), real.to_string_lossy().into_owned()))
+            };
+            return paths.iter().filter_map(real).collect();
+        }
+    }
+    let mut all = BTreeMap::new();
+    for some in paths.chunks(AT_ONCE) {
+        let Some(identity) = identity else { break };
+        let script = "for path; do readlink -en -- \"$path\"; printf '\\0'; done";
+        let mut words = ["sh", "-c", script, "sh"].map(str::to_owned).to_vec();
+        words.extend(some.iter().cloned());
+        let Ok(ran) = Run::new(identity, "/", &environment(), &words).answer(QUESTION) else { continue };
+        for (path, real) in some.iter().zip(ran.output.split(|byte| *byte == 0)) {
+            if let Some(real) = std::str::from_utf8(real).ok().filter(|real| !real.is_empty()) {
+                all.insert(path.clone(), real.to_owned());
+            }
+        }
+    }
+    all
+}
+
+/// Where a path leads, all links followed, as that user sees it; nothing if it leads nowhere, or if that takes longer than
+/// `limit`.
+pub fn real_path(identity: &Identity, path: &str, limit: Duration) -> Option<String> {
+    if !identity.switch {
+        return Some(std::fs::canonicalize(path).ok()?.to_string_lossy().into_owned());
+    }
+    let words = ["readlink", "-en", "--", path].map(str::to_owned);
+    let ran = Run::new(identity, "/", &environment(), &words).answer(limit).ok()?;
+    String::from_utf8(ran.output).ok().filter(|real| !real.is_empty())
 }
 
 /// Whether there is a file that somebody may execute.
@@ -98,18 +218,19 @@ pub(super) fn reach(identity: &Identity, paths: &[String]) -> Result<Reach, Stri
     let mut reach = Reach::default();
     let mut wanted = BTreeSet::new();
     for path in paths {
-        for step in ancestors(path).chain([path.as_str()]) {
-            if !wanted.insert(step.to_owned()) {
-                continue;
-            }
-            // Only a link is worth the walk.
-            let is_link = std::fs::symlink_metadata(step).is_ok_and(|stat| stat.file_type().is_symlink());
-            if is_link && let Ok(real) = std::fs::canonicalize(step) {
-                let real = real.to_string_lossy().into_owned();
-                wanted.extend(ancestors(&real).map(str::to_owned));
-                wanted.insert(real.clone());
-                reach.real.insert(step.to_owned(), real);
-            }
+        wanted.extend(ancestors(path).chain([path.as_str()]).map(str::to_owned));
+    }
+    // Only a link is worth the walk.
+    let is_link = |step: &&String| match open(step, true) {
+        Ok(fd) => fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink),
+        Err(error) => matches!(error, Errno::LOOP | Errno::NOSYS),
+    };
+    let links: Vec<String> = wanted.iter().filter(is_link).cloned().collect();
+    for (step, real) in real_paths(Some(identity), &links) {
+        wanted.extend(ancestors(&real).map(str::to_owned));
+        wanted.insert(real.clone());
+        if real != step {
+            reach.real.insert(step, real);
         }
     }
     let wanted: Vec<String> = wanted.into_iter().collect();
@@ -121,9 +242,7 @@ pub(super) fn reach(identity: &Identity, paths: &[String]) -> Result<Reach, Stri
             words.extend(["(", test, "-printf", letter, "-o", "-printf", "-", ")"].map(str::to_owned));
         }
         words.extend(["-printf", "%p\\0"].map(str::to_owned));
-        let environment =
-            [("PATH".to_owned(), crate::facts::SYSTEM_PATH.join(":")), ("LC_ALL".to_owned(), "C".to_owned())];
-        let ran = Run::new(identity, "/", &environment, &words).answer(QUESTION)?;
+        let ran = Run::new(identity, "/", &environment(), &words).answer(QUESTION)?;
         // It ends with 1 if it did not reach some, and does not begin if it is another `find`.
         if !matches!(ran.end, super::process::End::Code(0 | 1)) {
             return Err("find (of GNU findutils) does not work as that user".to_owned());
@@ -170,18 +289,25 @@ fn shebang(bytes: &[u8]) -> Vec<String> {
     [program, argument.trim()].into_iter().filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
-/// The file systems of the Unix sockets' directories, or of what is there of the way to them.
-pub(super) fn file_systems(service: &Service) -> BTreeMap<String, FileSystem> {
+/// The file systems of the Unix sockets' directories, or of what is there of the way to them, as the application's user
+/// finds it.
+pub(super) fn file_systems(service: &Service, identity: Option<&Identity>) -> BTreeMap<String, FileSystem> {
     let mut all = BTreeMap::new();
     for path in service.bind.iter().filter_map(|socket| socket.unix_path()) {
         let Some((directory, _)) = path.rsplit_once('/') else { continue };
-        let steps: Vec<&str> = std::iter::once("/").chain(ancestors(directory)).chain([directory]).collect();
-        let Some(nearest) = steps.iter().rev().find(|step| Path::new(step).exists()) else { continue };
-        let (Ok(kind), Ok(mount)) = (statfs(*nearest), statvfs(*nearest)) else { continue };
+        let steps = std::iter::once("/").chain(ancestors(directory)).chain([directory]);
+        let steps: Vec<String> = steps.map(str::to_owned).collect();
+        let real = real_paths(identity, &steps);
+        let Some(nearest) = steps.iter().rev().find_map(|step| real.get(step)) else { continue };
+        // Whoever can rename something there since the user looked can make no link that is followed.
+        let Ok(fd) = open(nearest, true) else { continue };
+        let (Ok(kind), Ok(mount)) = (fstatfs(&fd), fstatvfs(&fd)) else { continue };
+        let is_directory =
+            fstat(&fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
         let file_system = FileSystem {
             read_only: mount.f_flag.contains(StatVfsMountFlags::RDONLY),
             shared: shared(kind.f_type as u32),
-            exists: Path::new(directory).is_dir(),
+            exists: is_directory && real.contains_key(directory),
         };
         all.insert(path.to_owned(), file_system);
     }
@@ -203,6 +329,8 @@ fn shared(magic: u32) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

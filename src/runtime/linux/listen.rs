@@ -154,9 +154,13 @@ pub fn adjust(listener: &Listener, socket: &Socket, identity: &Identity) -> Resu
         .map_err(|error| failed(error.into()))?;
     let (Some(path), Some(node)) = (socket.unix_path(), listener.kept.node) else { return Ok(false) };
     let file = file_of(path, node).map_err(|reason| failed(io::Error::other(reason)))?;
-    // Root's own socket in a directory of somebody else's is not what was made there.
-    if file.1.st_uid == 0 && identity.switch && !is_ours(path, identity) {
-        return Err(failed(io::Error::other("it is root's")));
+    // Whoever owns the directory could have given this name to another user's socket, before the node was learnt.
+    if identity.switch && !is_ours(path, identity) {
+        let (user, _) = listen_as::owner(socket, identity)?;
+        let owner = file.1.st_uid;
+        if owner == 0 || (owner != identity.uid && owner != user) {
+            return Err(failed(io::Error::other("it is another user's")));
+        }
     }
     let mode = mode_of(socket);
     let is_other = file.1.st_mode & 0o7777 != mode;
