@@ -49,7 +49,7 @@ pub(super) fn refuse_shared(run: &Run, found: &Directory, entry: &Entry) -> Resu
 /// any directory that lies there could have been given this name. Root's are changed only if the journal says that
 /// runsmith made this very one; somebody else's only if an earlier run gave it to the owner it still has.
 fn refuse_exchangeable(run: &Run, found: &Directory, entry: &Entry) -> Result<(), Failure> {
-    let Some(parent) = found.parent().filter(|parent| run.ids.set && !parent.trusted()) else {
+    let Some(parent) = found.parent().filter(|_| run.ids.set && found.is_exchangeable()) else {
         return Ok(());
     };
     let uid = found.stat().st_uid;
