@@ -1023,7 +1023,10 @@ fn what_the_system_refuses_is_said_and_leaves_whole_files() {
             let stderr = String::from_utf8(output.stderr).unwrap();
             assert_eq!(output.status.code(), Some(2), "{what:?}: {stderr}");
             assert!(stderr.contains(text) && stderr.contains("error: "), "{what:?}: {stderr}");
-            assert_eq!(faults.scratch.temporary(), Vec::<String>::new(), "{what:?}");
+            // What could not be removed is left to the next run.
+            if call.name != "unlinkat" {
+                assert_eq!(faults.scratch.temporary(), Vec::<String>::new(), "{what:?}");
+            }
             faults.assert_whole(&what);
             if !call.renaming {
                 faults.assert_failed_are_old(&stderr, &what);
