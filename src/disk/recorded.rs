@@ -246,7 +246,8 @@ impl Recorded<'_> {
             let records = record_entries(records.into_iter());
             let staged = stage::stage_whole(self.run, self.root, &in_order(records.iter().collect())?)
                 .map_err(|stopped| stopped.failure)?;
-            commit::commit(self.run, self.root, staged, self.options.durable).map_err(|stopped| stopped.failure)?;
+            commit::commit(self.run, self.root, staged, self.options.durable)
+                .map_err(|stopped| stopped.failure)?;
         }
         progress.note(pruned.notes);
         Ok(())
