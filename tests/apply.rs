@@ -82,7 +82,7 @@ impl Scratch {
 
     /// Applies as a run that keeps records and a journal.
     fn apply_recorded(&self, tree: &Tree) -> Result<Applied, Stopped> {
-        let recording = Recording { set: "default", records: &[], disabled: &[], prune: false, only: None };
+        let recording = Recording { sets: &[], records: &[], disabled: &[], prune: false, only: None };
         disk::apply(tree, self.root(), &Options { recording: Some(recording), ..self.quick() })
     }
 

@@ -63,7 +63,7 @@ impl Host {
     /// The arguments of a run of the program.
     fn arguments(&self, pillar: &str, more: &[&str]) -> Vec<String> {
         let path = |name: &str| self.scratch.path().join(name).to_str().unwrap().to_owned();
-        let mut all = vec!["render".to_owned(), path(pillar)];
+        let mut all = vec!["render".to_owned(), path(pillar), "--set".to_owned(), "shop".to_owned()];
         all.extend(more.iter().map(|word| (*word).to_owned()));
         all.extend([if more.contains(&"--diff") { "--root" } else { "--out" }.to_owned(), path("root")]);
         all

@@ -85,7 +85,7 @@ pub(super) fn entries(
     }
     seen.extend(identity.and_then(|identity| ask(identity, &behind).ok()).unwrap_or_default());
     let links = seen.iter().filter(|(_, seen)| seen.link.is_some()).map(|(path, _)| path.clone());
-    let real = real_paths(identity, &links.collect::<Vec<_>>());
+    let real = real_paths(identity, &links.collect::<Vec<_>>(), Of::Found);
     let mut entry = |path: &str, seen: Seen| Entry {
         kind: match (seen.link, seen.kind) {
             (Some(target), _) => EntryKind::Link(target, real.get(path).cloned()),
@@ -166,9 +166,22 @@ fn environment() -> [(String, String); 2] {
     [("PATH".to_owned(), crate::facts::SYSTEM_PATH.join(":")), ("LC_ALL".to_owned(), "C".to_owned())]
 }
 
-/// Where paths lead, all links followed, of those that lead somewhere; looked up as the application's user, by a process that
-/// has no privilege. Without a user only what we are decides; as root that is not looked up.
-fn real_paths(identity: Option<&Identity>, paths: &[String]) -> BTreeMap<String, String> {
+/// Which paths [`real_paths`] has an answer for.
+#[derive(Clone, Copy)]
+enum Of {
+    /// Those that lead to something that the user can get to.
+    Found,
+    /// Also those whose way is barred, or that lead to nothing: then it is where they would lead.
+    All,
+}
+
+/// Where paths lead, all links followed; looked up as the application's user, by a process that has no privilege. Without a
+/// user only what we are decides; as root that is not looked up.
+fn real_paths(identity: Option<&Identity>, paths: &[String], of: Of) -> BTreeMap<String, String> {
+    let how = match of {
+        Of::Found => "-en",
+        Of::All => "-mn",
+    };
     match identity {
         Some(identity) if identity.switch => {}
         None if geteuid().is_root() => return BTreeMap::new(),
@@ -183,8 +196,8 @@ fn real_paths(identity: Option<&Identity>, paths: &[String]) -> BTreeMap<String,
     let mut all = BTreeMap::new();
     for some in paths.chunks(AT_ONCE) {
         let Some(identity) = identity else { break };
-        let script = "for path; do readlink -en -- \"$path\"; printf '\\0'; done";
-        let mut words = ["sh", "-c", script, "sh"].map(str::to_owned).to_vec();
+        let script = "how=$1; shift; for path; do readlink \"$how\" -- \"$path\"; printf '\\0'; done";
+        let mut words = ["sh", "-c", script, "sh", how].map(str::to_owned).to_vec();
         words.extend(some.iter().cloned());
         let Ok(ran) = Run::new(identity, "/", &environment(), &words).answer(QUESTION) else { continue };
         for (path, real) in some.iter().zip(ran.output.split(|byte| *byte == 0)) {
@@ -226,7 +239,7 @@ pub(super) fn reach(identity: &Identity, paths: &[String]) -> Result<Reach, Stri
         Err(error) => matches!(error, Errno::LOOP | Errno::NOSYS),
     };
     let links: Vec<String> = wanted.iter().filter(is_link).cloned().collect();
-    for (step, real) in real_paths(Some(identity), &links) {
+    for (step, real) in real_paths(Some(identity), &links, Of::All) {
         wanted.extend(ancestors(&real).map(str::to_owned));
         wanted.insert(real.clone());
         if real != step {
@@ -297,7 +310,7 @@ pub(super) fn file_systems(service: &Service, identity: Option<&Identity>) -> BT
         let Some((directory, _)) = path.rsplit_once('/') else { continue };
         let steps = std::iter::once("/").chain(ancestors(directory)).chain([directory]);
         let steps: Vec<String> = steps.map(str::to_owned).collect();
-        let real = real_paths(identity, &steps);
+        let real = real_paths(identity, &steps, Of::Found);
         let Some(nearest) = steps.iter().rev().find_map(|step| real.get(step)) else { continue };
         // Whoever can rename something there since the user looked can make no link that is followed.
         let Ok(fd) = open(nearest, true) else { continue };
