@@ -45,6 +45,10 @@ fn listing(directory: &Path) -> Vec<(PathBuf, u64)> {
     let mut found = vec![];
     for entry in fs::read_dir(directory).into_iter().flatten() {
         let path = entry.unwrap().path();
+        // The runtime writes there once a generation has served for min_uptime.
+        if path.ends_with("state") {
+            continue;
+        }
         let meta = path.symlink_metadata().unwrap();
         found.push((path.clone(), if meta.is_file() { meta.len() } else { 0 }));
         if meta.is_dir() {
