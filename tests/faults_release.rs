@@ -83,6 +83,16 @@ const ROWS: &[(&str, &str, &str)] = &[
         "it fails, and the proven release is started at once",
     ),
     (
+        "master_killed_with_nothing_changed",
+        "kill -9 of the master of a proven generation, nothing changed on disk",
+        "the same is started, and `status` calls it no fallback; none lost",
+    ),
+    (
+        "proven_that_cannot_be_written_down",
+        "nothing can be written to `state`, a second release is proven, a broken one is switched to; then kill -9 of the master",
+        "the second release is started, and `status` says what is missing; none lost",
+    ),
+    (
         "master_killed_after_a_switch_that_was_not_deployed",
         "a good release is switched to and never deployed, then kill -9 of the master",
         "the release that served is started: nobody asked for the other one; none lost",
@@ -404,6 +414,42 @@ fn reboot_after_a_switch_that_was_not_deployed() {
     serves_again(&service, 0, "1");
     assert!(state(&service)["fallback"].is_string());
     service.down();
+}
+
+#[test]
+fn master_killed_with_nothing_changed() {
+    let case = proven("master_killed_with_nothing_changed", Server::Sync, Socket::Unix, "");
+    let mark = case.service.log.mark();
+    kill(case.service.master(), Signal::KILL);
+    serves_again(&case.service, mark, "1");
+    let status = state(&case.service);
+    assert!(
+        status["fallback"].is_null() && status["problems"].as_array().is_some_and(Vec::is_empty),
+        "{status}"
+    );
+    assert!(!case.service.log.text(0).contains("FALLBACK"), "{}", case.service.log.text(0));
+    case.ends("1", NoneLost);
+}
+
+#[test]
+fn proven_that_cannot_be_written_down() {
+    let case = proven("proven_that_cannot_be_written_down", Server::Sync, Socket::Unix, "");
+    let stored = case.service.directory.join("state");
+    fs::rename(&stored, case.service.directory.join("state.away")).unwrap();
+    fs::write(&stored, "in its place").unwrap();
+    case.service.release(2, Release::Good);
+    case.service.switch(2);
+    let output = case.service.runsmith(&["upgrade", "--proven"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let problems = state(&case.service)["problems"].to_string();
+    assert!(problems.contains("proven.json cannot be written"), "{problems}");
+    case.service.release(3, Release::Broken);
+    case.service.switch(3);
+    let mark = case.service.log.mark();
+    kill(case.service.master(), Signal::KILL);
+    serves_again(&case.service, mark, "2");
+    fs::remove_file(&stored).unwrap();
+    deploys_again(case, 4, NoneLost);
 }
 
 #[test]

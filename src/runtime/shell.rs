@@ -86,6 +86,9 @@ pub struct Shell {
     snapshots: BTreeMap<Generation, File>,
     /// What served before the generation that serves, while that is on probation.
     before: Option<File>,
+    /// What was proven last, if it could not be written down, and why.
+    proven_here: Option<File>,
+    unkept: Option<String>,
     /// Why what serves is not what is on disk, if it was not what somebody asked for.
     fallback: Option<String>,
     /// What outlives a reboot.
@@ -243,6 +246,8 @@ fn begin(
         made: BTreeMap::new(),
         snapshots: BTreeMap::new(),
         before: None,
+        proven_here: None,
+        unkept: None,
         fallback: None,
         stored: Stored::of(Path::new(&service.service.directory)),
         awaited: None,

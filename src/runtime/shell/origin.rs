@@ -101,9 +101,20 @@ fn copy(file: &File, path: &Path) -> std::io::Result<()> {
 }
 
 impl Shell {
-    pub(super) fn has_proven(&self) -> bool {
-        falls_back(&self.service)
-            && self.stored.proven(&self.service.application).is_ok_and(|proven| proven.is_some())
+    /// Whether something is kept that was proven before this run.
+    pub(super) fn has_proven(&mut self) -> bool {
+        if !falls_back(&self.service) {
+            return false;
+        }
+        match self.stored.proven(&self.service.application) {
+            Ok(proven) => proven.is_some(),
+            Err(reason) => {
+                let path = self.stored.file(stored::PROVEN);
+                self.log
+                    .say(&format!("{} is not used: {reason}; nothing is known to be good", path.display()));
+                false
+            }
+        }
     }
 
     /// How long the generation that serves is still on probation, in milliseconds.
@@ -122,7 +133,16 @@ impl Shell {
             Origin::LastProven => self.proven().or_else(|| self.before(false)),
         };
         match kept {
-            Some(snapshot) => self.use_kept(generation, &snapshot),
+            Some(snapshot) => {
+                // Mostly it is what is on disk, too; then nothing is fallen back to.
+                if let Ok(reading) = self.read_snapshot(generation)
+                    && reading.made.fingerprint == snapshot.made.fingerprint
+                {
+                    self.is_from_disk(generation, &reading.made);
+                    return Ok(reading);
+                }
+                self.use_kept(generation, &snapshot)
+            }
             None => {
                 if origin != Origin::Disk {
                     self.log.say("nothing that has served is kept any more: what is on disk is started");
@@ -221,7 +241,8 @@ impl Shell {
         take::write(snapshot, &file)?;
         self.hold_snapshot(generation, file);
         let Snapshot { made, service, .. } = snapshot.clone();
-        let why = self.fallback.get_or_insert_with(|| "the last start failed".to_owned()).clone();
+        let why =
+            self.fallback.get_or_insert_with(|| "nobody has deployed what is on disk".to_owned()).clone();
         self.log.say(&format!(
             "FALLBACK: {generation} is started from what has served, {}, and not from what is on disk: {why}; \
              `runsmith upgrade {}` tries what is on disk",
@@ -233,6 +254,10 @@ impl Shell {
 
     /// What was proven last, if its release is still there.
     fn proven(&mut self) -> Option<Snapshot> {
+        if let Some(file) = &self.proven_here {
+            let snapshot = Snapshot::read(&whole(file).ok()?, &self.service.application).ok()?;
+            return self.with_release(snapshot);
+        }
         match self.stored.proven(&self.service.application) {
             Ok(snapshot) => self.with_release(snapshot?),
             Err(reason) => {
@@ -277,12 +302,18 @@ impl Shell {
             .snapshot_text(generation)
             .and_then(|text| self.stored.keep_proven(&text))
             .and_then(|()| self.stored.remove_failed(&fingerprint));
+        // What could not be written is known to this run alone.
+        self.proven_here = None;
+        self.unkept = None;
         if let Err(error) = kept {
             let path = self.stored.file(stored::PROVEN);
-            self.log.say(&format!(
-                "{} cannot be written: {error}; after a reboot nothing is known to be good",
+            let trouble = format!(
+                "{} cannot be written: {error}; after a reboot, or if this run is killed, it is not known that {generation} is good",
                 path.display()
-            ));
+            );
+            self.log.say(&trouble);
+            self.proven_here = self.snapshots.get(&generation).and_then(|file| file.try_clone().ok());
+            self.unkept = Some(trouble);
         }
         let _ = fs::remove_file(self.place.file(BEFORE));
         self.before = None;

@@ -55,7 +55,9 @@ impl Shell {
             let message = format!("lines for the log are dropped: the pipe to it takes nothing, {obstacle}");
             Problem::new("log", message)
         });
-        let problems = [shortage, self.fallback_problem(), self.other_release(), self.lost_socket(), log];
+        let unkept = self.unkept.clone().map(|message| Problem::new("proven", message));
+        let problems =
+            [shortage, self.fallback_problem(), unkept, self.other_release(), self.lost_socket(), log];
         let problems = problems.into_iter().flatten();
         let problems = problems.chain(self.trouble.problems()).collect();
         let leaving = machine.leavers().iter().map(|leaver| leaver.generation);
