@@ -16,9 +16,13 @@ use crate::tree::{Entry, Kind, Tree};
 /// Where records are, below ROOT.
 pub const DIRECTORY: &str = "/var/lib/runsmith/services";
 
+/// What a run that is killed is known by: see `disk::journal`.
+pub const JOURNAL: &str = "/var/lib/runsmith/journal";
+
 /// Whether `path` is a record, or a directory that is there for records' sake unless `tree` has it too.
 pub fn is_bookkeeping(path: &str, tree: &Tree) -> bool {
-    (is_within(path, DIRECTORY) || is_below(DIRECTORY, path))
+    let journal = path == JOURNAL || path.strip_prefix(JOURNAL) == Some(".new");
+    (journal || is_within(path, DIRECTORY) || is_below(DIRECTORY, path))
         && tree.get(path).is_none()
         && !tree.leads_to(path)
 }

@@ -40,7 +40,7 @@ fn server_gets_what_the_pillar_says() {
     assert_eq!(variable("API_KEY"), Some("two\nlines and 'quotes'"));
     assert_eq!(variable("USER"), Some(service.name.as_str()));
     assert_eq!(variable("RUNSMITH_SERVICE"), Some(service.name.as_str()));
-    assert_eq!(variable("PWD").map(str::to_owned), Some(format!("{}/current", service.root.display())));
+    assert_eq!(variable("PWD").map(str::to_owned), Some(format!("{}/releases/1", service.root.display())));
     assert!(variable("PATH").is_some_and(|path| path.starts_with("/") && path.contains("/bin:")));
     assert_eq!(variable("SHELL"), None, "nothing of runsv's environment is passed on");
 

@@ -307,6 +307,8 @@ impl State {
                 | OFlags::NOCTTY
                 | OFlags::CLOEXEC;
             let fd = openat(dir.fd(), NAME, flags, Mode::from_raw_mode(0o600)).map_err(fail)?;
+            // Whatever mask somebody has set.
+            fchmod(&fd, Mode::from_raw_mode(0o600)).map_err(fail)?;
             let stat = fstat(&fd).map_err(fail)?;
             if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink != 1 {
                 let reason = "it is not an ordinary file; move it away";
@@ -354,6 +356,7 @@ impl State {
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(dir.fd(), NEW, flags, Mode::from_raw_mode(0o600)).map_err(fail)?;
+        fchmod(&fd, Mode::from_raw_mode(0o600)).map_err(fail)?;
         let file = std::fs::File::from(fd);
         (&file).write_all(&text).map_err(|error| fail(system(&error)))?;
         if self.durable {

@@ -18,9 +18,9 @@ use rustix::net::{
 use rustix::process::{PidfdGetfdFlags, geteuid, pidfd_getfd, umask};
 use serde::{Deserialize, Serialize};
 
-use super::listen_as;
 use super::place::trusted;
 use super::process::Process;
+use super::{kernel, listen_as};
 use crate::host::Identity;
 use crate::model::address::Address;
 use crate::model::service::Socket;
@@ -155,7 +155,8 @@ pub fn adjust(listener: &Listener, socket: &Socket, identity: &Identity) -> Resu
     let (Some(path), Some(node)) = (socket.unix_path(), listener.kept.node) else { return Ok(false) };
     let file = file_of(path, node).map_err(|reason| failed(io::Error::other(reason)))?;
     // Whoever owns the directory could have given this name to another user's socket, before the node was learnt.
-    if identity.switch && !is_ours(path, identity) {
+    let is_proven = kernel::file_of(listener.as_fd()) == Some(node);
+    if identity.switch && !is_proven && !is_ours(path, identity) {
         let (user, _) = listen_as::owner(socket, identity)?;
         let owner = file.1.st_uid;
         if owner == 0 || (owner != identity.uid && owner != user) {
