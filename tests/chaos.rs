@@ -32,7 +32,7 @@ use chaos::site::{SITES, Site};
 /// The seed of `make test`.
 const SEED: u64 = 1;
 /// Steps of `make test`, if there is time for them.
-const STEPS: u32 = 120;
+const STEPS: u32 = 48;
 /// Seconds of `make test`: after so many no further step is begun.
 const SECONDS: u64 = 240;
 /// As many steps are done however long they take, so that a busy machine tries something, too.

@@ -424,6 +424,7 @@ fn kill_during(site: &mut Site, who: Who, after: u32) -> Vec<String> {
     let number = site.release(Kind::Good);
     site.switch(number);
     site.may.push(site.disk);
+    site.falls_back = true;
     let upgrade = site.begin_upgrade();
     pass(after);
     end(site, who);

@@ -49,6 +49,8 @@ pub(crate) struct Site {
     pub(crate) made: Made,
     /// What may serve until then besides.
     pub(crate) may: Vec<Made>,
+    /// A generation was ended on probation: until it has settled an older release may answer.
+    pub(crate) falls_back: bool,
     /// The release that `current` leads to, and the value on disk.
     pub(crate) disk: Made,
     /// A value is on disk with which the application does not start.
@@ -123,6 +125,7 @@ impl Site {
             clients,
             made,
             may: vec![],
+            falls_back: false,
             disk: made,
             is_spoilt: false,
             is_untried: false,
@@ -332,6 +335,7 @@ impl Site {
         wrong.extend(self.made_by_the_wrong_release(&asked, settled));
         self.excused.clear();
         self.may.clear();
+        self.falls_back = false;
         self.checks += 1;
         wrong
     }
@@ -340,7 +344,9 @@ impl Site {
         let mut wrong = vec![];
         for one in asked {
             let Fate::Answered(made) = &one.fate else { continue };
-            let is_right = *made == self.made || (one.begun < settled && self.may.contains(made));
+            let is_right = *made == self.made
+                || (one.begun < settled
+                    && (self.may.contains(made) || self.falls_back && made.release < self.made.release));
             if !is_right && wrong.len() < 3 {
                 wrong.push(format!(
                     "request {} was answered by {made:?}, begun {:.1?} {} it had settled; {:?} serves, {:?} may have before",
