@@ -312,9 +312,7 @@ fn virtualenv_in_the_release() {
         let late = format!(
             "body = __import__('late_package').NAME + b' {number}' if environ['PATH_INFO'] == '/late' else b'{number} %d'"
         );
-        let text = fs::read_to_string(&app)
-            .unwrap()
-            .replace(&format!("body = b'{number} %d'"), &format!("{late}").replace("else b'", "else b'"));
+        let text = fs::read_to_string(&app).unwrap().replace(&format!("body = b'{number} %d'"), &late);
         fs::write(&app, text).unwrap();
         virtualenv_in(&service, number);
     }
