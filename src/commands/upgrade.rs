@@ -64,7 +64,7 @@ fn end(reply: &Reply, arguments: &cli::Upgrade, name: &str, terminal: &mut Termi
             } else if is_text {
                 let state = match probation_ms {
                     Some(left) => format!(
-                        "serves alone, on probation for {} s: if it fails until then, what served before is started \
+                        "serves alone, on probation for {} s: if it fails until then, what was proven before is started \
                          (`runsmith upgrade --proven {name}` would wait for that; `runsmith status {name}` shows it)",
                         left.div_ceil(1000)
                     ),

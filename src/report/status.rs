@@ -215,7 +215,7 @@ pub fn details(entry: &Entry, now: u64, width: usize, colour: bool) -> String {
         let left = span(ms.div_ceil(1000));
         say(
             "on probation",
-            &format!("for another {left}; if it fails until then, what served before is started"),
+            &format!("for another {left}; if it fails until then, what was proven before is started"),
         );
     }
     if status.runtime_pid != 0 {

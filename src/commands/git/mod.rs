@@ -90,7 +90,7 @@ fn pillars(
     let there: Vec<(String, Object)> =
         paths.into_iter().zip(objects).filter_map(|(path, object)| Some((path, object?))).collect();
     if let Some((path, _)) = there.iter().find(|(_, object)| object.is_directory) {
-        return Err(Failure::path("read from git", format!("{revision}:{path}"), "it is no file there"));
+        return Err(Failure::path("read from git", format!("{revision}:{path}"), "it is not a file there"));
     }
     let is_wanted = |object: &&Object| object.size <= MAX_BYTES as u64;
     let wanted: Vec<&Object> = there.iter().map(|(_, object)| object).filter(is_wanted).collect();

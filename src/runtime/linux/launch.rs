@@ -79,8 +79,8 @@ fn launch(runtime: &OwnedFd) -> Result<std::convert::Infallible, String> {
     passing::wait(runtime, GO_LIMIT).map_err(said("the launcher heard nothing"))?;
     let mut message =
         passing::receive_to_keep(runtime, passing::LONGEST).map_err(said("the launcher heard nothing"))?;
-    let text = message.fds.pop().ok_or("the launcher was told nothing")?;
-    let snapshot = fs::File::from(message.fds.pop().ok_or("the launcher was told nothing")?);
+    let text = message.fds.pop().ok_or("the launcher received no order")?;
+    let snapshot = fs::File::from(message.fds.pop().ok_or("the launcher received no order")?);
     let mut text = fs::File::from(text);
     let mut bytes = vec![];
     text.rewind().and_then(|()| text.read_to_end(&mut bytes)).map_err(said("the order cannot be read"))?;
