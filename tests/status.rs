@@ -7,13 +7,13 @@ mod support;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use rustix::process::Signal;
 
 use support::faults::{serves, state};
 use support::host::{Process, kill};
-use support::row::said;
+use support::row::{said, unfolded};
 use support::service::{Release, Server, Service, Socket, WORKERS};
 use support::{SOON, START};
 
@@ -195,7 +195,7 @@ fn a_back_out_shows_the_exception() {
         service.release(2, Release::Broken);
         service.switch(2);
         let output = service.runsmith(&["upgrade"]);
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let text = unfolded(&output.stdout);
         assert_eq!(output.status.code(), Some(1), "{}", said(&output));
         assert!(text.lines().next().is_some_and(|line| line.contains(words)), "{text}");
         let last = state(&service)["last"].clone();
@@ -396,5 +396,86 @@ fn a_socket_that_nobody_reaches_is_shown() {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert_eq!(service.version(), "1");
     assert_eq!(shown(&service).2, 0);
+    service.down();
+}
+
+/// Lines of `upgrade` fit 80 columns, but for commands, which can be copied.
+fn assert_narrow(output: &Output) {
+    for text in [&output.stdout, &output.stderr] {
+        for line in String::from_utf8_lossy(text).lines() {
+            let is_command = line.trim_start().starts_with('`');
+            assert!(line.chars().count() <= 80 || is_command, "{line:?} is wider than 80 columns");
+        }
+    }
+}
+
+/// Whoever waits with `--proven` learns at the end what serves: its generation has failed on probation, and another one serves.
+#[test]
+fn a_failure_on_probation_ends_with_what_serves() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, "restart: {min_uptime: 3600}\n");
+    let mark = service.log.mark();
+    service.release(2, Release::Good);
+    service.switch(2);
+    let asked = Command::new(env!("CARGO_BIN_EXE_runsmith"))
+        .args(["upgrade", "--proven"])
+        .arg(&service.directory)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("runsmith");
+    service.log.wait(mark, &["done: generation 2 serves alone"], START);
+    kill(service.master(), Signal::KILL);
+    let output = asked.wait_with_output().expect("runsmith");
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let text = unfolded(&output.stdout);
+    let release = service.root.join("releases/1");
+    let expected = format!(
+        "{}: failed: generation 2 failed on probation: its master was ended by signal 9 (KILL); generation 3, release {}, serves now\n",
+        service.name,
+        release.display()
+    );
+    assert!(text.starts_with(&expected), "{text}");
+    assert!(text.contains(&format!("`runsmith upgrade {}`", service.directory.display())), "{text}");
+    assert_narrow(&output);
+    assert_eq!(service.version(), "1");
+    service.down();
+}
+
+/// A master that is killed while another generation gets ready was not asked to end: that counts.
+#[test]
+fn a_death_during_a_hand_over_counts() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, "");
+    let mark = service.begin_deploy(2, Release::Waiting);
+    service.log.wait(mark, &["generation 2 is master"], START);
+    let masters = state(&service)["serving"]["master"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+    kill(masters.expect("a master"), Signal::KILL);
+    service.log.wait(mark, &["the master of generation 1 was ended"], SOON);
+    service.go();
+    service.log.wait(mark, &["done: generation 2"], START);
+    assert_eq!(state(&service)["restarts"], 1);
+    service.down();
+}
+
+/// Giving up a hand-over says that another one, which was queued, begins.
+#[test]
+fn giving_up_names_what_is_queued() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, "");
+    let mark = service.begin_deploy(2, Release::Waiting);
+    service.log.wait(mark, &["generation 2 is master"], START);
+    service.sv("2");
+    service.log.wait(mark, &["another hand-over follows this one"], SOON);
+    let output = service.runsmith(&["upgrade", "--abort"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("given up; generation 1 goes on serving"), "{}", said(&output));
+    assert!(
+        said(&output).contains("another upgrade was requested meanwhile and begins now"),
+        "{}",
+        said(&output)
+    );
+    assert_narrow(&output);
+    service.go();
+    service.log.wait(mark, &["done: generation 3"], START);
+    let output = service.runsmith(&["upgrade", "--abort"]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     service.down();
 }

@@ -35,6 +35,7 @@ use crate::cli::{self, Cli, Command, FindingFormat, TableFormat, TreeFormat, Whe
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::report::words::hanging;
 use crate::report::{self, counted};
 use crate::runtime::linux::{keeper, launch, listen_as};
 use crate::runtime::shell::Mode;
@@ -90,6 +91,7 @@ pub fn main() -> Exit {
         err: io::stderr(),
         colour: cli.as_ref().map_or(When::Auto, |cli| cli.color),
     };
+    let is_narrow = matches!(&cli, Ok(Cli { command: Command::Status(_) | Command::Upgrade(_), .. }));
     let outcome = match cli {
         Err(usage) if usage.use_stderr() => {
             terminal.usage(&usage.render());
@@ -99,7 +101,7 @@ pub fn main() -> Exit {
         Err(help) => help.print().map(|()| Exit::Clean).map_err(Stop::from),
         Ok(cli) => run(cli.command, &mut terminal),
     };
-    end(outcome, terminal)
+    end(outcome, terminal, is_narrow)
 }
 
 /// What runs for months, or many times a deploy, and takes no options: it starts without reading any.
@@ -168,7 +170,7 @@ fn spelling(command: &Command) -> Spelling {
 }
 
 /// What the command has to say at its end, and its exit code.
-fn end(outcome: Outcome, mut terminal: Terminal) -> Exit {
+fn end(outcome: Outcome, mut terminal: Terminal, is_narrow: bool) -> Exit {
     let outcome = outcome.and_then(|exit| {
         terminal.out.flush()?;
         Ok(exit)
@@ -182,7 +184,10 @@ fn end(outcome: Outcome, mut terminal: Terminal) -> Exit {
         }
         Err(Stop::Failure(failure)) => {
             let _ = terminal.out.flush();
-            terminal.say("error", &failure.to_string());
+            match is_narrow {
+                true => terminal.step("error", &failure.to_string()),
+                false => terminal.say("error", &failure.to_string()),
+            }
             Exit::Trouble
         }
         // Who closed the pipe has seen enough, and knows it.
@@ -210,6 +215,13 @@ impl Terminal {
             format!("{word}: {sentence}\n")
         };
         self.talk(&text);
+    }
+
+    /// A step of what goes on, in lines that fit the width.
+    pub(crate) fn step(&mut self, word: &str, sentence: &str) {
+        let indent = word.chars().count() + 2;
+        let sentence = hanging(sentence, columns(), indent);
+        self.say(word, &sentence);
     }
 
     /// Text for people on standard error.
@@ -250,6 +262,15 @@ impl Terminal {
             }
         }
     }
+}
+
+/// The least that rows fit into: no terminal is narrower.
+const COLUMNS: usize = 80;
+
+/// The columns that the rows of `status` and `upgrade` may take: COLUMNS, else those of most terminals.
+fn columns() -> usize {
+    let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    columns.unwrap_or(COLUMNS).max(COLUMNS)
 }
 
 /// Columns of the terminal; 140 where there is none.

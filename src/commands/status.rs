@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::log_service;
 use super::newer;
 use super::target::{self, Target};
-use super::{Outcome, Stop, Terminal};
+use super::{Outcome, Stop, Terminal, columns};
 use crate::cli::{self, TableFormat};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -17,9 +17,6 @@ use crate::runtime::linux::clock;
 use crate::runtime::linux::place::Place;
 use crate::runtime::linux::runsv::{Wanted, wanted, was_wanted};
 use crate::runtime::protocol::{Problem, Reply, Status, Wish};
-
-/// The least that rows fit into: no terminal is narrower.
-const COLUMNS: usize = 80;
 
 /// So many services are asked at once: each takes a thread, and up to [`ANSWER`] twice.
 const AT_ONCE: usize = 64;
@@ -58,7 +55,7 @@ fn exit(entries: &[Entry], is_whole: bool) -> Exit {
 /// Says what is wrong with a run script; whether something is.
 fn tell(target: &Target, terminal: &mut Terminal) -> bool {
     if let Some(trouble) = &target.trouble {
-        terminal.say("error", &format!("{trouble}; until it is mended, nothing new is started from it"));
+        terminal.step("error", &format!("{trouble}; until it is fixed, nothing new is started from it"));
     }
     target.trouble.is_some()
 }
@@ -72,7 +69,7 @@ fn list(format: TableFormat, terminal: &mut Terminal) -> Outcome {
         match asked {
             Ok(entry) => entries.push(entry),
             Err(Stop::Failure(failure)) => {
-                terminal.say("error", &failure.to_string());
+                terminal.step("error", &failure.to_string());
                 is_whole = false;
             }
             Err(other) => return Err(other),
@@ -176,14 +173,8 @@ fn is_same(one: &str, other: &Path) -> bool {
     matches!((std::fs::canonicalize(one), std::fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
 }
 
-/// The columns that rows may take: COLUMNS, else those of most terminals.
-fn width() -> usize {
-    let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    columns.unwrap_or(COLUMNS).max(COLUMNS)
-}
-
 fn show(entries: &[Entry], format: TableFormat, detailed: bool, terminal: &mut Terminal) -> Result<(), Stop> {
-    let (colour, width) = (terminal.result_coloured(), width());
+    let (colour, width) = (terminal.result_coloured(), columns());
     match format {
         TableFormat::Json => {
             let list: Vec<_> = entries.iter().map(Entry::json).collect();

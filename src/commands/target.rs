@@ -9,13 +9,8 @@ use crate::model::Service;
 use crate::model::input::LogKind;
 use crate::model::service::RUN;
 use crate::runtime::linux::asking;
+use crate::runtime::linux::runsv::{ALL, SERVICES, reference};
 use crate::visible::visible;
-
-/// Where runsvdir looks, unless SVDIR says otherwise (sv(8)).
-const SERVICES: &str = "/etc/service";
-
-/// Where Debian keeps services that runsvdir may or may not look at.
-const ALL: &str = "/etc/sv";
 
 /// A service of this host.
 pub(super) struct Target {
@@ -35,6 +30,20 @@ pub(super) struct Target {
     pub(super) service: Option<Box<Service>>,
     /// Why its run script cannot be read. What runs already is asked all the same.
     pub(super) trouble: Option<String>,
+}
+
+impl Target {
+    /// How a command that is printed names it, so that it works when it is copied.
+    pub(super) fn reference(&self) -> String {
+        // A directory is found whatever its run script says.
+        let name = self.directory.file_name().map(|name| name.to_string_lossy().into_owned());
+        reference(&name.unwrap_or_default(), &self.directory, &services())
+    }
+
+    /// The same for `sv`, which finds names below SVDIR or /etc/service only.
+    pub(super) fn sv_reference(&self) -> String {
+        reference("", &self.directory, &services())
+    }
 }
 
 /// Where links to services are.

@@ -3,14 +3,14 @@
 use std::io::Write;
 
 use super::target::{self, Target};
-use super::{Outcome, Stop, Terminal};
+use super::{Outcome, Stop, Terminal, columns};
 use crate::cli::{self, TableFormat};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::report::upgrade::{Asked, outcome};
 use crate::runtime::linux::asking::{ANSWER, Asking, Silence};
 use crate::runtime::linux::runsv::{Wanted, wanted};
 use crate::runtime::protocol::{Reply, Wish};
-use crate::visible::visible;
 
 pub(super) fn upgrade(arguments: &cli::Upgrade, terminal: &mut Terminal) -> Outcome {
     let target = target::one(&arguments.service)?;
@@ -30,14 +30,15 @@ pub(super) fn upgrade(arguments: &cli::Upgrade, terminal: &mut Terminal) -> Outc
         let reply = asking.hear().map_err(|silence| trouble(&target, silence))?;
         let Some(reply) = reply else {
             return Err(Failure::Usage(format!(
-                "the runtime of {name} went away before the hand-over was settled; `runsmith status {name}` tells what became of it"
+                "the runtime of {name} ended before the hand-over was settled; `runsmith status {}` shows what became of it",
+                target.reference()
             ))
             .into());
         };
         match &reply {
             Reply::Step { after, sentence } => {
                 if arguments.format == TableFormat::Text {
-                    terminal.say(&format!("{after:7.2} s"), sentence);
+                    terminal.step(&format!("{after:7.2} s"), sentence);
                 }
                 steps.push(reply);
                 continue;
@@ -51,46 +52,21 @@ pub(super) fn upgrade(arguments: &cli::Upgrade, terminal: &mut Terminal) -> Outc
             );
             writeln!(terminal.out, "{}", text.unwrap_or_default())?;
         }
-        return end(&reply, arguments, name, terminal);
+        return end(&reply, arguments, &target, terminal);
     }
 }
 
-fn end(reply: &Reply, arguments: &cli::Upgrade, name: &str, terminal: &mut Terminal) -> Outcome {
-    let is_text = arguments.format == TableFormat::Text;
+fn end(reply: &Reply, arguments: &cli::Upgrade, target: &Target, terminal: &mut Terminal) -> Outcome {
+    if arguments.format == TableFormat::Text {
+        let reference = target.reference();
+        let (name, abort, width) = (&*target.name, arguments.abort, columns());
+        let asked = Asked { name, reference: &reference, abort, width };
+        terminal.out.write_all(outcome(reply, &asked).as_bytes())?;
+    }
     match reply {
-        Reply::Done { generation, probation_ms } => {
-            if is_text && arguments.abort {
-                writeln!(terminal.out, "{name}: given up; generation {generation} goes on serving")?;
-            } else if is_text {
-                let state = match probation_ms {
-                    Some(left) => format!(
-                        "serves alone, on probation for {} s: if it fails until then, what was proven before is started \
-                         (`runsmith upgrade --proven {name}` would wait for that; `runsmith status {name}` shows it)",
-                        left.div_ceil(1000)
-                    ),
-                    None => "serves alone and is proven".to_owned(),
-                };
-                writeln!(terminal.out, "{name}: done: generation {generation} {state}")?;
-            }
-            Ok(Exit::Clean)
-        }
-        Reply::BackedOut { reason, output, serving } => {
-            if is_text {
-                let goes_on = serving.map_or_else(
-                    || "nothing serves".to_owned(),
-                    |generation| format!("generation {generation} goes on serving"),
-                );
-                writeln!(terminal.out, "{name}: backed out: {}; {goes_on}", visible(reason))?;
-                if !output.is_empty() {
-                    writeln!(terminal.out, "what the failed generation said last:")?;
-                    for line in output.lines() {
-                        writeln!(terminal.out, "  | {}", visible(line))?;
-                    }
-                }
-            }
-            Ok(Exit::Findings)
-        }
-        Reply::Refused { reason } => Err(Failure::Usage(format!("{name}: {reason}")).into()),
+        Reply::Done { .. } => Ok(Exit::Clean),
+        Reply::BackedOut { .. } => Ok(Exit::Findings),
+        Reply::Refused { reason } => Err(Failure::Usage(format!("{}: {reason}", target.name)).into()),
         Reply::Step { .. } | Reply::Status(_) => Ok(Exit::Trouble),
     }
 }
@@ -102,12 +78,12 @@ fn trouble(target: &Target, silence: Silence) -> Stop {
             "no runtime of {name} answers in {}, although the service is to be up: see its log; if `layout.run` was changed \
              while it ran, that takes `sv down {dir}` and `sv up {dir}`",
             target.run,
-            dir = target.directory.display()
+            dir = target.sv_reference()
         ),
         Silence::Down => {
             format!(
                 "no runtime of {name} is at work: start the service with `sv up {}`",
-                target.directory.display()
+                target.sv_reference()
             )
         }
         Silence::Late => format!(

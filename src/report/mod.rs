@@ -13,7 +13,8 @@ pub mod sarif;
 pub mod status;
 pub mod text;
 pub mod tree;
-mod words;
+pub mod upgrade;
+pub(crate) mod words;
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};

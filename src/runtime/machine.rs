@@ -159,6 +159,9 @@ pub struct Machine {
     asked: Option<Vec<Ticket>>,
     /// These wait until the candidate is proven; once it serves, until it is not on probation any more.
     patient: Vec<Ticket>,
+    /// These waited for a generation that has failed on probation, and why it has: they are answered once it is decided what
+    /// serves instead.
+    disappointed: Vec<(Ticket, Outcome)>,
     /// Once it is through, the run ends.
     leave: bool,
     next: Option<Next>,
@@ -189,6 +192,7 @@ impl Machine {
             restarts: 0,
             asked: None,
             patient: vec![],
+            disappointed: vec![],
             leave: false,
             next: None,
             once: false,
@@ -663,6 +667,7 @@ impl Machine {
         }
         if let Some(state) = follower {
             // Somebody gets ready already.
+            self.restarts += 1;
             self.state = state;
             return;
         }
@@ -713,6 +718,7 @@ impl Machine {
                     self.tell(Step::Done(generation));
                 }
                 self.answer_done(generation);
+                self.answer_disappointed();
                 self.go_on(now);
             }
             State::BackingOut(serving, reason) => {
@@ -722,6 +728,7 @@ impl Machine {
                 self.act(Action::Settled(generation));
                 self.tell(Step::Failed(Some(generation), reason.clone()));
                 self.answer(&Outcome::BackedOut(reason));
+                self.answer_disappointed();
                 self.leave = false;
                 self.go_on(now);
             }
@@ -765,6 +772,7 @@ impl Machine {
 
     fn leave_now(&mut self) {
         self.tell(Step::Leaving);
+        self.answer_disappointed();
         self.parting = Some(self.record());
         self.state = State::Over(End::Left);
         self.act(Action::End(End::Left));
@@ -834,6 +842,7 @@ impl Machine {
         let wait = self.backoff(self.failures);
         self.tell(Step::BackOff(self.failures, wait));
         self.state = State::Resting(now.after(wait));
+        self.answer_disappointed();
     }
 
     /// Milliseconds that follow so many failures in a row.

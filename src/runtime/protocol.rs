@@ -38,15 +38,27 @@ pub enum Reply {
         /// Milliseconds until it is proven; none if it is.
         #[serde(default)]
         probation_ms: Option<u64>,
+        /// Another hand-over, which was asked for meanwhile, follows.
+        #[serde(default)]
+        queued: bool,
     },
-    /// It was backed out: the last line.
+    /// It was backed out, or has failed on probation: the last line.
     BackedOut {
+        /// The generation had taken over, and has failed on probation.
+        #[serde(default)]
+        on_probation: bool,
         /// Why.
         reason: String,
         /// What the failed generation said last.
         output: String,
-        /// The generation that goes on serving, if one does.
+        /// The generation that serves now, if one does.
         serving: Option<u32>,
+        /// Its release.
+        #[serde(default)]
+        release: Option<String>,
+        /// The generation that is started now, if one is.
+        #[serde(default)]
+        candidate: Option<u32>,
     },
     /// It was not begun: the last line.
     Refused {

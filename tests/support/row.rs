@@ -61,7 +61,7 @@ impl Row {
         let output = self.service.runsmith(&["upgrade"]);
         let text = said(&output);
         assert_eq!(output.status.code(), Some(1), "{text}\n{}", self.service.log.text(0));
-        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let told = unfolded(&output.stdout);
         assert!(told.contains(reason) && told.contains("goes on serving"), "{reason:?} is not in {told}");
         assert_eq!(self.service.master(), master);
         assert!(!self.service.log.text(0).contains("panicked"), "{}", self.service.log.text(0));
@@ -124,7 +124,21 @@ impl Row {
 
 /// Both outputs of a program.
 pub fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout))
+    format!("{}{}", unfolded(&output.stderr), unfolded(&output.stdout))
+}
+
+/// Text with the lines joined that were folded to fit a width: whatever goes on in an indented line.
+pub fn unfolded(text: &[u8]) -> String {
+    let mut whole = String::new();
+    for line in String::from_utf8_lossy(text).split_inclusive('\n') {
+        let goes_on = line.starts_with("  ") && !line.trim_start().starts_with('|') && whole.ends_with('\n');
+        if goes_on {
+            whole.pop();
+            whole.push(' ');
+        }
+        whole.push_str(if goes_on { line.trim_start() } else { line });
+    }
+    whole
 }
 
 /// A Python program that runs as a user, in a session of its own, and is killed when this is dropped.

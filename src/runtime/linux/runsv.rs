@@ -68,6 +68,33 @@ pub fn supervised(directory: &Path) -> Option<Supervised> {
     Some(Supervised { pid: (pid != 0).then_some(pid) })
 }
 
+/// Where runsvdir looks, unless SVDIR says otherwise (sv(8)).
+pub const SERVICES: &str = "/etc/service";
+
+/// Where Debian keeps services that runsvdir may or may not look at.
+pub const ALL: &str = "/etc/sv";
+
+/// How a command that is printed names a service: by its name if that leads to its directory, else by its directory, as one
+/// word of a shell. `services`: where links to services are.
+pub fn reference(name: &str, directory: &Path, services: &Path) -> String {
+    let real = fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
+    let found = [services, Path::new(ALL)].into_iter().map(|parent| parent.join(name));
+    let first = found.into_iter().find(|found| found.join("run").exists());
+    if !name.is_empty() && first.and_then(|first| fs::canonicalize(first).ok()).as_ref() == Some(&real) {
+        return name.to_owned();
+    }
+    word(&std::path::absolute(directory).unwrap_or(real).display().to_string())
+}
+
+/// One word of a shell.
+fn word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./@:+,=-".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// Whoever started this process.
 pub struct Parent {
     process: Option<Process>,

@@ -185,6 +185,7 @@ impl Machine {
         let next = self.next.take().unwrap_or_default();
         tickets.extend(next.tickets.into_iter().chain(next.patient));
         self.refuse(&tickets, "the service is being stopped");
+        self.answer_disappointed();
         self.act(Action::Close);
         if let Some(serving) = serving {
             self.retire(now, serving.generation, drain);

@@ -91,8 +91,15 @@ impl Machine {
         self.act(Action::Condemn(serving.generation, reason.to_owned()));
         self.tell(Step::FailedProbation(serving.generation, reason.to_owned()));
         self.has_failed(serving.origin);
-        for ticket in std::mem::take(&mut self.patient) {
-            self.act(Action::Answer(ticket, Outcome::BackedOut(reason.to_owned())));
+        let outcome = Outcome::FailedProbation(serving.generation, reason.to_owned());
+        let patient = std::mem::take(&mut self.patient);
+        self.disappointed.extend(patient.into_iter().map(|ticket| (ticket, outcome.clone())));
+    }
+
+    /// It is decided what serves after a generation has failed on probation.
+    pub(super) fn answer_disappointed(&mut self) {
+        for (ticket, outcome) in std::mem::take(&mut self.disappointed) {
+            self.act(Action::Answer(ticket, outcome));
         }
     }
 

@@ -461,17 +461,34 @@ impl Shell {
 
     fn answer(&mut self, ticket: Ticket, outcome: &Outcome) {
         let reply = match outcome {
-            Outcome::Done(generation) | Outcome::Proven(generation) => {
-                Reply::Done { generation: generation.0, probation_ms: self.probation_ms() }
-            }
-            Outcome::BackedOut(reason) => Reply::BackedOut {
-                reason: self.explained(reason),
-                output: self.said.clone(),
-                serving: self.machine.serving().map(|serving| serving.generation.0),
+            Outcome::Done(generation) | Outcome::Proven(generation) => Reply::Done {
+                generation: generation.0,
+                probation_ms: self.probation_ms(),
+                queued: self.machine.is_queued() || self.machine.candidate().is_some(),
             },
+            Outcome::BackedOut(reason) => self.backed_out(None, reason),
+            Outcome::FailedProbation(generation, reason) => self.backed_out(Some(*generation), reason),
             Outcome::Refused(reason) => Reply::Refused { reason: reason.clone() },
         };
         self.control.finish(ticket, &reply);
+    }
+
+    /// The outcome of what has failed. `on_probation`: the generation that had taken over.
+    fn backed_out(&self, on_probation: Option<Generation>, reason: &str) -> Reply {
+        let serving = self.machine.serving().map(|serving| serving.generation);
+        let release = |one: Generation| Some(self.generations.get(&one)?.life.release.clone());
+        Reply::BackedOut {
+            on_probation: on_probation.is_some(),
+            reason: match on_probation {
+                Some(generation) => format!("{generation} failed on probation: {reason}"),
+                None => self.explained(reason),
+            },
+            // What was said last is that of another generation by now.
+            output: if on_probation.is_some() { String::new() } else { self.said.clone() },
+            serving: serving.map(|one| one.0),
+            release: serving.and_then(release),
+            candidate: self.machine.candidate().map(|candidate| candidate.generation.0),
+        }
     }
 
     /// One generation is left: what only others had is closed.

@@ -1,0 +1,74 @@
+//! What became of an upgrade, for people.
+
+use super::words::hanging;
+use crate::runtime::protocol::Reply;
+use crate::visible::visible;
+
+/// Continuation lines begin here, in columns.
+const INDENT: usize = 2;
+
+/// What was asked, and of whom.
+pub struct Asked<'a> {
+    /// The service's name.
+    pub name: &'a str,
+    /// How commands name it.
+    pub reference: &'a str,
+    /// A hand-over was to be given up.
+    pub abort: bool,
+    /// The columns that lines may take.
+    pub width: usize,
+}
+
+/// The outcome in a few lines; empty for what is none.
+pub fn outcome(reply: &Reply, asked: &Asked) -> String {
+    let (name, reference) = (visible(asked.name), asked.reference);
+    let mut lines = vec![];
+    let mut output = String::new();
+    match reply {
+        Reply::Done { generation, queued, .. } if asked.abort => {
+            lines.push(format!("{name}: given up; generation {generation} goes on serving"));
+            if *queued {
+                lines.push(format!(
+                    "another upgrade was requested meanwhile and begins now: `runsmith status {reference}` shows it, \
+                     `runsmith upgrade --abort {reference}` gives it up, too"
+                ));
+            }
+        }
+        Reply::Done { generation, probation_ms, queued } => {
+            lines.push(format!("{name}: done: generation {generation} serves alone{}", match probation_ms {
+                None => " and is proven".to_owned(),
+                Some(left) => format!(
+                    ", on probation for {} s: if it fails until then, what was proven before is started; `runsmith status {reference}` shows it",
+                    left.div_ceil(1000)
+                ),
+            }));
+            if *queued {
+                lines.push("another upgrade, which was requested meanwhile, begins now".to_owned());
+            }
+        }
+        Reply::BackedOut { on_probation, reason, output: last, serving, release, candidate } => {
+            let what = if *on_probation { "failed" } else { "backed out" };
+            let from = release.iter().filter(|release| !release.is_empty());
+            let from: String = from.map(|release| format!(", release {},", visible(release))).collect();
+            let now = match (serving, candidate) {
+                (Some(serving), _) if *on_probation => format!("generation {serving}{from} serves now"),
+                (Some(serving), _) => format!("generation {serving}{from} goes on serving"),
+                (None, Some(candidate)) => {
+                    format!("nothing serves, and generation {candidate} is being started")
+                }
+                (None, None) => "nothing serves".to_owned(),
+            };
+            lines.push(format!("{name}: {what}: {}; {now}", visible(reason)));
+            lines.push(format!("next: fix what failed, then run `runsmith upgrade {reference}`"));
+            if !last.is_empty() {
+                output.push_str("the last output of the generation that failed:\n");
+                for line in last.lines() {
+                    output.push_str(&format!("  | {}\n", visible(line)));
+                }
+            }
+        }
+        Reply::Refused { .. } | Reply::Step { .. } | Reply::Status(_) => {}
+    }
+    let lines = lines.iter().map(|line| hanging(line, asked.width, INDENT) + "\n");
+    lines.collect::<String>() + &output
+}
