@@ -118,6 +118,16 @@ const ROWS: &[(&str, &str, &str)] = &[
         "the release that served before is started at once",
     ),
     (
+        "failure_on_probation_after_a_release_that_was_not_proven",
+        "a release is proven, a second one is deployed and not proven yet, and a third one fails late",
+        "the second one is started, and after a kill -9 of its master the first",
+    ),
+    (
+        "master_killed_on_the_first_probation",
+        "nothing was ever proven; another release is switched to and never deployed, then kill -9 of the master",
+        "the release that served is started again",
+    ),
+    (
         "first_start_overtaken_by_a_broken_release",
         "while the first release boots a broken one is switched to and deployed",
         "the deploy is refused, the first release serves",
@@ -560,6 +570,42 @@ fn failure_on_probation_before_anything_was_proven() {
     service.log.wait(mark, &["runsmith: ready:"], START);
     service.until_settled();
     serves_again(&service, 0, "1");
+    service.down();
+}
+
+#[test]
+fn failure_on_probation_after_a_release_that_was_not_proven() {
+    let mut service = Service::start_native(Server::Gthread, Socket::Tcp, SOON_PROVEN);
+    service.log.wait(0, PROVEN, SOON);
+    service.rewrite(|pillar| pillar.replace("min_uptime: 1}", "min_uptime: 300}"));
+    service.release(2, Release::Good);
+    service.switch(2);
+    let output = service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    fails_late(&service, 3);
+    let mark = service.log.mark();
+    let output = service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    service.log.wait(mark, &["FAILED on probation"], SOON);
+    serves_again(&service, mark, "2");
+    service.until_settled();
+    // It fails as well: the next one in turn is what was proven.
+    let mark = service.log.mark();
+    kill(service.master(), Signal::KILL);
+    service.log.wait(mark, &["FAILED on probation"], SOON);
+    serves_again(&service, mark, "1");
+    service.down();
+}
+
+#[test]
+fn master_killed_on_the_first_probation() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, LATE_PROVEN);
+    service.release(2, Release::Good);
+    service.switch(2);
+    let mark = service.log.mark();
+    kill(service.master(), Signal::KILL);
+    serves_again(&service, mark, "1");
+    assert!(state(&service)["fallback"].is_string(), "{}", state(&service));
     service.down();
 }
 

@@ -82,6 +82,8 @@ pub struct Serving {
     pub probation: Option<Moment>,
     /// What it was started from.
     pub origin: Origin,
+    /// It has failed on probation, and serves until another one does.
+    pub has_failed: bool,
 }
 
 /// The generation that is to serve.
@@ -533,7 +535,7 @@ impl Machine {
     fn take_over(&mut self, now: Moment, old: Option<&Serving>, candidate: &Candidate) {
         let generation = candidate.generation;
         self.before = None;
-        self.remember_before(old);
+        self.remember_before(old, candidate);
         let old = old.map(|old| old.generation);
         let before: Vec<_> = old.into_iter().chain(std::mem::take(&mut self.orphans)).collect();
         self.tell(Step::Serves(generation, !before.is_empty()));
@@ -554,6 +556,7 @@ impl Machine {
             strikes: 0,
             probation: Some(now.after(self.terms.min_uptime)),
             origin: candidate.origin,
+            has_failed: false,
         }
     }
 
@@ -685,6 +688,9 @@ impl Machine {
         }
         if early {
             self.failures += 1;
+            if self.keep_itself(generation) {
+                return self.rest(now);
+            }
             return self.start_again(now, serving.origin);
         }
         self.failures = 0;

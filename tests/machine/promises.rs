@@ -61,7 +61,9 @@ pub(crate) struct Ledger {
     failed: BTreeSet<u32>,
     /// What has just failed on probation.
     failed_last: Option<u32>,
-    /// What served before what serves, whether it is kept or not.
+    /// What serves, or served last.
+    serving_last: Option<u32>,
+    /// What served before that and did not fail, whether it is kept or not.
     previous: Option<u32>,
     /// Somebody has asked for what is on disk, and it was not started yet.
     pub(crate) planned: bool,
@@ -91,6 +93,7 @@ impl Ledger {
         self.before = None;
         self.failed_last = None;
         self.previous = None;
+        self.serving_last = None;
         self.planned = false;
         self.has_served = false;
         self.last_backoff = None;
@@ -109,8 +112,15 @@ impl Ledger {
             }
             Origin::LastProven => kept(self.proven, self.before).unwrap_or(self.disk),
         };
-        if !terms.fallback || std::mem::take(&mut self.planned) {
+        if std::mem::take(&mut self.planned) || !terms.fallback {
+            self.failed_last = None;
             return Ok(content);
+        }
+        if let Some(serving) = self.serving_last
+            && !self.failed.contains(&serving)
+            && content != serving
+        {
+            return Err(format!("{serving} was serving, and {content} is started"));
         }
         if self.has_served && matches!(origin, Origin::Disk | Origin::First) && self.keeps_something() {
             return Err("what is on disk is started, and nobody asked for it".to_owned());
@@ -123,8 +133,8 @@ impl Ledger {
         let alternative =
             [self.proven, self.before].into_iter().flatten().any(|one| Some(one) != self.failed_last);
         let previous = self.previous.filter(|one| !self.failed.contains(one) && self.failed_last.is_some());
-        if previous.is_some_and(|one| one != content) && self.proven.is_none() {
-            return Err("what served before what has failed is not started".to_owned());
+        if let Some(previous) = previous.filter(|one| *one != content) {
+            return Err(format!("{previous} served before what has failed, and {content} is started"));
         }
         if self.failed_last.take() == Some(content) && alternative && self.last_backoff.is_none() {
             return Err("what has failed on probation is started again".to_owned());
@@ -370,6 +380,7 @@ impl Ledger {
                 fact.proven = true;
                 let content = fact.content;
                 self.proven = Some(content);
+                self.previous = Some(content);
                 self.before = None;
                 self.condemned.remove(&content);
                 self.failed.remove(&content);
@@ -381,6 +392,7 @@ impl Ledger {
             Action::Condemn(generation, _) => {
                 if let Some(fact) = self.facts.get(generation) {
                     self.condemned.insert(fact.content);
+                    self.failed.insert(fact.content);
                 }
             }
             Action::KeepBefore(generation) => {
@@ -394,9 +406,13 @@ impl Ledger {
             Action::Tell(Step::Serves(generation, _)) => {
                 self.has_served = true;
                 let old = was.serving().map(|one| one.generation).filter(|one| one != generation);
-                self.previous = old.and_then(|old| self.facts.get(&old)).map(|fact| fact.content);
+                let old = old.and_then(|old| self.facts.get(&old)).map(|fact| fact.content);
+                if let Some(old) = old.filter(|old| !self.failed.contains(old)) {
+                    self.previous = Some(old);
+                }
                 let fact = self.fact(*generation, "service")?;
                 fact.serves = Some(now);
+                self.serving_last = Some(fact.content);
             }
             Action::Tell(Step::FailedProbation(generation, _)) => {
                 let content = self.facts.get(generation).map(|fact| fact.content);

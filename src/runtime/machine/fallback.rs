@@ -6,7 +6,7 @@
 
 use super::super::action::{Action, Origin, Outcome, Step};
 use super::super::event::{Generation, Moment};
-use super::{Machine, Serving, State};
+use super::{Candidate, Machine, Serving, State};
 
 /// While a health check fails, the end of probation is looked at again after this many milliseconds.
 const NOT_WHILE_SICK: u64 = 1_000;
@@ -31,7 +31,7 @@ impl Machine {
 
     /// What was started from there has failed.
     pub(super) fn has_failed(&mut self, origin: Origin) {
-        if origin == Origin::Before && self.good == Some(Origin::Before) {
+        if origin == Origin::Before && self.good == Some(Origin::Before) && self.has_proven {
             self.good = Some(Origin::LastProven);
         }
     }
@@ -48,13 +48,33 @@ impl Machine {
         self.rest(now);
     }
 
-    /// A new generation takes over from `old`.
-    pub(super) fn remember_before(&mut self, old: Option<&Serving>) {
-        let Some(old) = old else { return };
-        if old.probation.is_some() && self.good.is_none() {
-            self.act(Action::KeepBefore(old.generation));
-            self.good = Some(Origin::Before);
+    /// The candidate takes over from `old`.
+    pub(super) fn remember_before(&mut self, old: Option<&Serving>, candidate: &Candidate) {
+        match old {
+            // What has failed is not what to go back to; what served before it still is.
+            Some(old) if old.has_failed => {}
+            Some(old) if old.probation.is_some() => {
+                self.act(Action::KeepBefore(old.generation));
+                self.good = Some(Origin::Before);
+            }
+            Some(_) => self.good = Some(Origin::LastProven),
+            None => {}
         }
+        // After a boot nothing has served yet; from now on something has.
+        if self.good.is_none() && candidate.origin == Origin::LastProven {
+            self.good = Some(Origin::LastProven);
+        }
+    }
+
+    /// The first generation that serves has failed on probation, and nothing served before it: it is started again. What is
+    /// on disk may be something that nobody has deployed. False if there is something better.
+    pub(super) fn keep_itself(&mut self, generation: Generation) -> bool {
+        if self.good.is_some() || self.has_proven || !self.terms.fallback {
+            return false;
+        }
+        self.act(Action::KeepBefore(generation));
+        self.good = Some(Origin::Before);
+        true
     }
 
     /// The generation that serves is proven once its time has come.
@@ -75,6 +95,7 @@ impl Machine {
             return;
         }
         serving.probation = None;
+        serving.has_failed = false;
         let generation = serving.generation;
         self.good = Some(Origin::LastProven);
         self.has_proven = true;
@@ -88,6 +109,9 @@ impl Machine {
 
     /// A generation has failed within `min_uptime` after it took over.
     pub(super) fn fails_probation(&mut self, serving: &Serving, reason: &str) {
+        if let State::Serving(now) | State::Succeeding(now, _) | State::Vetting(now, _, _) = &mut self.state {
+            now.has_failed = true;
+        }
         self.act(Action::Condemn(serving.generation, reason.to_owned()));
         self.tell(Step::FailedProbation(serving.generation, reason.to_owned()));
         self.has_failed(serving.origin);
@@ -112,6 +136,7 @@ impl Machine {
         self.failures += 1;
         if early {
             self.fails_probation(&serving, reason);
+            self.keep_itself(generation);
         }
         self.hand_over(now, self.unplanned());
     }

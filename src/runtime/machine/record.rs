@@ -20,6 +20,9 @@ pub struct Record {
     /// Until when it is on probation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probation: Option<Moment>,
+    /// The generation that serves has failed on probation.
+    #[serde(default)]
+    pub has_failed: bool,
     /// What an unplanned start uses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub good: Option<Origin>,
@@ -80,6 +83,7 @@ impl Machine {
             serving: self.serving().map(|serving| (serving.generation, serving.since)),
             origin: self.serving().map(|serving| serving.origin),
             probation: self.serving().and_then(|serving| serving.probation),
+            has_failed: self.serving().is_some_and(|serving| serving.has_failed),
             good: self.good,
             candidate: self.candidate().map(|candidate| candidate.generation),
             candidate_origin: self.candidate().map(|candidate| candidate.origin),
@@ -106,7 +110,7 @@ impl Machine {
         let mut machine = Self::new(terms);
         machine.last = Generation(record.last);
         machine.good = record.good;
-        machine.has_proven = record.good.is_some();
+        machine.has_proven = record.good == Some(Origin::LastProven);
         machine.failures = record.failures;
         machine.restarts = record.restarts;
         machine.adopt_logs(record, &left);
@@ -152,6 +156,7 @@ impl Machine {
                     strikes: 0,
                     probation: record.probation,
                     origin: record.origin.unwrap_or(Origin::Disk),
+                    has_failed: record.has_failed,
                 };
                 if record.candidate.is_some() {
                     let reason = "the runtime was started anew before the new master was ready";
@@ -175,6 +180,7 @@ impl Machine {
                     machine.has_failed(record.origin.unwrap_or(Origin::Disk));
                     let reason = "it ended on probation, while no runtime was there".to_owned();
                     machine.act(Action::Condemn(generation, reason));
+                    machine.keep_itself(generation);
                 }
             }
             None => {

@@ -294,13 +294,14 @@ impl Shell {
     /// It has served for `min_uptime`.
     pub(super) fn prove(&mut self, generation: Generation) {
         let Some(origins) = self.made.get(&generation) else { return };
-        if !origins.from_disk {
-            return;
-        }
         let fingerprint = origins.made.fingerprint.clone();
-        let kept = self
-            .snapshot_text(generation)
-            .and_then(|text| self.stored.keep_proven(&text))
+        // A fallback is mostly what was proven last, and that is written down already.
+        let is_known = !origins.from_disk
+            && self.proven_here.is_none()
+            && matches!(self.stored.proven(&self.service.application), Ok(Some(one)) if one.made.fingerprint == fingerprint);
+        let text = if is_known { Ok(None) } else { self.snapshot_text(generation).map(Some) };
+        let kept = text
+            .and_then(|text| text.map_or(Ok(()), |text| self.stored.keep_proven(&text)))
             .and_then(|()| self.stored.remove_failed(&fingerprint));
         // What could not be written is known to this run alone.
         self.proven_here = None;
