@@ -24,6 +24,10 @@ fn shown(service: &Service) -> (String, String, i32) {
     let text = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(one.status.code(), all.status.code(), "{}\n{}", said(&one), said(&all));
     assert!(!said(&one).contains("panicked") && !said(&all).contains("panicked"));
+    // A service that nobody wants to be up is no problem, and does not serve.
+    let is_down = state(service)["serving"].is_null();
+    let expected = if is_down { Some(1) } else { one.status.code() };
+    assert_eq!(quiet(service), expected, "{}", said(&one));
     for line in text(&all).lines() {
         // Only a path may be longer: it is to be copied.
         assert!(line.chars().count() <= 80 || line.contains('/'), "{line:?} is wider than 80 columns");
@@ -293,8 +297,7 @@ fn a_log_service_that_takes_nothing_is_shown() {
         }
         assert!(joined.contains(&path) && joined.contains("log service "), "{text}");
         assert!(table.contains("\n! "), "{table}");
-        // The application serves all the same.
-        assert_eq!(quiet(&service), Some(0));
+        assert_eq!(quiet(&service), Some(1));
     };
     let (text, _, code) = shown(&service);
     assert!(code == 0 && text.contains(&path) && text.contains("log service    run: "), "{text}");
@@ -477,5 +480,100 @@ fn giving_up_names_what_is_queued() {
     service.log.wait(mark, &["done: generation 3"], START);
     let output = service.runsmith(&["upgrade", "--abort"]);
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    service.down();
+}
+
+/// runsv was killed: its runtime leaves, the application serves on, and nothing calls that down.
+#[test]
+fn an_application_without_a_runtime_is_no_outage() {
+    let mut service = Service::start_native(Server::Sync, Socket::Unix, "");
+    let master = service.master();
+    let mark = service.log.mark();
+    service.kill_runsv();
+    service.log.wait(mark, &["this run ends, the application goes on"], SOON);
+    service.until("the runtime has left", |service| state(service)["runtime_pid"] == 0);
+    let (text, table, code) = shown(&service);
+    assert!(
+        code == 1 && text.contains(": UNSUPERVISED\n") && table.contains(" UNSUPERVISED "),
+        "{text}{table}"
+    );
+    assert!(text.contains(&format!("generation 1, master {master}, 3/3 workers")), "{text}");
+    let start = format!("`runsv {}`", service.directory.display());
+    assert!(text.contains("the application serves, but no runtime") && text.contains(&start), "{text}");
+    let state_now = state(&service);
+    assert_eq!(
+        (&state_now["state"], &state_now["serving"]["master"]),
+        (&"unsupervised".into(), &master.into())
+    );
+    assert_eq!(service.version(), "1");
+    let output = service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(
+        said(&output).contains("generation 1 goes on serving") && said(&output).contains(&start),
+        "{}",
+        said(&output)
+    );
+    assert!(!said(&output).contains("sv up"), "{}", said(&output));
+    assert_narrow(&output);
+
+    service.supervise();
+    service.log.wait(0, &["goes on under this run"], START);
+    assert_eq!(shown(&service).2, 0);
+    assert_eq!(service.master(), master);
+    service.down();
+}
+
+/// A runtime that is killed while the old generation finishes its requests: the next one knows of the hand-over.
+#[test]
+fn a_hand_over_is_not_forgotten_by_adoption() {
+    let service = Service::start_native(Server::Gthread, Socket::Unix, "");
+    service.hold();
+    let address = service.address.clone();
+    let held = std::thread::spawn(move || address.get("/held"));
+    service.until("the request is in hand", |service| {
+        service.user.processes().iter().any(|one| one.lives()) && service.address.get("/").is_ok()
+    });
+    let mark = service.begin_deploy(2, Release::Good);
+    service.log.wait(mark, &["ready: generation 2 serves"], START);
+    let is_draining = state(&service)["state"] == "draining";
+    let mark = service.log.mark();
+    kill(service.runtime(), Signal::KILL);
+    service.log.wait(mark, &["goes on under this run"], START);
+    service.let_go();
+    let _ = held.join().expect("a thread");
+    until_state(&service, "serving");
+    let last = state(&service)["last"].clone();
+    assert_eq!(
+        (&last["generation"], &last["from"], &last["done"]),
+        (&2.into(), &1.into(), &true.into()),
+        "{is_draining}"
+    );
+    service.down();
+}
+
+/// What is on disk and was never deployed is not forgotten by a start that nobody asked for.
+#[test]
+fn what_is_not_deployed_is_shown_after_a_crash() {
+    let mut service = Service::native(Server::Sync, Socket::Unix, "restart: {min_uptime: 0.5}\n");
+    service.supervise();
+    service.log.wait(0, &["runsmith: proven:"], START);
+    assert_eq!(state(&service)["newer"], serde_json::json!([]));
+    service.edit_run(|text| text.replace("backoff_initial: 1\n", "backoff_initial: 2\n"));
+    let run = service.directory.join("run").display().to_string();
+    let is_newer = |service: &Service| {
+        state(service)["newer"].as_array().is_some_and(|all| all.iter().any(|path| *path == run.as_str()))
+    };
+    assert!(is_newer(&service), "{}", state(&service));
+    let mark = service.log.mark();
+    kill(service.master(), Signal::KILL);
+    service.log.wait(mark, &["ready: generation 2 serves"], START);
+    service.until("it has settled", serves);
+    assert!(is_newer(&service), "{}", state(&service));
+    let text = shown(&service).0;
+    assert!(
+        text.contains("not yet used")
+            && text.contains(&format!("`runsmith upgrade {}`", service.directory.display())),
+        "{text}"
+    );
     service.down();
 }

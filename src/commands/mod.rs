@@ -22,6 +22,7 @@ mod run;
 mod schema;
 mod status;
 mod target;
+mod unsupervised;
 mod upgrade;
 mod validate;
 

@@ -1,6 +1,8 @@
 //! What is on disk and newer than the generation that serves: what an upgrade would take up.
 
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::OpenOptions;
+use std::io::Read as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,15 +10,18 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2, readlinkat};
 
 use super::target::Target;
 use crate::host;
+use crate::runtime::linux::launch::secret;
+use crate::runtime::linux::place::Place;
 use crate::runtime::linux::{clock, process};
 use crate::runtime::protocol::Status;
+use crate::runtime::snapshot::Snapshot;
 
 /// Files of the service that were changed after the serving generation was started, and `current` if it leads elsewhere
 /// since. A file counts by its ctime, which a rename into place sets; one that is changed while a generation starts counts
 /// too: nobody knows which version that one has read.
 pub(super) fn than(status: &Status, target: &Target) -> Vec<String> {
     let Some(serving) = &status.serving else { return vec![] };
-    let mut newer = vec![];
+    let mut newer = different(status, target);
     if let Some(start) = serving.master.and_then(process::stat) {
         let started = clock::wall_of(start.start);
         for path in files(target) {
@@ -29,7 +34,49 @@ pub(super) fn than(status: &Status, target: &Target) -> Vec<String> {
     if !serving.release.is_empty() && leads_elsewhere(target, &serving.release) {
         newer.push(format!("{}/current", target.root));
     }
+    newer.sort();
+    newer.dedup();
     newer
+}
+
+/// A snapshot is never longer, in bytes.
+const LONGEST: u64 = 16 << 20;
+
+/// What differs from what the serving generation is made of, however old it is: a start that nobody asked for uses what served.
+/// Only root may read what a generation is made of; others get nothing.
+fn different(status: &Status, target: &Target) -> Vec<String> {
+    let (Some(serving), Some(service)) = (&status.serving, &target.service) else { return vec![] };
+    let Some(place) = Place::existing(&target.run) else { return vec![] };
+    let read = |path: &Path| -> std::io::Result<Vec<u8>> {
+        let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let mut text = vec![];
+        file.take(LONGEST).read_to_end(&mut text)?;
+        Ok(text)
+    };
+    let text = read(&place.file(&format!("generation.{}.json", serving.generation)));
+    let Some(snapshot) = text.ok().and_then(|text| Snapshot::read(&text, &service.application).ok()) else {
+        return vec![];
+    };
+    let mut different = vec![];
+    if snapshot.service != **service {
+        different.push(target.directory.join("run").display().to_string());
+    }
+    let environment = target.directory.join("env");
+    for name in &service.secrets {
+        let path = environment.join(name);
+        let now = secret(&environment.display().to_string(), name).ok();
+        // One that is new shows in the run script, too.
+        if snapshot.secrets.get(name).is_some_and(|served| now.as_ref() != Some(served)) {
+            different.push(path.display().to_string());
+        }
+    }
+    if let (Some(path), Some(served)) = (service.config_file(), &snapshot.config)
+        && read(Path::new(path)).ok().as_deref() != Some(served.as_bytes())
+    {
+        different.push(path.to_owned());
+    }
+    different
 }
 
 /// How long it may take to find out where `current` leads; if it takes longer, it is not known, and not reported as newer.

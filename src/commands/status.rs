@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use super::log_service;
 use super::newer;
 use super::target::{self, Target};
+use super::unsupervised;
 use super::{Outcome, Stop, Terminal, columns};
 use crate::cli::{self, TableFormat};
 use crate::exit::Exit;
@@ -34,10 +35,15 @@ pub(super) fn status(arguments: &cli::Status, terminal: &mut Terminal) -> Outcom
         let target = target::one(named)?;
         entries.push(ask(&target, !arguments.quiet)?);
         // Whoever is quiet asks whether it serves, and what serves does not read the run script.
-        is_whole &= arguments.quiet || !tell(&target, terminal);
+        is_whole &= if arguments.quiet { target.trouble.is_none() } else { !tell(&target, terminal) };
     }
     if arguments.quiet {
-        return Ok(if entries.iter().all(Entry::serves_well) { Exit::Clean } else { Exit::Findings });
+        // Whoever is quiet asks whether it serves, also where nobody wants it to.
+        let serves = entries.iter().all(Entry::serves);
+        return Ok(match exit(&entries, is_whole) {
+            Exit::Clean if !serves => Exit::Findings,
+            exit => exit,
+        });
     }
     show(&entries, arguments.format, true, terminal)?;
     Ok(exit(&entries, is_whole))
@@ -132,11 +138,15 @@ fn ask(target: &Target, detailed: bool) -> Result<Entry, Stop> {
         state: "down".to_owned(),
         ..Status::default()
     };
-    let status = status.unwrap_or_else(down);
+    let status = status.or_else(|| unsupervised::look(target)).unwrap_or_else(down);
     // A runsv that died left a service behind that ought to run.
     let is_wanted = wish == Wanted::Up || (wish == Wanted::Unknown && was_wanted(&directory));
     let (log, log_problem) = log_service::look(target, &status, detailed);
-    let why_down = (is_wanted && status.runtime_pid == 0).then(|| why_down(target, wish));
+    let why_down = if status.state == unsupervised::STATE {
+        Some(no_runtime(target, wish))
+    } else {
+        (is_wanted && status.runtime_pid == 0).then(|| why_down(target, wish))
+    };
     Ok(Entry {
         is_supervised: wish != Wanted::Unknown,
         is_wanted,
@@ -145,7 +155,19 @@ fn ask(target: &Target, detailed: bool) -> Result<Entry, Stop> {
         newer: newer::than(&status, target),
         status,
         root: target.root.clone(),
+        reference: target.reference(),
     })
+}
+
+/// The application serves, and nothing watches over it.
+fn no_runtime(target: &Target, wish: Wanted) -> Problem {
+    let failed = failed_start(&target.run);
+    let failed = failed.map(|(reason, ago)| format!("the last run could not begin {ago} s ago: {reason}"));
+    let advice = unsupervised::advice(target, wish, failed);
+    let message = format!(
+        "the application serves, but no runtime supervises it: if it ends, nothing replaces it, and `runsmith upgrade` does not work; {advice}"
+    );
+    Problem::new("unsupervised", message)
 }
 
 /// Why no runtime answers although the service is to be up.

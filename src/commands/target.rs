@@ -78,7 +78,8 @@ pub(super) fn one(named: &str) -> Result<Target, Failure> {
 }
 
 fn target(directory: &Path) -> Target {
-    let directory = directory.to_owned();
+    // It is printed in commands, which may be copied into another directory.
+    let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
     match run::read(&directory.join("run")) {
         Ok(service) => Target {
             name: service.application.clone(),

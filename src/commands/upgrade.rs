@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use super::target::{self, Target};
+use super::unsupervised;
 use super::{Outcome, Stop, Terminal, columns};
 use crate::cli::{self, TableFormat};
 use crate::exit::Exit;
@@ -73,12 +74,29 @@ fn end(reply: &Reply, arguments: &cli::Upgrade, target: &Target, terminal: &mut 
 
 fn trouble(target: &Target, silence: Silence) -> Stop {
     let name = &target.name;
+    let wish = wanted(&target.directory.display().to_string());
+    let serving = match silence {
+        Silence::Down => unsupervised::look(target).and_then(|status| status.serving),
+        Silence::Late | Silence::Refused(_) => None,
+    };
+    if let Some(serving) = serving {
+        return Failure::Usage(format!(
+            "no runtime of {name} is at work, so nothing can be handed over; generation {} goes on serving: {}",
+            serving.generation,
+            unsupervised::advice(target, wish, None)
+        ))
+        .into();
+    }
     let sentence = match silence {
-        Silence::Down if wanted(&target.directory.display().to_string()) == Wanted::Up => format!(
+        Silence::Down if wish == Wanted::Up => format!(
             "no runtime of {name} answers in {}, although the service is to be up: see its log; if `layout.run` was changed \
              while it ran, that takes `sv down {dir}` and `sv up {dir}`",
             target.run,
             dir = target.sv_reference()
+        ),
+        Silence::Down if wish == Wanted::Unknown => format!(
+            "no runtime of {name} is at work, and runsv does not run: start runsvdir, or `runsv {}`",
+            target.sv_reference()
         ),
         Silence::Down => {
             format!(

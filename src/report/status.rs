@@ -25,6 +25,8 @@ pub struct Entry {
     pub is_wanted: bool,
     /// Where its releases are.
     pub root: String,
+    /// How commands name it.
+    pub reference: String,
     /// What was changed on disk since the generation that serves was started, and it may not have read.
     pub newer: Vec<String>,
     /// Where its log is.
@@ -48,11 +50,6 @@ impl Entry {
     /// Whether a generation serves.
     pub fn serves(&self) -> bool {
         self.status.serving.is_some()
-    }
-
-    /// Whether a generation serves with the workers it is to have.
-    pub fn serves_well(&self) -> bool {
-        self.serves() && self.status.state != "degraded"
     }
 
     /// Whether a person has to do something: the service is to serve and does not, or something is wrong with it.
@@ -84,6 +81,7 @@ impl Entry {
             "down" if self.is_wanted => "DOWN".to_owned(),
             "resting" => "RESTING".to_owned(),
             "degraded" => "DEGRADED".to_owned(),
+            "unsupervised" => "UNSUPERVISED".to_owned(),
             other => other.to_owned(),
         }
     }
@@ -91,7 +89,7 @@ impl Entry {
     fn colour(&self) -> &'static str {
         match self.status.state.as_str() {
             "down" if !self.is_wanted => "\x1b[2m",
-            "down" | "resting" | "degraded" => "\x1b[1;31m",
+            "down" | "resting" | "degraded" | "unsupervised" => "\x1b[1;31m",
             "serving" if self.status.failures == 0 && !self.needs_a_person() => "\x1b[32m",
             _ => "\x1b[33m",
         }
@@ -178,7 +176,7 @@ fn notes(entry: &Entry) -> impl Iterator<Item = String> {
 
 /// Everything about one service. `now`: seconds since 1970; `width`: columns.
 pub fn details(entry: &Entry, now: u64, width: usize, colour: bool) -> String {
-    let status = &entry.status;
+    let (status, reference) = (&entry.status, &entry.reference);
     let mut out = String::new();
     let (paint, plain) = if colour { (entry.colour(), "\x1b[0m") } else { ("", "") };
     let _ = writeln!(out, "{}: {paint}{}{plain}", visible(&status.application), entry.state());
@@ -206,7 +204,10 @@ pub fn details(entry: &Entry, now: u64, width: usize, colour: bool) -> String {
         say("then", "another hand-over, which was requested meanwhile");
     }
     if let Some(ms) = status.next_start_in_ms {
-        say("next start", &format!("in {} (at once with `runsmith upgrade`)", span(ms.div_ceil(1000))));
+        say(
+            "next start",
+            &format!("in {} (at once with `runsmith upgrade {reference}`)", span(ms.div_ceil(1000))),
+        );
     }
     if let Some(last) = &status.last {
         say(name(last), &hand_over(last, now));
@@ -224,7 +225,7 @@ pub fn details(entry: &Entry, now: u64, width: usize, colour: bool) -> String {
     }
     if !entry.newer.is_empty() {
         let newer: Vec<_> = entry.newer.iter().map(|path| visible(path)).collect();
-        say("not yet used", &format!("{} (`runsmith upgrade` takes it)", newer.join(", ")));
+        say("not yet used", &format!("{} (`runsmith upgrade {reference}` takes it)", newer.join(", ")));
     }
     if !status.addresses.is_empty() {
         say("listens on", &status.addresses.iter().map(|one| visible(one)).collect::<Vec<_>>().join(", "));

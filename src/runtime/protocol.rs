@@ -74,7 +74,8 @@ pub struct Status {
     pub application: String,
     /// Its directory.
     pub directory: String,
-    /// One word: `serving`, `degraded`, `handing-over`, `draining`, `backing-out`, `booting`, `resting`, `stopping`, `down`.
+    /// One word: `serving`, `degraded`, `handing-over`, `draining`, `backing-out`, `booting`, `resting`, `stopping`, `down`;
+    /// `unsupervised` where a command found what serves and no runtime.
     pub state: String,
     /// The generation that serves.
     pub serving: Option<GenerationStatus>,

@@ -33,6 +33,9 @@ pub struct State {
     /// The last hand-over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<LastHandOver>,
+    /// Generations whose start has no outcome yet: when it began, and which one served then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub begun: Vec<(Generation, Moment, Option<Generation>)>,
     /// Why what serves is not what is on disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,

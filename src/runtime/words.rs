@@ -23,7 +23,7 @@ pub fn sentence(step: &Step) -> String {
         Step::Failed(Some(old), reason) => format!("hand-over FAILED: {reason}; {old} goes on serving"),
         Step::Failed(None, reason) => format!("start FAILED: {reason}"),
         Step::Died(generation, how) => format!("the master of {generation} {how}; nobody asked for that"),
-        Step::BackOff(failures, wait) => back_off(*failures, *wait, false),
+        Step::BackOff(failures, wait) => back_off(*failures, *wait, false, "APP"),
         Step::Overdue(generation) => format!("{generation} did not finish in time and is killed"),
         Step::Hung(generation, reason) => {
             format!("{generation} does not answer health checks any more and is replaced: {reason}")
@@ -37,11 +37,12 @@ pub fn sentence(step: &Step) -> String {
     }
 }
 
-/// The sentence for [`Step::BackOff`]. `orphans`: workers whose master has ended go on serving meanwhile.
-pub fn back_off(failures: u32, wait: u64, orphans: bool) -> String {
+/// The sentence for [`Step::BackOff`]. `orphans`: workers whose master has ended go on serving meanwhile;
+/// `reference`: how commands name the service.
+pub fn back_off(failures: u32, wait: u64, orphans: bool, reference: &str) -> String {
     let meanwhile = if orphans { "only workers without a master serve" } else { "nothing serves" };
     format!(
-        "{meanwhile}: {} in a row, next start in {} s (at once with `runsmith upgrade`)",
+        "{meanwhile}: {} in a row, next start in {} s (at once with `runsmith upgrade {reference}`)",
         count(failures, "failure"),
         wait as f64 / 1000.0
     )

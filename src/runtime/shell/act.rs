@@ -15,7 +15,7 @@ use crate::host::{self, Identity};
 use crate::model::Service;
 use crate::model::input::{Ready, Strategy};
 use crate::runtime::action::{Action, Origin, Outcome, Step};
-use crate::runtime::event::{Event, Generation, Ticket};
+use crate::runtime::event::{Event, Generation, Moment, Ticket};
 use crate::runtime::linux::health::Request;
 use crate::runtime::linux::launch::{self, Order, Said};
 use crate::runtime::linux::listen::{self, Listener};
@@ -375,6 +375,7 @@ impl Shell {
                     *failures,
                     *wait,
                     orphans.iter().any(|one| self.generations.contains_key(one)),
+                    &self.reference(),
                 )
             }
             _ => words::sentence(step),
@@ -429,7 +430,7 @@ impl Shell {
     }
 
     /// How a start has gone, for the status.
-    fn note(&mut self, generation: Generation, reason: Option<String>) {
+    pub(super) fn note(&mut self, generation: Generation, reason: Option<String>) {
         let begun = self.begun.get(&generation).copied();
         self.last = Some(LastHandOver {
             at: clock::wall(),
@@ -440,6 +441,13 @@ impl Shell {
             took_ms: begun.map_or(0, |(begun, _)| clock::now().since(begun)),
         });
         self.begun.retain(|one, _| *one >= generation);
+    }
+
+    /// Starts without an outcome, for the next run.
+    pub(super) fn undecided(&self) -> Vec<(Generation, Moment, Option<Generation>)> {
+        let decided = self.last.as_ref().map_or(0, |last| last.generation);
+        let open = self.begun.iter().filter(|(one, _)| one.0 > decided);
+        open.map(|(one, (begun, from))| (*one, *begun, *from)).collect()
     }
 
     /// Remembers what a failed generation said last: the log has it already.

@@ -40,6 +40,7 @@ impl Shell {
             self.sequence = state.sequence;
             self.last = state.last.clone();
             self.fallback = state.fallback.clone();
+            self.begun = state.begun.iter().map(|(one, begun, from)| (*one, (*begun, *from))).collect();
         }
         self.take_generations(state.as_ref());
         self.take_successors();
@@ -80,6 +81,11 @@ impl Shell {
             machine.knows_proven();
         }
         self.machine = machine;
+        if let (Some(candidate), Some(_)) = (record.candidate, self.machine.serving())
+            && self.begun.contains_key(&candidate)
+        {
+            self.note(candidate, Some("the runtime was started anew before it was ready".to_owned()));
+        }
         self.obey(actions);
         let lives = self.machine.serving().is_some() || !self.generations.is_empty();
         if self.mode == Mode::Finish {

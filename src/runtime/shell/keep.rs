@@ -63,6 +63,7 @@ impl Shell {
             listeners: self.listeners.iter().map(|listener| listener.kept.clone()).collect(),
             keeper: self.keeper.as_ref().map(Keeping::identity),
             last: self.last.clone(),
+            begun: self.undecided(),
             fallback: self.fallback.clone(),
         };
         let text = |state: &State| serde_json::to_string(state).unwrap_or_default();

@@ -246,7 +246,8 @@ impl Shell {
         self.log.say(&format!(
             "FALLBACK: {generation} is started from what has served, {}, and not from what is on disk: {why}; \
              `runsmith upgrade {}` tries what is on disk",
-            made.release, self.service.application
+            made.release,
+            self.reference()
         ));
         self.remember(generation, Origins { made: made.clone(), from_disk: false });
         Ok(Reading { service, made })

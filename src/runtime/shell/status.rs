@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Shell;
 use crate::runtime::cause;
 use crate::runtime::event::{Generation, Moment};
-use crate::runtime::linux::{clock, process};
+use crate::runtime::linux::{clock, process, runsv};
 use crate::runtime::machine::State;
 use crate::runtime::protocol::{GenerationStatus, Problem, Status};
 use crate::runtime::words::count;
@@ -90,6 +90,12 @@ impl Shell {
 }
 
 impl Shell {
+    /// How commands that are printed name this service.
+    pub(super) fn reference(&self) -> String {
+        let directory = Path::new(&self.service.service.directory);
+        runsv::reference(&self.service.application, directory, Path::new(runsv::SERVICES))
+    }
+
     /// A Unix socket whose file was removed or replaced: nobody can connect to it any more.
     fn lost_socket(&self) -> Option<Problem> {
         self.machine.serving()?;
@@ -99,7 +105,8 @@ impl Shell {
         let lost =
             addresses.find(|address| newest(address).is_some_and(|listener| !listener.kept.is_in_place()))?;
         let message = format!(
-            "nobody can connect to {lost}: somebody has removed or replaced its file; `runsmith upgrade` opens it again"
+            "nobody can connect to {lost}: somebody has removed or replaced its file; `runsmith upgrade {}` opens it again",
+            self.reference()
         );
         Some(Problem::new("socket", message))
     }
@@ -114,7 +121,8 @@ impl Shell {
         let why = self.fallback.as_deref().unwrap_or("what is on disk has failed");
         let message = format!(
             "FALLBACK: {} serves, which was proven before, and not what is on disk: {why}; fix that, then run `runsmith upgrade {}`",
-            live.life.release, self.service.application
+            live.life.release,
+            self.reference()
         );
         Some(Problem::new("fallback", message))
     }
@@ -139,7 +147,7 @@ impl Shell {
         let (pid, directory) = strange.first()?;
         let inside = directory.strip_prefix(releases).ok()?.components().next()?;
         let message = format!(
-            "{} in {}, process {pid} for one, and not in {}: somebody has made the server reload by hand; `runsmith upgrade` makes it one release again",
+            "{} in {}, process {pid} for one, and not in {}: somebody has made the server reload by hand; `runsmith upgrade {}` makes it one release again",
             if strange.len() == 1 {
                 "1 process runs".to_owned()
             } else {
@@ -147,6 +155,7 @@ impl Shell {
             },
             releases.join(inside).display(),
             release.display(),
+            self.reference(),
         );
         Some(Problem::new("release", message))
     }
