@@ -791,3 +791,31 @@ fn proven_release_removed() {
     service.until_settled();
     service.down();
 }
+
+/// After a fallback somebody puts back on disk what serves: then `status` has nothing to report, and does not go on warning.
+#[test]
+fn the_fallback_is_over_once_what_serves_is_on_disk_again() {
+    let mut service = Service::start_native(Server::Gthread, Socket::Unix, SOON_PROVEN);
+    service.log.wait(0, PROVEN, SOON);
+    back_out(&service, 2);
+    service.reboot();
+    service.log.wait(0, &["FALLBACK"], START);
+    serves_again(&service, 0, "1");
+    service.until_settled();
+    let output = service.runsmith(&["status"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("FALLBACK"), "{}", said(&output));
+    service.switch(1);
+    let output = service.runsmith(&["status"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(!said(&output).contains("FALLBACK"), "{}", said(&output));
+    assert!(state(&service)["fallback"].is_null(), "{}", state(&service));
+    // The next run knows it, too.
+    let mark = service.log.mark();
+    kill(service.runtime(), Signal::KILL);
+    service.log.wait(mark, &["goes on under this run"], START);
+    service.until_settled();
+    let output = service.runsmith(&["status"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    service.down();
+}

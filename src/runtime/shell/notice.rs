@@ -39,6 +39,7 @@ impl Shell {
                                 self.retry();
                             }
                             self.look_at_the_keeper();
+                            self.look_at_the_disk();
                             let status = Reply::Status(Box::new(self.status()));
                             self.control.finish(*ticket, &status);
                         }

@@ -196,6 +196,30 @@ impl Shell {
         self.remember(life.generation, Origins { made, from_disk: !life.fallback });
     }
 
+    /// What failed may be on disk no longer: somebody has put back what serves. Then nothing is fallen back to any more.
+    pub(super) fn look_at_the_disk(&mut self) {
+        let Some(generation) = self.machine.serving().map(|serving| serving.generation) else { return };
+        let Some(live) = self.generations.get(&generation) else { return };
+        // Where what serves was started from what is on disk there is nothing to find out, and this costs a process.
+        if !live.life.fallback && self.fallback.is_none() {
+            return;
+        }
+        let fingerprint = live.life.fingerprint.clone();
+        let reading = memory().map_err(|error| error.to_string()).and_then(|file| (self.read)(Some(&file)));
+        let Ok(reading) = reading else { return };
+        if reading.made.fingerprint != fingerprint {
+            return;
+        }
+        if let Some(live) = self.generations.get_mut(&generation)
+            && std::mem::take(&mut live.life.fallback)
+        {
+            self.log.say(&format!(
+                "what is on disk is what {generation} is made of: nothing is fallen back to any more"
+            ));
+        }
+        self.is_from_disk(generation, &reading.made);
+    }
+
     fn remember(&mut self, generation: Generation, origins: Origins) {
         self.made.insert(generation, origins);
         while self.made.len() > REMEMBERED {
