@@ -46,7 +46,7 @@ const LOADS: &str = "0.3";
 const LATE: &str = "1.5";
 
 const PYTHON: &str = r#"
-import importlib, os, signal, sys, threading, time
+import importlib.machinery, importlib.util, os, signal, sys, threading, time
 BREAK
 if os.environ.get("CHAOS_BREAK"): raise RuntimeError("this value breaks the application")
 time.sleep(LOADS)
@@ -61,10 +61,13 @@ def app(environ, start_response):
         return [b""]
     kind, tag = path[1:].split("/")
     if kind == "late":
-        # A module that is imported on first use, on its first use.
-        importlib.invalidate_caches()
-        sys.modules.pop("late", None)
-    import late
+        # As a module that is imported on its first use. Other threads import it as well, so sys.modules stays as it is.
+        importlib.machinery.PathFinder.invalidate_caches()
+        spec = importlib.machinery.PathFinder.find_spec("late")
+        late = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(late)
+    else:
+        import late
     facts = "%s %d %d %d %s %d" % (tag, CODE, early.RELEASE, late.RELEASE, VALUE, os.getpid())
     os.write(LEDGER, (facts + "\n").encode())
     if kind == "slow":

@@ -67,8 +67,8 @@ pub(crate) enum Operation {
     Full(usize),
     /// A file of the run directory is deleted, and a deploy follows.
     Deleted(&'static str),
-    /// The binary is replaced and the runtime ends.
-    Replaced,
+    /// The binary is replaced and the runtime ends. `older`: first by an older version, if there is one.
+    Replaced { older: bool },
     /// A reboot.
     Reboot,
     /// `sv down` and `sv up`.
@@ -105,7 +105,10 @@ impl Operation {
             "the file system of the run directory, or of the log, is full while an upgrade is made",
         ),
         ("deleted file", "a file of the run directory is deleted; `runsmith upgrade`"),
-        ("replaced", "the binary is replaced, and the runtime ends"),
+        (
+            "replaced",
+            "the binary is replaced, in every other case by an older version and back, and the runtime ends; the older one does an upgrade",
+        ),
         ("reboot", "all processes are killed, the run directory is empty, runsv is started"),
         ("down", "`sv down`, and `sv up`"),
     ];
@@ -124,7 +127,7 @@ impl Operation {
             Self::Storm(_) => 8,
             Self::Full(_) => 9,
             Self::Deleted(_) => 10,
-            Self::Replaced => 11,
+            Self::Replaced { .. } => 11,
             Self::Reboot => 12,
             Self::Down => 13,
         }
@@ -186,7 +189,7 @@ impl Operation {
             7 => Self::Storm(10 + dice.below(30)),
             8 => Self::Full(dice.below(2) as usize),
             9 => Self::Deleted(dice.pick(&FILES)),
-            10 => Self::Replaced,
+            10 => Self::Replaced { older: dice.below(2) == 0 },
             11 => Self::Reboot,
             12 => Self::Down,
             _ => Self::Switched,
@@ -195,23 +198,13 @@ impl Operation {
 
     /// Whether it is about a promise that is not kept yet.
     fn breaks_known(self) -> bool {
-        let is = |who: Who| match self {
-            Self::Kill(one) | Self::KillDuring(one, _) => one == who,
-            Self::Stop(one, other) => one == who || other == Some(who),
-            _ => false,
-        };
-        (known("known-good") && self == Self::Switched)
-            || (known("probation") && matches!(self, Self::Deploy(_, Kind::Late)))
-            || (known("log") && is(Who::Runsv))
-            || (known("keeper") && matches!(self, Self::Stop(Who::Keeper, _)))
-            || (known("files") && matches!(self, Self::Deleted(_)))
+        known("probation") && matches!(self, Self::Deploy(_, Kind::Late))
     }
 
     /// Does it. One sentence for each promise that was broken on the way; what holds in the end is looked at afterwards.
     pub(crate) fn perform(self, site: &mut Site, dice: &mut Dice) -> Vec<String> {
         site.may = vec![site.made, site.disk];
-        let starts_nothing_new =
-            matches!(self, Self::Kill(_) | Self::Replaced | Self::Reboot | Self::Down | Self::Switched);
+        let starts_nothing_new = matches!(self, Self::Kill(_) | Self::Reboot | Self::Down | Self::Switched);
         if site.is_spoilt && !starts_nothing_new {
             site.render(site.disk.value, false);
         }
@@ -240,12 +233,17 @@ impl Operation {
             Self::Storm(count) => storm(site, count, dice),
             Self::Full(which) => full(site, which),
             Self::Deleted(file) => deleted(site, file),
-            Self::Replaced => replaced(site),
+            Self::Replaced { older } => replaced(site, older),
             Self::Reboot => {
+                // Only what is proven outlives it.
+                site.until_proven();
                 site.reboot();
                 vec![]
             }
-            Self::Down => site.down_and_up(),
+            Self::Down => {
+                site.until_proven();
+                site.down_and_up()
+            }
         }
     }
 }
@@ -270,7 +268,6 @@ fn must(site: &Site, what: &str, output: &Output) -> Vec<String> {
 
 fn deploy(site: &mut Site, way: Way, kind: Kind) -> Vec<String> {
     let number = site.release(kind);
-    let before = (site.made, site.disk);
     site.switch(number);
     if way == Way::Rendered {
         let value = site.disk.value + 1;
@@ -305,15 +302,7 @@ fn deploy(site: &mut Site, way: Way, kind: Kind) -> Vec<String> {
     }
     if is_good {
         site.made = site.disk;
-        site.is_adopted = way == Way::Restart;
         return wrong;
-    }
-    if way == Way::Rendered {
-        site.render(before.0.value, false);
-    }
-    // As deploy tools do; with the promise kept, the broken one stays on disk.
-    if known("pinned") || known("known-good") {
-        site.switch(before.1.release);
     }
     if kind == Kind::Late && site.service.server == Server::Gevent {
         site.excused_since.get_or_insert_with(std::time::Instant::now);
@@ -325,10 +314,7 @@ fn bad_value(site: &mut Site) -> Vec<String> {
     let value = site.disk.value;
     site.render(value + 1, true);
     let output = site.upgrade();
-    // With the promise kept, it stays on disk until the next deploy.
-    if known("known-good") {
-        site.render(value, false);
-    }
+    // It stays on disk until the next deploy.
     site.disk.value = value;
     if output.status.code() == Some(1) {
         return vec![];
@@ -342,7 +328,7 @@ fn pass(milliseconds: u32) {
 }
 
 fn abort(site: &mut Site, after: u32) -> Vec<String> {
-    let before = site.disk;
+    let before = (site.disk, site.is_untried);
     let number = site.release(Kind::Good);
     site.switch(number);
     site.may.push(site.disk);
@@ -356,7 +342,10 @@ fn abort(site: &mut Site, after: u32) -> Vec<String> {
     let output = if known("abort") { site.excusing(act) } else { act(site) };
     match output.status.code() {
         Some(0) => site.made = site.disk,
-        Some(1) => site.switch(before.release),
+        Some(1) => {
+            site.switch(before.0.release);
+            site.is_untried = before.1;
+        }
         code => return vec![format!("an upgrade that is given up exits with {code:?}: {}", said(&output))],
     }
     vec![]
@@ -372,7 +361,6 @@ fn two(site: &mut Site) -> Vec<String> {
         wrong.extend(must(site, "one of two upgrades", &one.wait_with_output().expect("runsmith")));
     }
     site.made = site.disk;
-    site.is_adopted = false;
     wrong
 }
 
@@ -405,17 +393,10 @@ fn end(site: &mut Site, who: Who) {
     if who == Who::Runsv {
         site.service.kill_runsv();
         site.service.supervise();
-        site.is_adopted = true;
         return;
     }
     let Some(pid) = pid(site, who) else { return };
     slay(site, who, pid);
-    site.is_adopted |= who == Who::Runtime;
-    if who == Who::Master {
-        // What serves next is started from what is on disk.
-        site.may.push(site.disk);
-        site.made = if known("known-good") { site.disk } else { site.made };
-    }
     let is_gone = |_: &mut Site| !super::support::host::lives(pid);
     site.until("who was killed is dead", is_gone);
 }
@@ -443,12 +424,16 @@ fn finish(site: &mut Site, what: &str) -> Vec<String> {
     site.until("a runtime answers", |site| site.status().is_object());
     let output = site.upgrade();
     site.made = site.disk;
-    site.is_adopted = false;
     must(site, what, &output)
 }
 
 fn stop(site: &mut Site, who: Who, other: Option<Who>) -> Vec<String> {
     let Some(stopped) = pid(site, who) else { return vec![] };
+    // Its end, or that it stands still, may be a failure on probation.
+    site.falls_back = true;
+    let number = site.release(Kind::Good);
+    site.switch(number);
+    site.may.push(site.disk);
     let act = |site: &mut Site| {
         kill(stopped, Signal::STOP);
         match other {
@@ -458,12 +443,7 @@ fn stop(site: &mut Site, who: Who, other: Option<Who>) -> Vec<String> {
                     slay(site, other, pid);
                 }
             }
-            None => {
-                let number = site.release(Kind::Good);
-                site.switch(number);
-                site.may.push(site.disk);
-                site.service.begin("2");
-            }
+            None => site.service.begin("2"),
         }
         pass(300);
         kill(stopped, Signal::CONT);
@@ -519,7 +499,6 @@ fn full(site: &mut Site, which: usize) -> Vec<String> {
     let output = site.upgrade();
     let mut wrong = must(site, "an upgrade on a full disk", &output);
     site.made = site.disk;
-    site.is_adopted = false;
     fs::remove_file(file).expect("room");
     // What was not written then is written with the next change.
     wrong.extend(finish(site, "an upgrade once there is room"));
@@ -535,12 +514,30 @@ fn deleted(site: &mut Site, file: &str) -> Vec<String> {
     finish(site, "an upgrade after a file was deleted")
 }
 
-/// Another file in the binary's place: `CHAOS_OTHER`, which may be another version, every other time.
-fn replaced(site: &mut Site) -> Vec<String> {
+/// Another file in the binary's place, and another run from it. An older version, `CHAOS_OLDER`, does an upgrade; it may have kept
+/// less than this one needs to know, so this one does an upgrade, too.
+fn replaced(site: &mut Site, older: bool) -> Vec<String> {
+    let older = std::env::var("CHAOS_OLDER").ok().filter(|_| older);
+    let mut wrong = vec![];
+    if let Some(older) = &older {
+        exchange(site, older);
+        let number = site.release(Kind::Good);
+        site.switch(number);
+        site.may.push(site.disk);
+        wrong.extend(finish(site, "an upgrade by an older version"));
+    }
+    exchange(site, env!("CARGO_BIN_EXE_runsmith"));
+    if older.is_some() {
+        wrong.extend(finish(site, "an upgrade after an older version"));
+    }
+    wrong
+}
+
+/// Puts a copy of this file in the binary's place, and ends the runtime.
+fn exchange(site: &mut Site, file: &str) {
     let binary = site.service.scratch().join("runsmith");
     let new = binary.with_extension("new");
-    let other = std::env::var("CHAOS_OTHER").ok().filter(|_| site.checks.is_multiple_of(2));
-    fs::copy(other.as_deref().unwrap_or(env!("CARGO_BIN_EXE_runsmith")), &new).expect("a binary");
+    fs::copy(file, &new).expect("a binary");
     fs::rename(new, binary).expect("the binary");
     let runtime = site.service.runtime();
     site.service.begin("kill");
@@ -548,6 +545,4 @@ fn replaced(site: &mut Site) -> Vec<String> {
         runsv::record(&site.service.directory)
             .is_some_and(|record| record.pid != runtime && record.state == 1)
     });
-    site.is_adopted = true;
-    vec![]
 }

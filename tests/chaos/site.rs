@@ -13,7 +13,6 @@ use serde_json::Value;
 
 use super::application::{self, Kind};
 use super::clients::{Asked, Clients, Fate, Made};
-use super::known::known;
 use super::support::host::{Process, commands, kill, lives};
 use super::support::service::{Server, Service, Socket};
 use super::support::{HANDOVER, SOON, START, runsv};
@@ -63,12 +62,9 @@ pub(crate) struct Site {
     pub(crate) excused: Vec<(Instant, Instant)>,
     /// From then on, until everything has settled, as well.
     pub(crate) excused_since: Option<Instant>,
-    /// A generation was adopted, so that its workers are not counted.
-    pub(crate) is_adopted: bool,
     sizes: Vec<(&'static str, u32, usize, usize)>,
     mounts: Vec<PathBuf>,
     said: u32,
-    pub(crate) checks: usize,
 }
 
 /// The services: name, server, socket, whether the master loads the application, and what its pillar has besides.
@@ -133,11 +129,9 @@ impl Site {
             // Nobody listens before the first generation is started.
             excused: vec![],
             excused_since: None,
-            is_adopted: false,
             sizes: vec![],
             mounts,
             said: 0,
-            checks: 0,
         };
         site.until_within("the first generation serves", START, |site| site.serves());
         site.excused.push((now, Instant::now()));
@@ -336,7 +330,6 @@ impl Site {
         self.excused.clear();
         self.may.clear();
         self.falls_back = false;
-        self.checks += 1;
         wrong
     }
 
@@ -423,14 +416,12 @@ impl Site {
         compare("serving.release", status["serving"]["release"].clone(), release.into());
         compare("leaving", status["leaving"].clone(), Value::Array(vec![]));
         compare("candidate", status["candidate"].clone(), Value::Null);
-        if !(self.is_adopted && known("adopted")) {
-            compare("serving.workers_ready", status["serving"]["workers_ready"].clone(), WORKERS.into());
-        }
+        compare("serving.workers_ready", status["serving"]["workers_ready"].clone(), WORKERS.into());
         if let Err(error) = master {
             wrong.push(error);
         }
-        // A release that failed and is still the one on disk may need a person.
-        if self.made == self.disk && output.status.code() != Some(0) {
+        // What failed and is still on disk may need a person.
+        if self.made == self.disk && !self.is_spoilt && output.status.code() != Some(0) {
             wrong.push(format!("status exits with {:?}: {status}", output.status.code()));
         }
         for (role, pids) in [("runtime", runtimes), ("keeper", keepers)] {
@@ -497,14 +488,13 @@ impl Site {
                 wrong.push(format!("sv up: {}", String::from_utf8_lossy(&output.stdout)));
             }
             site.until("it is up again", |site| site.serves());
-            site.is_adopted = false;
             wrong
         })
     }
 
     /// A first start takes what is on disk, unless that has failed.
     fn starts_from_disk(&mut self) {
-        if self.is_untried {
+        if self.is_untried && !self.is_spoilt {
             self.may.push(self.disk);
             self.made = self.disk;
             self.is_untried = false;
@@ -538,7 +528,6 @@ impl Site {
             site.starts_from_disk();
             site.service.supervise();
             site.until("it serves again", |site| site.serves());
-            site.is_adopted = false;
         });
     }
 
