@@ -290,9 +290,11 @@ fn hand_over(last: &LastHandOver, now: u64) -> String {
         Some(from) => format!("from generation {from} to {}", last.generation),
         None => format!("generation {}", last.generation),
     };
+    let because = last.because.as_deref().map(|reason| format!("; started because {}", visible(reason)));
+    let because = because.unwrap_or_default();
     match &last.reason {
-        None => format!("{whose}: done {ago} ago in {took:.1} s"),
-        Some(reason) => format!("{whose}: FAILED {ago} ago: {}", visible(reason)),
+        None => format!("{whose}: done {ago} ago in {took:.1} s{because}"),
+        Some(reason) => format!("{whose}: FAILED {ago} ago: {}{because}", visible(reason)),
     }
 }
 

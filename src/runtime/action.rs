@@ -16,6 +16,8 @@ pub enum Origin {
     Before,
     /// What was proven last.
     LastProven,
+    /// What serves now, whatever is on disk: it is replaced because new connections do not reach it.
+    Serving,
 }
 
 /// What is to be done.
@@ -110,6 +112,8 @@ pub enum Step {
     Overdue(Generation),
     /// It does not answer health checks any more, and why; it is replaced.
     Hung(Generation, String),
+    /// New connections do not reach it; the same is started again with the sockets as they are now.
+    Unreachable(Generation),
     /// A hand-over was asked for while one is under way: it follows.
     Queued,
     /// Everything is told to stop.

@@ -109,6 +109,8 @@ pub enum Event {
     Ended(Generation, String),
     /// Its workers die again and again while they load the application, and how.
     Unstable(Generation, String),
+    /// The file of a Unix socket that it has was removed or replaced. The address is open again, for another generation.
+    Unreachable(Generation),
     /// No process of it is left.
     Gone(Generation),
     /// Somebody wants something.

@@ -306,6 +306,7 @@ impl Machine {
             Event::Sick(generation, reason) => self.sick(now, generation, reason),
             Event::Ended(generation, how) => self.ended(now, generation, &how),
             Event::Unstable(generation, how) => self.unstable(now, generation, &how),
+            Event::Unreachable(generation) => self.unreachable(now, generation),
             Event::Gone(generation) => self.gone(now, generation),
             Event::Asked(ask) => self.asked(now, ask),
             Event::Due => self.due(now),
@@ -536,6 +537,7 @@ impl Machine {
         let generation = candidate.generation;
         self.before = None;
         self.remember_before(old, candidate);
+        let origin = old.map(|old| old.origin);
         let old = old.map(|old| old.generation);
         let before: Vec<_> = old.into_iter().chain(std::mem::take(&mut self.orphans)).collect();
         self.tell(Step::Serves(generation, !before.is_empty()));
@@ -543,19 +545,24 @@ impl Machine {
             self.retire(now, one, self.terms.drain_timeout);
         }
         self.retire_rival(now);
-        self.state = State::Draining(self.newly_serving(now, candidate));
+        self.state = State::Draining(self.newly_serving(now, candidate, origin));
         self.settle(now);
     }
 
-    /// A candidate that serves from now on.
-    fn newly_serving(&self, now: Moment, candidate: &Candidate) -> Serving {
+    /// A candidate that serves from now on. `before`: what the generation that served before was started from.
+    fn newly_serving(&self, now: Moment, candidate: &Candidate, before: Option<Origin>) -> Serving {
+        let origin = match candidate.origin {
+            // It is the same.
+            Origin::Serving => before.unwrap_or(Origin::LastProven),
+            origin => origin,
+        };
         Serving {
             generation: candidate.generation,
             since: now,
             check: None,
             strikes: 0,
             probation: Some(now.after(self.terms.min_uptime)),
-            origin: candidate.origin,
+            origin,
             has_failed: false,
         }
     }
@@ -577,8 +584,8 @@ impl Machine {
 
     /// The candidate has failed, and what it was started from is to blame. `is_left`: something of it may live.
     fn fail(&mut self, now: Moment, reason: &str, is_left: bool) {
-        if let Some(candidate) = self.candidate() {
-            self.act(Action::Condemn(candidate.generation, reason.to_owned()));
+        if let Some(candidate) = self.candidate().cloned() {
+            self.condemn(&candidate, reason);
         }
         self.give_up(now, reason, is_left);
     }
@@ -733,7 +740,7 @@ impl Machine {
                 self.serve(now, serving, self.failures);
                 self.act(Action::Settled(generation));
                 self.tell(Step::Failed(Some(generation), reason.clone()));
-                self.answer(&Outcome::BackedOut(reason));
+                self.answer_backed_out(generation, reason);
                 self.answer_disappointed();
                 self.leave = false;
                 self.go_on(now);

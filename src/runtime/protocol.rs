@@ -167,6 +167,9 @@ pub struct LastHandOver {
     /// The generation that served before; none for a start while nothing served.
     #[serde(default)]
     pub from: Option<u32>,
+    /// Why it was started, if nobody had asked for it and the generation before it served well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
     /// Why it was backed out.
     pub reason: Option<String>,
     /// How long it took, in milliseconds.

@@ -7,6 +7,7 @@ mod generation;
 mod keep;
 mod notice;
 mod origin;
+mod sockets;
 mod status;
 mod succeed;
 mod workers;
@@ -108,6 +109,8 @@ pub struct Shell {
     /// What the files of the run directory are that this run has made.
     nodes: files::Nodes,
     watch: Option<Watch>,
+    /// The files of the Unix sockets.
+    sockets: sockets::Sockets,
     /// The private sockets of the generations, which are reached by these whatever becomes of their names.
     probes: BTreeMap<Generation, OwnedFd>,
     /// Something was done that takes much code and comes seldom.
@@ -261,6 +264,7 @@ fn begin(
         retry_at: None,
         nodes: files::Nodes::new(),
         watch: None,
+        sockets: sockets::Sockets::default(),
         probes: BTreeMap::new(),
         was_busy: Cell::new(false),
         said: String::new(),
@@ -339,6 +343,10 @@ impl Shell {
         if self.watch.is_none() {
             self.restore_files();
         }
+        let is_due = self.sockets.due.is_some_and(|due| due <= now);
+        if is_due || self.watch.is_none() || self.sockets.are_unwatched {
+            self.look_at_sockets();
+        }
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry();
         }
@@ -410,6 +418,7 @@ impl Shell {
             self.awaited.as_ref().map(succeed::Awaited::deadline),
             self.generations.values().filter_map(|live| live.alive_at).min(),
             self.retry_at,
+            self.sockets.due,
             self.generations.values().filter_map(|live| live.watch.as_ref()).map(workers::Watch::due).min(),
         ];
         let timeout = deadline.into_iter().flatten().min().map(clock::until);

@@ -68,6 +68,9 @@ pub struct Life {
     /// Those workers: number and start time, in ticks since the machine's start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ready: Vec<(u32, u64)>,
+    /// Device and inode of the Unix sockets that it has inherited; none if an earlier version has started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sockets: Option<Vec<(u64, u64)>>,
     /// It has a private socket for health checks.
     #[serde(default)]
     pub probe: bool,

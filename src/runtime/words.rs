@@ -28,6 +28,11 @@ pub fn sentence(step: &Step) -> String {
         Step::Hung(generation, reason) => {
             format!("{generation} does not answer health checks any more and is replaced: {reason}")
         }
+        Step::Unreachable(generation) => {
+            format!(
+                "new connections do not reach {generation}; the same is started again, with the new socket"
+            )
+        }
         Step::Queued => "another hand-over follows this one".to_owned(),
         Step::Stopping => "stopping: requests in flight may finish".to_owned(),
         Step::Stopped => "stopped, nothing is left".to_owned(),

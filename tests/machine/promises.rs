@@ -22,6 +22,8 @@ pub(crate) struct Fact {
     pub(crate) gone: bool,
     /// What it was started from: a number for release and values together.
     pub(crate) content: u32,
+    /// It was started as the same as what served.
+    same: bool,
     /// Since when it serves.
     serves: Option<Moment>,
     /// It was proven.
@@ -110,7 +112,7 @@ impl Ledger {
                 let before = self.before.filter(|one| !self.condemned.contains(one));
                 before.or(self.proven).or(self.before).unwrap_or(self.disk)
             }
-            Origin::LastProven => kept(self.proven, self.before).unwrap_or(self.disk),
+            Origin::LastProven | Origin::Serving => kept(self.proven, self.before).unwrap_or(self.disk),
         };
         if std::mem::take(&mut self.planned) || !terms.fallback {
             self.failed_last = None;
@@ -200,6 +202,34 @@ impl Ledger {
         self.owed.clear();
     }
 
+    /// Who can be replaced is, by the same, when its socket is lost.
+    pub(crate) fn check_socket(
+        &self,
+        event: &Event,
+        was: &Machine,
+        terms: &Terms,
+        actions: &[Action],
+    ) -> Result<(), String> {
+        let starts = actions.iter().find_map(|one| match one {
+            Action::Start(_, Origin::Serving) => Some(true),
+            Action::Start(_, _) | Action::Succeed(_, _) => Some(false),
+            _ => None,
+        });
+        let Event::Unreachable(serving) = event else {
+            return match starts {
+                Some(true) => Err("what serves is started again, and no socket is lost".to_owned()),
+                _ => Ok(()),
+            };
+        };
+        let is_alone = matches!(was.state(), State::Serving(one) if one.generation == *serving);
+        match (is_alone && !terms.exclusive, starts) {
+            (true, Some(true)) | (false, None) => Ok(()),
+            (true, Some(false)) => Err(format!("{serving} is replaced by something else")),
+            (true, None) => Err(format!("nobody can connect to {serving}, and it is not replaced")),
+            (false, Some(_)) => Err("a generation is started that is of no use".to_owned()),
+        }
+    }
+
     fn fact(&mut self, generation: Generation, what: &str) -> Result<&mut Fact, String> {
         match self.facts.get_mut(&generation) {
             Some(fact) if fact.gone => Err(format!("{what} of {generation}, which is gone")),
@@ -248,7 +278,14 @@ impl Ledger {
                 if let Some((other, _)) = others.into_iter().next() {
                     return Err(format!("{new} is started beside the candidate {other}"));
                 }
+                let same = matches!(action, Action::Start(_, Origin::Serving));
                 let content = match action {
+                    Action::Start(_, Origin::Serving) => {
+                        let serving = was.serving().and_then(|one| self.facts.get(&one.generation));
+                        serving
+                            .map(|fact| fact.content)
+                            .ok_or("nothing serves that could be started again")?
+                    }
                     Action::Start(_, origin) => self.content(*origin, terms)?,
                     // The server starts its successor itself, from what is on disk.
                     _ => {
@@ -256,7 +293,7 @@ impl Ledger {
                         self.disk
                     }
                 };
-                self.facts.insert(*new, Fact { content, ..Fact::default() });
+                self.facts.insert(*new, Fact { content, same, ..Fact::default() });
                 self.hand_overs += 1;
             }
             Action::Check(generation) => {
@@ -317,6 +354,14 @@ impl Ledger {
                 }
             }
             Action::Answer(ticket, outcome) => {
+                let is_unplanned =
+                    all.iter().any(|one| matches!(one, Action::Tell(Step::Failed(Some(_), _))))
+                        && self.facts.values().next_back().is_some_and(|fact| fact.same);
+                if is_unplanned && matches!(outcome, Outcome::BackedOut(_)) && self.patient.contains(ticket) {
+                    return Err(format!(
+                        "{ticket:?} waits for what serves, and is told of another generation"
+                    ));
+                }
                 let waited = self.open.remove(ticket) | self.patient.remove(ticket);
                 if !waited || !self.answered.insert(*ticket) {
                     return Err(format!("{ticket:?} is answered and nobody waits"));
@@ -391,6 +436,9 @@ impl Ledger {
             }
             Action::Condemn(generation, _) => {
                 if let Some(fact) = self.facts.get(generation) {
+                    if fact.same && fact.serves.is_none() {
+                        return Err(format!("what serves is recorded as failed, as {generation}"));
+                    }
                     self.condemned.insert(fact.content);
                     self.failed.insert(fact.content);
                 }
@@ -422,7 +470,8 @@ impl Ledger {
             }
             Action::Tell(Step::BackingOut(generation, reason) | Step::Dropped(generation, reason)) => {
                 if !reason.contains("as asked") {
-                    let content = self.facts.get(generation).map(|fact| fact.content);
+                    let content =
+                        self.facts.get(generation).filter(|fact| !fact.same).map(|fact| fact.content);
                     self.failed.extend(content);
                 }
             }

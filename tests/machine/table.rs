@@ -91,6 +91,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("1 ended", Event::Ended(one, "died".to_owned())),
         ("1 gone", Event::Gone(one)),
         ("1 unstable", Event::Unstable(one, why())),
+        ("1 unreachable", Event::Unreachable(one)),
         ("2 not started", Event::NotStarted(two, why())),
         ("2 ready", Event::Ready(two)),
         ("2 healthy", Event::Healthy(two)),
@@ -142,6 +143,7 @@ fn words(action: &Action) -> Option<String> {
     Some(match action {
         Action::Start(one, Origin::Disk | Origin::First) => format!("start {}", one.0),
         Action::Start(one, Origin::Before) => format!("start {} from what served before", one.0),
+        Action::Start(one, Origin::Serving) => format!("start {}, the same as what serves", one.0),
         Action::Start(one, Origin::LastProven) => format!("start {} from what was proven", one.0),
         Action::AskWorkers(one) => format!("ask the workers of {}", one.0),
         Action::Prove(one) => format!("prove {}", one.0),

@@ -33,6 +33,8 @@ pub(crate) enum Distortion {
     RetiresTheOvertaken,
     ForgetsWhatServedBefore,
     ForgetsThePatient,
+    StartsSomethingElseForASocket,
+    CondemnsWhatServes,
 }
 
 impl Distortion {
@@ -60,6 +62,8 @@ impl Distortion {
         Self::RetiresTheOvertaken,
         Self::ForgetsWhatServedBefore,
         Self::ForgetsThePatient,
+        Self::StartsSomethingElseForASocket,
+        Self::CondemnsWhatServes,
     ];
 }
 
@@ -231,6 +235,7 @@ impl World {
                 Ok(())
             }
             5 if self.dice.one_in(20) => self.reboot(),
+            6 if self.dice.one_in(4) => self.socket_lost(),
             _ if living.is_empty() => self.pass_to_deadline(),
             _ => {
                 let generation = living[self.dice.below(living.len())];
@@ -240,6 +245,14 @@ impl World {
                     None => self.pass_to_deadline(),
                 }
             }
+        }
+    }
+
+    /// Somebody removes the file of a Unix socket that the serving generation has.
+    fn socket_lost(&mut self) -> Result<(), String> {
+        match self.machine.serving().map(|serving| serving.generation) {
+            Some(serving) => self.step(Event::Unreachable(serving)),
+            None => Ok(()),
         }
     }
 
@@ -433,7 +446,7 @@ impl World {
                 fact.checking = false;
             }),
             Event::NotStarted(one, _) | Event::Gone(one) => self.fact(*one, |fact| fact.gone = true),
-            Event::Unstable(_, _) | Event::Asked(_) | Event::Due => {}
+            Event::Unstable(_, _) | Event::Unreachable(_) | Event::Asked(_) | Event::Due => {}
         }
         let was = self.machine.clone();
         self.say(|| format!("{event:?}"));
@@ -443,6 +456,7 @@ impl World {
         let actions = self.distorted(&was, actions);
         if !over {
             self.ledger.check_logs(&event, &actions)?;
+            self.ledger.check_socket(&event, &was, &self.terms, &actions)?;
         }
         self.take(&was, actions)
     }
@@ -591,6 +605,21 @@ impl World {
             }
             Distortion::ForgetsWhatServedBefore => {
                 actions.retain(|one| !matches!(one, Action::KeepBefore(_)));
+            }
+            Distortion::StartsSomethingElseForASocket => {
+                for action in &mut actions {
+                    if let Action::Start(_, origin @ Origin::Serving) = action {
+                        *origin = Origin::Disk;
+                    }
+                }
+            }
+            Distortion::CondemnsWhatServes => {
+                if let Some(Action::Tell(Step::BackingOut(new, _))) =
+                    actions.iter().find(|one| matches!(one, Action::Tell(Step::BackingOut(_, _))))
+                {
+                    let new = *new;
+                    actions.insert(0, Action::Condemn(new, "its replacement failed".to_owned()));
+                }
             }
             Distortion::ForgetsThePatient => actions.retain(|one| {
                 !matches!(one, Action::Answer(_, runsmith::runtime::action::Outcome::Proven(_)))

@@ -219,7 +219,24 @@ pub fn bind_here(path: &str, mode: u32, backlog: i32) -> Result<(OwnedFd, (u64, 
     Ok((socket, node))
 }
 
+/// The socket's own file and the directory it is in, opened as places; none if it is not in place.
+pub fn file(kept: &Kept) -> Option<(OwnedFd, OwnedFd)> {
+    let path = Path::new(kept.address.strip_prefix("unix:")?);
+    let place = OFlags::PATH | OFlags::CLOEXEC;
+    // Where links of somebody else lead, nothing is done but to look whether the socket is there.
+    let directory = openat(CWD, path.parent()?, place | OFlags::DIRECTORY, Mode::empty()).ok()?;
+    let file = openat(&directory, path.file_name()?, place | OFlags::NOFOLLOW, Mode::empty()).ok()?;
+    let found = fstat(&file).ok()?;
+    (kept.node == Some((found.st_dev, found.st_ino))).then_some((file, directory))
+}
+
 impl Kept {
+    /// The Unix socket that somebody else has bound to an address; none if there is none.
+    pub fn found(address: &str) -> Option<Self> {
+        let node = node_at(address.strip_prefix("unix:")?)?;
+        Some(Self { address: address.to_owned(), node: Some(node) })
+    }
+
     /// Whether the socket can still be reached by its name.
     pub fn is_in_place(&self) -> bool {
         let Some(node) = self.node else { return true };
@@ -290,7 +307,9 @@ pub fn recover(process: &Process, wanted: &[Kept]) -> Vec<Listener> {
         let missing = |kept: &&Kept| !found.iter().any(|one| one.kept.address == kept.address);
         let kept = wanted.iter().filter(missing).find(|kept| is_at(&fd, &kept.address));
         if let Some(kept) = kept {
-            let node = kept.node.or_else(|| node_at(kept.address.strip_prefix("unix:")?));
+            // Of two that were bound to one path, the process may have either.
+            let node = kernel::file_of(&fd).or(kept.node);
+            let node = node.or_else(|| node_at(kept.address.strip_prefix("unix:")?));
             found.push(Listener { kept: Kept { address: kept.address.clone(), node }, fd });
         }
     }

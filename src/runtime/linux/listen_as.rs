@@ -72,14 +72,17 @@ fn order(
     let order = Order { path: path.to_owned(), mode, backlog, uid, gid, groups, unlink };
     let (ours, theirs) = passing::pair()?;
     // Its end is noticed as the end of the socket, and taken with that of every child.
-    Command::new("/proc/self/exe")
+    let mut helper = Command::new("/proc/self/exe")
         .arg(COMMAND)
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(theirs))
         .spawn()?;
     passing::send(&ours, serde_json::to_string(&order)?.as_bytes(), &[])?;
-    passing::wait(&ours, LIMIT)?;
+    passing::wait(&ours, LIMIT).inspect_err(|_| {
+        // What hangs there would be one more with each try. Its end is taken with that of every child.
+        let _ = helper.kill();
+    })?;
     let message = passing::receive(&ours, passing::LONGEST)?;
     if message.bytes.is_empty() {
         return Err(io::Error::other("the process that was to open it has ended"));

@@ -1,17 +1,24 @@
-//! A directory whose files others may delete or replace: the kernel reports it, so nothing has to look (inotify(7)).
+//! Files that others may delete or replace: the kernel reports it, so nothing has to look (inotify(7)).
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
+use rustix::fs::{Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
 /// So much is read at once, in bytes: some twenty events.
 const PART: usize = 1024;
 
-/// A watch on one directory.
+/// So many directories above a file are watched: the way to a socket has fewer.
+const LEVELS: usize = 32;
+
+/// How a directory is opened that is only gone through.
+const PLACE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// A watch on one directory, and on files elsewhere.
 pub struct Watch(OwnedFd);
 
 impl Watch {
@@ -28,6 +35,36 @@ impl Watch {
             | WatchFlags::ONLYDIR;
         inotify::add_watch(&instance, directory, flags)?;
         Ok(Self(instance))
+    }
+
+    /// Reports, besides, when a file is removed, replaced or renamed, and when a directory on its way is renamed. The file
+    /// itself is watched and not its name, so what others do in the same directory wakes nobody.
+    ///
+    /// `file`, `directory`: opened as places (`O_PATH`); the directory that the file is in.
+    pub fn follow(&self, file: &OwnedFd, directory: OwnedFd) -> io::Result<()> {
+        // A removed name is a changed number of links.
+        let flags = WatchFlags::ATTRIB | WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF;
+        self.add(file, flags)?;
+        let mut directory = directory;
+        let mut last = None;
+        for _ in 0..LEVELS {
+            let found = fstat(&directory)?;
+            // The root is above itself.
+            if last.replace((found.st_dev, found.st_ino)) == Some((found.st_dev, found.st_ino)) {
+                break;
+            }
+            self.add(&directory, WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF)?;
+            directory = openat(&directory, "..", PLACE, Mode::empty())?;
+        }
+        Ok(())
+    }
+
+    /// Watches what a descriptor leads to, by no path that somebody could have changed.
+    fn add(&self, place: &OwnedFd, flags: WatchFlags) -> io::Result<()> {
+        let name = format!("/proc/self/fd/{}", place.as_raw_fd());
+        // The same directory may be watched for something else already.
+        inotify::add_watch(&self.0, name, flags | WatchFlags::MASK_ADD)?;
+        Ok(())
     }
 
     /// Takes what was reported, which is only that somebody should look.

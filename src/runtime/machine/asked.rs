@@ -131,6 +131,15 @@ impl Machine {
         }
     }
 
+    /// The new generation was backed out. If nobody had asked for it, those who want the one that serves proven go on waiting.
+    pub(super) fn answer_backed_out(&mut self, serving: Generation, reason: String) {
+        if self.asked.is_some() {
+            self.answer(&Outcome::BackedOut(reason));
+        } else if self.serving().is_some_and(|serving| serving.probation.is_none()) {
+            self.answer_proven(serving);
+        }
+    }
+
     /// It is proven.
     pub(super) fn answer_proven(&mut self, generation: Generation) {
         for ticket in std::mem::take(&mut self.patient) {

@@ -53,6 +53,8 @@ impl Machine {
         match old {
             // What has failed is not what to go back to; what served before it still is.
             Some(old) if old.has_failed => {}
+            // Neither is the same; what served before it still is.
+            Some(_) if candidate.origin == Origin::Serving && self.good.is_some() => {}
             Some(old) if old.probation.is_some() => {
                 self.act(Action::KeepBefore(old.generation));
                 self.good = Some(Origin::Before);
@@ -139,6 +141,25 @@ impl Machine {
             self.keep_itself(generation);
         }
         self.hand_over(now, self.unplanned());
+    }
+
+    /// New connections do not reach the generation that serves: the same is started again, whatever is on disk. A server that
+    /// owns its addresses would pass the old ones on.
+    pub(super) fn unreachable(&mut self, now: Moment, generation: Generation) {
+        let State::Serving(serving) = &self.state else { return };
+        if serving.generation != generation || self.terms.exclusive {
+            return;
+        }
+        self.restarts += 1;
+        self.tell(Step::Unreachable(generation));
+        self.hand_over(now, Origin::Serving);
+    }
+
+    /// What a candidate was started from has failed. If the same serves, that is no reason to distrust it.
+    pub(super) fn condemn(&mut self, candidate: &Candidate, reason: &str) {
+        if candidate.origin != Origin::Serving {
+            self.act(Action::Condemn(candidate.generation, reason.to_owned()));
+        }
     }
 
     /// Workers of a generation die again and again while they load the application.

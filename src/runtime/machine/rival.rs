@@ -110,7 +110,7 @@ impl Machine {
         for orphan in orphans {
             self.retire(now, orphan, rival.terms.drain_timeout);
         }
-        let mut serving = self.newly_serving(now, &rival.candidate);
+        let mut serving = self.newly_serving(now, &rival.candidate, None);
         serving.probation = Some(now.after(rival.terms.min_uptime));
         self.before = Some(rival.terms);
         self.state = match std::mem::replace(&mut self.state, State::Down) {
@@ -150,7 +150,9 @@ impl Machine {
         if !self.is_rival(generation) {
             return;
         }
-        self.act(Action::Condemn(generation, reason.to_owned()));
+        if let Some(rival) = self.rival().cloned() {
+            self.condemn(&rival, reason);
+        }
         self.tell(Step::Dropped(generation, reason.to_owned()));
         if is_left {
             self.retire_rival(now);

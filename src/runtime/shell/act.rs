@@ -34,6 +34,9 @@ impl Shell {
         match action {
             Action::Start(generation, origin) => {
                 self.begins(generation);
+                if origin == Origin::Serving {
+                    self.begins_for_sockets(generation);
+                }
                 if let Err(reason) = self.start(generation, origin) {
                     self.forget(generation);
                     self.tell(Event::NotStarted(generation, reason));
@@ -92,8 +95,10 @@ impl Shell {
         let inherits = service.handoff.strategy == Strategy::Sockets;
         if inherits {
             self.open_listeners(&service, &identity)?;
+            self.watch_sockets();
         } else {
             self.remove_pid_files(&service, false);
+            self.forget_foreign();
         }
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)
             .map_err(|error| format!("there is no pipe for its output: {error}"))?;
@@ -123,9 +128,10 @@ impl Shell {
             since: clock::now(),
             release: reading.made.release.clone(),
             fingerprint: reading.made.fingerprint.clone(),
-            fallback: self.made.get(&generation).is_some_and(|one| !one.from_disk),
+            fallback: self.made.get(&generation).is_some_and(|one| one.is_fallback),
             workers: (0, None),
             ready: vec![],
+            sockets: Some(inherited.iter().filter_map(|one| one.kept.node).collect()),
             probe: probe.is_some(),
         };
         let mut live = Live::new(life, &service, &identity, Some(launcher.process));
@@ -179,14 +185,14 @@ impl Shell {
             if known.is_some_and(|one| one.kept.is_in_place()) {
                 continue;
             }
-            if known.is_some() {
-                self.log.say(&format!(
-                    "the file of {} is not the one that was made: it is opened anew",
-                    socket.address
-                ));
-            }
+            let is_lost = known.is_some();
             let listener = listen::open(socket, identity)
                 .map_err(|reason| format!("{} cannot be listened on: {reason}", socket.address))?;
+            if is_lost {
+                let address = &socket.address;
+                self.log.say(&format!("the file of {address} was removed or replaced: it is opened again"));
+                self.sockets.reopened.insert(address.clone());
+            }
             opened.push(listener);
         }
         for listener in &opened {
@@ -437,6 +443,7 @@ impl Shell {
             done: reason.is_none(),
             generation: generation.0,
             from: begun.and_then(|(_, from)| from).map(|from| from.0),
+            because: self.started_because(generation),
             reason,
             took_ms: begun.map_or(0, |(begun, _)| clock::now().since(begun)),
         });
@@ -532,6 +539,9 @@ impl Shell {
             if wanted.contains(&address.as_str()) && !seen.contains(&address) {
                 seen.push(address);
                 kept.push(listener);
+            } else if wanted.contains(&address.as_str()) && self.is_held(&listener.kept) {
+                // The generation that serves has not got the newest one.
+                kept.push(listener);
             } else if !wanted.contains(&address.as_str()) {
                 self.log.say(&format!("no longer listening on {address}"));
                 // Only generations that are gone had it.
@@ -540,7 +550,7 @@ impl Shell {
             }
         }
         kept.reverse();
-        for listener in &kept {
+        for listener in kept.iter().filter(|listener| listener.kept.is_in_place()) {
             let socket = self.service.bind.iter().find(|socket| socket.address == listener.kept.address);
             let Some(socket) = socket else { continue };
             match listen::adjust(listener, socket, &self.identity) {
@@ -551,6 +561,8 @@ impl Shell {
         }
         self.listeners = kept;
         self.update_keeper(false);
+        self.know_foreign();
+        self.look_at_sockets();
     }
 
     /// Nothing is to be listened on any more.

@@ -46,6 +46,7 @@ impl Shell {
         self.take_successors();
         self.take_listeners(given, state.as_ref(), &silent);
         let strays = self.take_strays(state.as_ref());
+        self.suppose_sockets();
         self.take_outputs();
         self.take_probes();
         if self.mode == Mode::Finish && self.keeper.is_some() && silent.is_empty() {
@@ -301,6 +302,7 @@ impl Shell {
                 fallback: false,
                 workers: (0, None),
                 ready: vec![],
+                sockets: None,
                 probe: false,
             };
             let mut live = Live::new(life, &self.service, &self.identity, None);

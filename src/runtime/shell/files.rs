@@ -30,6 +30,7 @@ impl Shell {
             watch.take();
         }
         self.restore_files();
+        self.look_at_sockets();
     }
 
     /// Makes again what is not there any more. Where nothing is missing, that is a look at each name.
@@ -111,6 +112,13 @@ impl Shell {
 
     /// From now on the kernel reports what is deleted.
     pub(super) fn watch_files(&mut self) {
+        self.begin_watch();
+        self.know_file(DIRECTORY);
+    }
+
+    /// One instance is for everything that is watched.
+    pub(super) fn begin_watch(&mut self) {
+        self.forget_watched();
         match Watch::begin(self.place.directory()) {
             Ok(watch) => self.watch = Some(watch),
             Err(error) => self.log.say(&format!(
@@ -118,7 +126,7 @@ impl Shell {
                 self.service.layout.run
             )),
         }
-        self.know_file(DIRECTORY);
+        self.watch_sockets();
     }
 
     /// Holds on to a generation's private socket, so that it is reached whatever becomes of its name.

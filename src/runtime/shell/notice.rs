@@ -40,6 +40,7 @@ impl Shell {
                             }
                             self.look_at_the_keeper();
                             self.look_at_the_disk();
+                            self.look_at_sockets();
                             let status = Reply::Status(Box::new(self.status()));
                             self.control.finish(*ticket, &status);
                         }

@@ -33,6 +33,8 @@ pub(super) struct Origins {
     pub(super) made: Made,
     /// It was started from what was on disk.
     pub(super) from_disk: bool,
+    /// Somebody has deployed something else, which has failed.
+    pub(super) is_fallback: bool,
 }
 
 /// What is read first of all: the service, or what was proven last if the run script cannot be read or executed. A value
@@ -128,6 +130,7 @@ impl Shell {
         let kept = match origin {
             Origin::Disk => None,
             Origin::First => return self.first(generation),
+            Origin::Serving => return self.serving_again(generation),
             // It was the same as what has failed if a service was only restarted.
             Origin::Before => self.before(true).or_else(|| self.proven()).or_else(|| self.before(false)),
             Origin::LastProven => self.proven().or_else(|| self.before(false)),
@@ -186,14 +189,15 @@ impl Shell {
 
     fn is_from_disk(&mut self, generation: Generation, made: &Made) {
         self.fallback = None;
-        self.remember(generation, Origins { made: made.clone(), from_disk: true });
+        self.remember(generation, Origins { made: made.clone(), from_disk: true, is_fallback: false });
     }
 
     /// A generation that an earlier run has started.
     pub(super) fn know_again(&mut self, life: &Life) {
         let made =
             Made { release: life.release.clone(), virtualenv: None, fingerprint: life.fingerprint.clone() };
-        self.remember(life.generation, Origins { made, from_disk: !life.fallback });
+        let origins = Origins { made, from_disk: !life.fallback, is_fallback: life.fallback };
+        self.remember(life.generation, origins);
     }
 
     /// What failed may be on disk no longer: somebody has put back what serves. Then nothing is fallen back to any more.
@@ -273,7 +277,38 @@ impl Shell {
             made.release,
             self.reference()
         ));
-        self.remember(generation, Origins { made: made.clone(), from_disk: false });
+        self.remember(generation, Origins { made: made.clone(), from_disk: false, is_fallback: true });
+        Ok(Reading { service, made })
+    }
+
+    /// The same as what serves is started again, also if something else is on disk by now: nobody has deployed that.
+    fn serving_again(&mut self, generation: Generation) -> Result<Reading, String> {
+        let serving = self.machine.serving().map(|serving| serving.generation);
+        let snapshot = serving.and_then(|serving| self.snapshot(serving));
+        let snapshot = snapshot.and_then(|snapshot| self.with_release(snapshot)).ok_or_else(|| {
+            format!(
+                "what serves cannot be started again: what it was made of is not known any more; `runsmith upgrade {}` starts \
+                 what is on disk",
+                self.reference()
+            )
+        })?;
+        if let Ok(reading) = self.read_snapshot(generation)
+            && reading.made.fingerprint == snapshot.made.fingerprint
+        {
+            self.is_from_disk(generation, &reading.made);
+            return Ok(reading);
+        }
+        let is_fallback =
+            serving.and_then(|serving| self.made.get(&serving)).is_some_and(|origins| origins.is_fallback);
+        let file = memory().map_err(|error| format!("there is no memory for what it is made of: {error}"))?;
+        take::write(&snapshot, &file)?;
+        self.hold_snapshot(generation, file);
+        let Snapshot { made, service, .. } = snapshot;
+        self.log.say(&format!(
+            "{generation} is started from what serves, {}: nobody has deployed what is on disk",
+            made.release
+        ));
+        self.remember(generation, Origins { made: made.clone(), from_disk: false, is_fallback });
         Ok(Reading { service, made })
     }
 
@@ -348,7 +383,7 @@ impl Shell {
     /// What it was started from has failed.
     pub(super) fn condemn(&mut self, generation: Generation, reason: &str) {
         self.fallback = Some(reason.to_owned());
-        let Some(origins) = self.made.get(&generation).filter(|origins| origins.from_disk) else { return };
+        let Some(origins) = self.made.get(&generation).filter(|origins| !origins.is_fallback) else { return };
         let failed = Failed {
             fingerprint: origins.made.fingerprint.clone(),
             release: origins.made.release.clone(),

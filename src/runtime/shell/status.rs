@@ -25,6 +25,7 @@ impl Shell {
             live.count(now);
         }
         let shortage = self.shortage(now);
+        let socket = self.lost_socket();
         let one = |generation: Generation| {
             let live = self.generations.get(&generation);
             let serving = self.machine.serving().filter(|serving| serving.generation == generation);
@@ -44,7 +45,7 @@ impl Shell {
             State::Down => "down",
             State::Booting(_) | State::Proving(_, _) | State::Clearing => "booting",
             State::Resting(_) => "resting",
-            State::Serving(_) if shortage.is_some() => "degraded",
+            State::Serving(_) if shortage.is_some() || socket.is_some() => "degraded",
             State::Serving(_) => "serving",
             State::Succeeding(_, _) | State::Vetting(_, _, _) => "handing-over",
             State::Draining(_) => "draining",
@@ -56,8 +57,7 @@ impl Shell {
             Problem::new("log", message)
         });
         let unkept = self.unkept.clone().map(|message| Problem::new("proven", message));
-        let problems =
-            [shortage, self.fallback_problem(), unkept, self.other_release(), self.lost_socket(), log];
+        let problems = [shortage, self.fallback_problem(), unkept, self.other_release(), socket, log];
         let problems = problems.into_iter().flatten();
         let problems = problems.chain(self.trouble.problems()).collect();
         let leaving = machine.leavers().iter().map(|leaver| leaver.generation);
@@ -94,21 +94,6 @@ impl Shell {
     pub(super) fn reference(&self) -> String {
         let directory = Path::new(&self.service.service.directory);
         runsv::reference(&self.service.application, directory, Path::new(runsv::SERVICES))
-    }
-
-    /// A Unix socket whose file was removed or replaced: nobody can connect to it any more.
-    fn lost_socket(&self) -> Option<Problem> {
-        self.machine.serving()?;
-        // The newest of a name is the one that counts.
-        let newest = |address: &str| self.listeners.iter().rev().find(|one| one.kept.address == address);
-        let mut addresses = self.service.bind.iter().map(|socket| socket.address.as_str());
-        let lost =
-            addresses.find(|address| newest(address).is_some_and(|listener| !listener.kept.is_in_place()))?;
-        let message = format!(
-            "nobody can connect to {lost}: somebody has removed or replaced its file; `runsmith upgrade {}` opens it again",
-            self.reference()
-        );
-        Some(Problem::new("socket", message))
     }
 
     /// What serves is what was proven, and not what is on disk.

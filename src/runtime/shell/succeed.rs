@@ -187,6 +187,7 @@ impl Shell {
                 .map_or_else(String::new, |one| one.made.fingerprint.clone()),
             workers: (0, None),
             ready: vec![],
+            sockets: None,
             probe: false,
         };
         let identity = Rc::clone(&old.identity);
