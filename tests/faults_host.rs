@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 use support::host::{Process, User, kill, run};
-use support::load::Address;
+use support::load::{Address, Load};
 use support::row::{Python, Row, said};
 use support::service::{Release, Server, Service, Socket};
 use support::{HANDOVER, SOON, START};
@@ -100,9 +100,19 @@ const ROWS: &[(&str, &str, &str)] = &[
         "said and left alone; the dead one is taken over",
     ),
     (
-        "a_sockets_file_that_is_deleted_is_made_anew_by_the_next_upgrade",
-        "the socket's file is deleted while it serves",
-        "the next upgrade opens it anew and says so",
+        "a_sockets_file_that_is_deleted_is_opened_again",
+        "the socket's file is deleted while it serves (gunicorn, unicorn)",
+        "it is opened again at once, and the same is started with it; refused for a moment, none lost after that",
+    ),
+    (
+        "an_application_that_removes_its_socket_at_every_start",
+        "the application removes its socket's file whenever it is started",
+        "opened again and started again less and less often, shown; upgrades as ever",
+    ),
+    (
+        "a_user_who_removes_the_socket_all_the_time",
+        "the application's user removes the socket's file again and again",
+        "opened again less and less often; root's `status` and `upgrade` succeed; well again once it ends",
     ),
     (
         "what_is_missing_at_an_upgrade_is_said_and_the_old_generation_goes_on",
@@ -587,7 +597,7 @@ fn a_log_reader_that_stands_still_stops_no_request() {
     assert!(service.runsmith(&["upgrade"]).status.success());
     kill(svlogd(&service), Signal::STOP);
     let begun = Instant::now();
-    let load = support::load::Load::start(&service.address, 4, 1);
+    let load = Load::start(&service.address, 4, 1);
     // More than the pipes and buffers together hold.
     while load.seen().answers.len() < 400 {
         assert!(begun.elapsed() < START, "only {} answers", load.seen().answers.len());
@@ -621,7 +631,7 @@ fn a_log_that_nobody_reads_stops_nothing() {
     drop(reader);
     service.supervise_by(Command::new("runsv"), writer);
     service.wait_for_version("1", START);
-    let load = support::load::Load::start(&service.address, 4, 1);
+    let load = Load::start(&service.address, 4, 1);
     for number in 2..4 {
         talkative(&service, number);
         service.switch(number);
@@ -641,7 +651,7 @@ fn a_log_reader_that_dies_loses_no_request() {
     let mut service = Service::native_with_log(Server::Sync, Socket::Tcp, "");
     service.supervise();
     service.wait_for_version("1", START);
-    let load = support::load::Load::start(&service.address, 4, 1);
+    let load = Load::start(&service.address, 4, 1);
     let mut last = 0;
     for number in 2..5 {
         let pid = svlogd(&service);
@@ -725,18 +735,113 @@ fn what_is_in_a_unix_sockets_place_is_said_and_left_alone() {
     service.down();
 }
 
+/// The file of the service's Unix socket.
+fn socket(service: &Service) -> &Path {
+    let Address::Unix(path) = &service.address else { panic!("Unix") };
+    Path::new(path)
+}
+
+/// How often the socket was opened again, and how often a generation was started for that.
+fn repairs(service: &Service) -> (usize, usize) {
+    let text = service.log.text(0);
+    (text.matches("it is opened again").count(), text.matches("new connections do not reach").count())
+}
+
 #[test]
-fn a_sockets_file_that_is_deleted_is_made_anew_by_the_next_upgrade() {
-    let mut row = Row::begin(Server::Gthread, Socket::Unix, "");
-    row.nothing_was_lost();
-    let Address::Unix(path) = row.service.address.clone() else { panic!("Unix") };
-    fs::remove_file(&path).unwrap();
-    assert!(row.service.address.get("/").is_err());
-    let mark = row.service.log.mark();
-    assert!(row.service.runsmith(&["upgrade"]).status.success());
-    row.service.log.wait(mark, &["it is opened anew"], SOON);
-    assert_eq!(row.service.version(), "1");
-    Row::of_running(row).end();
+fn a_sockets_file_that_is_deleted_is_opened_again() {
+    for server in [Server::Gthread, Server::Unicorn] {
+        let service = Service::start_native(server, Socket::Unix, "");
+        let load = Load::start(&service.address, 4, 1);
+        let master = service.master();
+        service.until("enough requests", |_| load.seen().answers.len() > 50);
+        let begun = Instant::now();
+        fs::remove_file(socket(&service)).unwrap();
+        service.until("another generation serves", |service| {
+            !service.user.masters().contains(&master) && support::faults::serves(service)
+        });
+        let since = Instant::now();
+        service.until("it answers", |_| !load.seen().versions_since(since).is_empty());
+        let seen = load.finish();
+        // Only whoever came before it was open again was refused: by what is not there, or by what nobody listens on yet.
+        let is_refusal = |one: &&String| one.contains("No such file") || one.contains("refused");
+        let other: Vec<_> = seen.failures.iter().filter(|one| !is_refusal(one)).collect();
+        assert!(other.is_empty(), "{other:#?}\n{}", service.log.text(0));
+        support::faults::measured("a_sockets_file_that_is_deleted_is_opened_again", &seen, begun.elapsed());
+        assert_eq!(repairs(&service), (1, 1));
+        // Nobody asks it any more, so nothing is excused from here on.
+        Row::of(service).end();
+    }
+}
+
+#[test]
+fn an_application_that_removes_its_socket_at_every_start() {
+    let mut service = Service::native(Server::Sync, Socket::Unix, "");
+    let path = socket(&service).to_owned();
+    let remove = format!("import os\ntry: os.unlink({path:?})\nexcept FileNotFoundError: pass");
+    service.release_with(1, &remove, "");
+    service.supervise();
+    let begun = Instant::now();
+    // The first time at once, then after five seconds, then after ten.
+    let mut mark = 0;
+    let mut starts = vec![];
+    for _ in 0..3 {
+        let line = service.log.wait(mark, &["new connections do not reach"], HANDOVER);
+        starts.push(begun.elapsed().as_secs_f32());
+        mark = line.next;
+    }
+    service.until("it is shown", |service| {
+        let status = unwrapped(&said(&service.runsmith(&["status"])));
+        status.contains("DEGRADED")
+            && status.contains("times in a row: find out who does that)")
+            && status.contains("retrying in")
+    });
+    assert!(starts[2] - starts[1] > 9.0 && starts[1] - starts[0] > 4.0, "{starts:?}");
+    // Another release is deployed as ever; by the time that is loaded the address is open.
+    service.release(2, Release::Good);
+    service.switch(2);
+    let output = service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(service.version(), "2");
+    assert_eq!(service.runsmith(&["status"]).status.code(), Some(0));
+    service.down();
+}
+
+#[test]
+fn a_user_who_removes_the_socket_all_the_time() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, "");
+    let path = socket(&service).to_str().unwrap().to_owned();
+    let begun = Instant::now();
+    let script = "import os, sys, time\nsys.stdout.write('x'); sys.stdout.flush()\nwhile True:\n    try: os.unlink(sys.argv[1])\n    except FileNotFoundError: time.sleep(0.01)";
+    let mut remover = Python::run(&service.user, script, &[&path]);
+    remover.wait_for_bytes(1);
+    service.log.wait(0, &["new connections do not reach"], HANDOVER);
+    service.release(2, Release::Good);
+    service.switch(2);
+    // It may be removed in the moment in which it is opened; then the upgrade says so, and the next one succeeds.
+    let mut upgrades = 0;
+    service.until("an upgrade succeeds", |service| {
+        upgrades += 1;
+        service.runsmith(&["upgrade"]).status.code() == Some(0)
+    });
+    let status = service.runsmith(&["status"]);
+    assert!(said(&status).contains("DEGRADED"), "{}", said(&status));
+    let mark = service.log.mark();
+    service.log.wait(mark, &["it is opened again"], HANDOVER);
+    drop(remover);
+    // At once, and then after 5, 10, 20 … seconds; each upgrade opens it once more.
+    let (opened, started) = repairs(&service);
+    let most = 2 + (begun.elapsed().as_secs_f32() / 5.0 + 1.0).log2().ceil() as usize;
+    assert!(
+        opened <= most + upgrades && started <= most,
+        "{opened} {started} {most}\n{}",
+        service.log.text(0)
+    );
+    // Whoever does not want to wait has it opened at once.
+    let output = service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    service.until("it is well again", |service| service.runsmith(&["status"]).status.code() == Some(0));
+    assert_eq!(service.version(), "2");
+    service.down();
 }
 
 // --- what a service is made of

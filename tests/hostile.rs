@@ -126,8 +126,9 @@ fn planted_links_and_pid_files_are_neither_followed_nor_believed() {
     let precious = row.service.scratch().join("precious");
     fs::write(&precious, "precious").unwrap();
     fs::set_permissions(&precious, fs::Permissions::from_mode(0o600)).unwrap();
-    fs::remove_file(&path).unwrap();
-    symlink(&precious, &path).unwrap();
+    let link = format!("{path}.link");
+    symlink(&precious, &link).unwrap();
+    fs::rename(&link, &path).unwrap();
     row.upgrade_is_backed_out("a file that is no socket is in its place");
     row.service.sv("down");
     foreign.assert_untouched();

@@ -5,8 +5,8 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use rustix::process::Signal;
@@ -386,19 +386,189 @@ fn a_reload_by_hand_is_shown() {
     }
 }
 
-/// A Unix socket whose file somebody has removed is reached by nobody, however well the server is.
+/// The text in one line, as it was before it was wrapped.
+fn joined(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The Unix socket of a service.
+fn socket(service: &Service) -> PathBuf {
+    service.root.join("shared/sockets/web.sock")
+}
+
+/// Mode, user and group of a file.
+fn owner(path: &Path) -> (u32, u32, u32) {
+    let found = fs::symlink_metadata(path).expect("a file");
+    (found.mode() & 0o7777, found.uid(), found.gid())
+}
+
+/// Waits until one generation with this number serves and nobody has to do anything.
+fn until_well(service: &Service, generation: u32) {
+    service.until("it is well again", |service| {
+        let state = state(service);
+        state["state"] == "serving"
+            && state["serving"]["generation"] == generation
+            && state["problems"].as_array().is_some_and(Vec::is_empty)
+    });
+}
+
+/// A Unix socket whose file somebody removes, or replaces by another file's name, is opened again, and what serves is started
+/// again with it: not what merely lies on disk. Afterwards `status` shows why.
 #[test]
-fn a_socket_that_nobody_reaches_is_shown() {
+fn a_socket_that_is_removed_is_opened_again() {
+    for server in [Server::Sync, Server::Unicorn] {
+        let service = Service::start_native(server, Socket::Unix, "");
+        let path = socket(&service);
+        let before = owner(&path);
+        // Nobody has deployed it.
+        service.release(2, Release::Good);
+        service.switch(2);
+        fs::remove_file(&path).expect("the socket");
+        until_well(&service, 2);
+        assert_eq!((service.version().as_str(), owner(&path)), ("1", before));
+        let last = state(&service)["last"].clone();
+        let because = format!("the file of unix:{} was removed or replaced", path.display());
+        assert!(last["done"] == true && last["because"] == because.as_str(), "{last}");
+        let (text, _, code) = shown(&service);
+        assert!(code == 0 && joined(&text).contains(&format!("; started because {because}")), "{text}");
+        assert!(text.contains("1 unplanned") && text.contains("not yet used"), "{text}");
+
+        let elsewhere = service.root.join("shared/elsewhere");
+        fs::rename(&path, &elsewhere).expect("the socket");
+        until_well(&service, 3);
+        assert_eq!((service.version().as_str(), owner(&path)), ("1", before));
+        fs::remove_file(elsewhere).expect("the old socket");
+        let end = service.deploy(2, Release::Good);
+        assert!(end.text.contains("done:") && service.version() == "2", "{}", service.log.text(0));
+        assert_eq!(state(&service)["last"]["because"], serde_json::Value::Null);
+        service.down();
+    }
+}
+
+/// What is in the socket's place, or has become of its directory, is shown, left alone, and tried again.
+#[test]
+fn a_socket_that_cannot_be_opened_again_is_shown() {
     let service = Service::start_native(Server::Sync, Socket::Unix, "");
-    let path = service.root.join("shared/sockets/web.sock");
-    fs::remove_file(&path).expect("the socket");
+    let path = socket(&service);
+    let foreign = service.root.join("shared/foreign");
+    fs::write(&foreign, "precious").expect("a file");
+    fs::rename(&foreign, &path).expect("a file in its place");
+    until_state(&service, "degraded");
     let (text, table, code) = shown(&service);
-    assert!(code == 1 && text.contains("nobody can connect to"), "{text}");
-    assert!(table.contains("\n! ") && problems(&service, "socket").len() == 1, "{table}");
-    let output = service.runsmith(&["upgrade"]);
-    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!((code, quiet(&service)), (1, Some(1)));
+    for words in
+        ["nobody can connect to unix:", "a file that is no socket is in its place; remove it", "retrying in "]
+    {
+        assert!(joined(&text).contains(words), "{words:?} is not in\n{text}");
+    }
+    assert!(text.contains(": DEGRADED\n") && table.contains("\n! "), "{text}{table}");
+    assert_eq!(problems(&service, "socket").len(), 1);
+    assert_eq!(fs::read_to_string(&path).expect("the file"), "precious");
+    fs::remove_file(&path).expect("the file");
+    until_well(&service, 2);
     assert_eq!(service.version(), "1");
+
+    let (sockets, moved) = (service.root.join("shared/sockets"), service.root.join("shared/moved"));
+    fs::rename(&sockets, &moved).expect("the directory");
+    service.until("it is shown", |service| {
+        problems(service, "socket").iter().any(|message| message.contains("its directory is not there"))
+    });
+    assert_eq!(shown(&service).2, 1);
+    // With the directory the same socket comes back.
+    fs::rename(&moved, &sockets).expect("the directory");
+    until_well(&service, 2);
+    assert_eq!(service.version(), "1");
+    service.down();
+}
+
+/// What serves cannot be started again: the hand-over is backed out, what serves is not called bad for that, and it is tried
+/// again by itself.
+#[test]
+fn a_replacement_that_is_backed_out_is_shown_and_tried_again() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, "");
+    let file = service.root.join("releases/1/wsgi.py");
+    let good = fs::read_to_string(&file).expect("wsgi.py");
+    fs::write(&file, format!("import there_is_no_such_module\n{good}")).expect("wsgi.py");
+    fs::remove_file(socket(&service)).expect("the socket");
+    service.until("it is shown", |service| {
+        let state = state(service);
+        let message = problems(service, "socket");
+        state["state"] == "degraded"
+            && message.iter().any(|one| one.contains("No module named 'there_is_no_such_module'"))
+    });
+    let (text, _, code) = shown(&service);
+    assert_eq!((code, quiet(&service)), (1, Some(1)));
+    for words in [
+        "clients of unix:",
+        " wait: it was opened again because",
+        "generation 1 does not have it",
+        "retrying in ",
+    ] {
+        assert!(joined(&text).contains(words), "{words:?} is not in\n{text}");
+    }
+    assert!(!service.directory.join("state/failed.json").exists(), "{}", service.log.text(0));
+    fs::write(&file, good).expect("wsgi.py");
+    service.until("another one serves", |service| {
+        let state = state(service);
+        state["state"] == "serving" && state["serving"]["generation"].as_u64() > Some(1)
+    });
+    assert_eq!((shown(&service).2, service.version().as_str()), (0, "1"));
+    service.down();
+}
+
+/// The runtime is killed between the loss of the socket and the hand-over: the next run does it.
+#[test]
+fn a_socket_that_is_removed_while_no_runtime_is_there() {
+    let service = Service::start_native(Server::Gthread, Socket::Unix, "");
+    let mark = service.log.mark();
+    let runtime = service.runtime();
+    kill(runtime, Signal::STOP);
+    fs::remove_file(socket(&service)).expect("the socket");
+    kill(runtime, Signal::KILL);
+    service.log.wait(mark, &["goes on under this run"], SOON);
+    until_well(&service, 2);
+    assert_eq!(service.version(), "1");
+
+    // And in the middle of it: the socket is open again, and no generation has it yet.
+    let go = service.scratch().join("slow");
+    let file = service.root.join("releases/1/wsgi.py");
+    let good = fs::read_to_string(&file).expect("wsgi.py");
+    fs::write(&go, "").expect("a flag");
+    fs::write(&file, format!("import os, time\nwhile os.path.exists({go:?}): time.sleep(0.02)\n{good}"))
+        .expect("wsgi.py");
+    fs::remove_file(socket(&service)).expect("the socket");
+    service.until("a successor loads", |service| state(service)["candidate"]["generation"] == 3);
+    let mark = service.log.mark();
+    kill(service.runtime(), Signal::KILL);
+    service.log.wait(mark, &["goes on under this run"], SOON);
+    fs::remove_file(&go).expect("the flag");
+    service.until("it is well again", |service| {
+        let state = state(service);
+        state["state"] == "serving" && state["serving"]["generation"].as_u64() > Some(3)
+    });
+    assert_eq!((shown(&service).2, service.version().as_str()), (0, "1"));
+    service.down();
+}
+
+/// With USR2 the server owns its sockets and passes the old ones on, so only a new start opens them again.
+#[test]
+fn a_socket_of_usr2_that_is_removed_is_shown() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, "handoff: {strategy: usr2}");
     assert_eq!(shown(&service).2, 0);
+    let mark = service.log.mark();
+    fs::remove_file(socket(&service)).expect("the socket");
+    service.log.wait(mark, &["the server owns its sockets"], SOON);
+    until_state(&service, "degraded");
+    let (text, _, code) = shown(&service);
+    assert!(
+        code == 1 && joined(&text).contains("with `strategy: usr2` the server owns its sockets"),
+        "{text}"
+    );
+    service.sv("down");
+    service.sv("up");
+    service
+        .until("it is well again", |service| state(service)["state"] == "serving" && shown(service).2 == 0);
+    assert_eq!(service.version(), "1");
     service.down();
 }
 
