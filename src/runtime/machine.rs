@@ -551,11 +551,9 @@ impl Machine {
 
     /// A candidate that serves from now on. `before`: what the generation that served before was started from.
     fn newly_serving(&self, now: Moment, candidate: &Candidate, before: Option<Origin>) -> Serving {
-        let origin = match candidate.origin {
-            // It is the same.
-            Origin::Serving => before.unwrap_or(Origin::LastProven),
-            origin => origin,
-        };
+        // Then it is the same.
+        let origin = Some(candidate.origin).filter(|origin| *origin != Origin::Serving);
+        let origin = origin.or(before).unwrap_or(Origin::LastProven);
         Serving {
             generation: candidate.generation,
             since: now,
