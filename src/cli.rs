@@ -170,6 +170,10 @@ pub struct Render {
     /// another one reaches the services of that [default: the path of the PILLAR that has them, made absolute]
     #[arg(long, value_name = "NAME")]
     pub set: Option<String>,
+    /// With --out (or --diff, which shows it): takes over also what runsmith did not make: files, directories and links that are in the way
+    /// and that no record of an earlier run names; without it their services are refused. The old version is kept as with --backup
+    #[arg(long)]
+    pub adopt: bool,
     /// With --out: keeps the old version of what is replaced or removed in DIR, a path below ROOT that is not there yet [default: the next number in /var/lib/runsmith/backup]
     #[arg(long, value_name = "DIR", requires = "out", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub backup: Option<String>,

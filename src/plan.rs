@@ -11,6 +11,7 @@ use crate::model::Service;
 use crate::model::input::{LimitValue, LogKind, RunScript};
 use crate::model::service::Directory;
 use crate::record::MARKER;
+use crate::steps::{is_below, parent};
 use crate::template::Templates;
 use crate::tree::{Entry, Kind};
 
@@ -114,6 +115,31 @@ impl Object for Settings {
 /// A value that is small or seldom asked for.
 fn made(value: impl Serialize) -> Value {
     Value::from(Serde(value))
+}
+
+/// The directories that a service only uses: its root, what lies between that and the directories of its layout, and
+/// those of its releases unless its pillar says what they are to be.
+pub fn used(service: &Service) -> Vec<String> {
+    let layout = &service.layout;
+    let own = [&layout.pids, &layout.logs, &layout.sockets, &layout.config];
+    let own: Vec<&str> =
+        own.iter().map(|directory| &*directory.path).chain([&*service.log.directory]).collect();
+    let releases = &layout.releases;
+    let has_defaults =
+        releases.mode == "0755" && releases.user == service.user && releases.group == service.group;
+    let mut used = vec![service.root.clone()];
+    for path in own.iter().copied().chain([&*releases.path]) {
+        let mut above = parent(path);
+        while is_below(above, &service.root) {
+            used.push(above.to_owned());
+            above = parent(above);
+        }
+    }
+    used.extend(has_defaults.then(|| releases.path.clone()));
+    used.retain(|path| !own.contains(&path.as_str()) && (has_defaults || *path != releases.path));
+    used.sort();
+    used.dedup();
+    used
 }
 
 /// What the templates see of a service. The names here are what `--templates` may use. `key` is as in [`plan`].

@@ -19,6 +19,9 @@ pub const DIRECTORY: &str = "/var/lib/runsmith/services";
 /// What a run that is killed is known by: see `disk::journal`.
 pub const JOURNAL: &str = "/var/lib/runsmith/journal";
 
+/// The directory of all that runsmith keeps on a host.
+pub const OWN: &str = "/var/lib/runsmith";
+
 /// Whether `path` is a record, or a directory that is there for records' sake unless `tree` has it too.
 pub fn is_bookkeeping(path: &str, tree: &Tree) -> bool {
     let journal = path == JOURNAL || path.strip_prefix(JOURNAL) == Some(".new");
@@ -65,6 +68,10 @@ pub struct Record {
     pub wait: u64,
     /// What was made, in the order of the paths.
     pub made: Vec<Made>,
+    /// Directories that the service only uses. One that is there before a record names it stays as it is, and
+    /// is not recorded.
+    #[serde(skip)]
+    pub used: Vec<String>,
 }
 
 /// A path that was made, and how to know it again.
@@ -132,7 +139,13 @@ impl Record {
             directory: directory.to_owned(),
             wait,
             made: entries.iter().map(Made::from).collect(),
+            used: vec![],
         }
+    }
+
+    /// The same, with the directories that the service only uses: see [`used`](Self::used).
+    pub fn using(self, used: Vec<String>) -> Self {
+        Self { used, ..self }
     }
 
     /// Reads what [`text`](Self::text) wrote. The error is a reason, for a sentence with the path in it.

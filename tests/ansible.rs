@@ -139,6 +139,23 @@ fn one_task_makes_shows_and_removes_any_number_of_services() {
     assert_eq!(ansible.play(&away, &[]).only("two").0, "changed");
     assert!(!roots.join("two/etc/sv/app3").exists() && roots.join("two/etc/sv/app5/run").exists());
     assert_eq!(ansible.play(&away, &[]).only("two").0, "ok");
+
+    // What somebody put there meanwhile is named, and adopted only if that is asked for.
+    fs::create_dir(roots.join("one/etc/sv/app3")).unwrap();
+    fs::write(roots.join("one/etc/sv/app3/run"), "by hand").unwrap();
+    let before = listing(&roots);
+    for arguments in [&["--limit", "one", "--check"][..], &["--limit", "one"]] {
+        let refused = ansible.play(&batch(&ansible, 14, ""), arguments);
+        let (word, result) = refused.only("one");
+        assert_eq!(word, "fatal", "{}", refused.text);
+        let message = result["msg"].as_str().unwrap();
+        assert!(message.contains("/etc/sv/app3/run: a file, to be changed: content"), "{message}");
+        assert_eq!(listing(&roots), before);
+    }
+    let adopted = ansible.play(&batch(&ansible, 14, "    adopt: true\n"), &["--limit", "one"]);
+    assert_eq!(adopted.only("one").0, "changed", "{}", adopted.text);
+    let kept = roots.join("one/var/lib/runsmith/backup/0002/etc/sv/app3/run");
+    assert_eq!(fs::read_to_string(kept).unwrap(), "by hand");
 }
 
 #[test]

@@ -68,6 +68,7 @@ impl Place {
 }
 
 const ROOT: &[&str] = &["--root", "root"];
+const ADOPT: &[&str] = &["--root", "root", "--adopt"];
 const PRUNE: &[&str] = &["--root", "root", "--prune"];
 const AGAINST: &[&str] = &["--against", "old.yaml"];
 const RENDERED: &[&str] = &["--against", "root"];
@@ -95,11 +96,11 @@ fn a_service_that_moves_is_out_where_it_was() {
     fs::remove_dir_all(place.at("/var/lib/runsmith")).unwrap();
     fs::remove_file(place.at("/etc/service/web")).unwrap();
     symlink("../sv/web", place.at("/etc/service/web")).unwrap();
-    let impact = place.impact("service: {directory: /srv/sv}\n", ROOT);
+    let impact = place.impact("service: {directory: /srv/sv}\n", ADOPT);
     assert_eq!(impact["commands"], serde_json::json!(["sv -w 100 exit /etc/sv/web"]), "{impact}");
     assert_eq!(impact["effect"], "supervise");
     // A link that leads there by another way is no move.
-    assert_eq!(place.impact("gunicorn: {timeout: 7}\n", ROOT)["effect"], "upgrade");
+    assert_eq!(place.impact("gunicorn: {timeout: 7}\n", ADOPT)["effect"], "upgrade");
 }
 
 /// Everything that moves is caused by the key that moves it.
@@ -283,35 +284,56 @@ fn what_was_not_compared_is_not_said_to_be_the_same() {
     }
 }
 
-/// What runsmith did not make is replaced with a word, and what it made without one.
+/// What runsmith did not make is refused and named by `--diff` and by `--out`, and so is what would be adopted.
 #[test]
-fn what_is_not_ours_is_replaced_with_a_note() {
+fn what_is_not_ours_is_refused_or_adopted_and_a_diff_shows_it() {
     let place = Place::new();
     for path in ["/etc/sv/web", "/etc/service"] {
         fs::create_dir_all(place.at(path)).unwrap();
     }
     fs::write(place.at("/etc/sv/web/run"), "#!/bin/sh\nexec by-hand\n").unwrap();
+    // That it says so of itself proves nothing.
     fs::write(place.at("/etc/sv/web/finish"), "#!/bin/sh\n# Managed by runsmith\n").unwrap();
     symlink("/opt/other", place.at("/etc/service/web")).unwrap();
-    let notes = |text: &str| -> BTreeSet<String> {
-        let lines = text.lines().filter(|line| line.starts_with("note:") && line.contains("is replaced"));
-        lines.map(str::to_owned).collect()
+    let named = |text: &str, start: &str| -> BTreeSet<String> {
+        let lines = text.lines().filter(|line| line.contains(", to be changed: "));
+        lines.filter_map(|line| line.strip_prefix(start)).map(str::to_owned).collect()
     };
-    let (_, diff) = place.run(BASE, &["--diff", "--root", "root"]);
+    let expected: BTreeSet<String> = [
+        "/etc/service/web: a link, to be changed: target /opt/other -> /etc/sv/web",
+        "/etc/sv/web/finish: a file, to be changed: content, mode 0644 -> 0755",
+        "/etc/sv/web/run: a file, to be changed: content, mode 0644 -> 0755",
+    ]
+    .map(str::to_owned)
+    .into();
+    let (code, diff) = place.run(BASE, &["--diff", "--root", "root"]);
+    assert_eq!((code, named(&diff, "  ")), (2, expected.clone()), "{diff}");
+    assert!(
+        diff.contains("error: --out would be refused: runsmith did not make what is at 3 paths"),
+        "{diff}"
+    );
+    assert_eq!(diff.matches("    runsmith did not make what is there\n").count(), 3, "{diff}");
+    let (code, json) = place.run(BASE, &["--diff", "--root", "root", "--format", "json"]);
+    let json: Value = serde_json::Deserializer::from_str(&json).into_iter().next().unwrap().unwrap();
+    let entries = json["services"][0]["entries"].as_array().unwrap().iter();
+    let foreign: Vec<_> =
+        entries.filter(|entry| entry["foreign"] == true).filter_map(|entry| entry["path"].as_str()).collect();
+    assert_eq!((code, foreign), (2, vec!["/etc/service/web", "/etc/sv/web/finish", "/etc/sv/web/run"]));
     let (code, out) = place.run(BASE, &["--out", "root", "--no-sync"]);
-    assert_eq!(code, 0, "{out}");
-    let expected = [
-        "note: /etc/service/web is replaced: it is a link to /opt/other that runsmith did not make",
-        "note: /etc/sv/web/run is replaced: it is a file that runsmith did not make",
-    ];
-    let expected: BTreeSet<String> = expected.map(str::to_owned).into();
-    assert_eq!((notes(&diff), notes(&out)), (expected.clone(), expected));
-    // A link that a record tells of, and a file changed by hand since, are its own.
+    assert_eq!((code, named(&out, "  ")), (2, expected.clone()), "{out}");
+    assert!(!place.at("/etc/sv/web/check").exists() && !place.at("/var").exists());
+
+    let start = "note: adopted, though runsmith did not make it: ";
+    let (code, diff) = place.run(BASE, &["--diff", "--root", "root", "--adopt"]);
+    assert_eq!((code, named(&diff, start)), (1, expected.clone()), "{diff}");
+    let (code, out) = place.run(BASE, &["--out", "root", "--no-sync", "--adopt"]);
+    assert_eq!((code, named(&out, start)), (0, expected), "{out}");
+    // From now on a record names them.
     fs::write(place.at("/etc/sv/web/run"), "#!/bin/sh\nexec by-hand\n").unwrap();
     let moved = format!("{BASE}service: {{directory: /srv/sv}}\n");
-    for arguments in [["--diff", "--root", "root"], ["--out", "root", "--no-sync"]] {
-        let (_, said) = place.run(&moved, &arguments);
-        assert_eq!(notes(&said), BTreeSet::new(), "{said}");
+    for (arguments, ends) in [(["--diff", "--root", "root"], 1), (["--out", "root", "--no-sync"], 0)] {
+        let (code, said) = place.run(&moved, &arguments);
+        assert!(code == ends && !said.contains("did not make"), "{said}");
     }
 }
 

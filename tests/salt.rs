@@ -120,6 +120,24 @@ fn one_state_makes_shows_and_removes_any_number_of_services() {
         let gone = salt.states(&away, &[]);
         assert_eq!(gone.of("away")["changes"], json!({}));
 
+        // What somebody put there meanwhile is named, and adopted only if that is asked for.
+        fs::create_dir(root.join("etc/sv/app3")).unwrap();
+        fs::write(root.join("etc/sv/app3/run"), "by hand").unwrap();
+        let before = listing(&root);
+        for arguments in [&["test=True"][..], &[]] {
+            let refused = salt.apply(&sls, arguments);
+            let state = refused.of("it");
+            assert_eq!(state["result"], false, "{}", refused.text);
+            let comment = state["comment"].as_str().unwrap();
+            assert!(comment.contains("/etc/sv/app3/run: a file, to be changed: content"), "{comment}");
+            assert_eq!(listing(&root), before);
+        }
+        let adopted =
+            salt.apply(&format!("#!runsmith --pillar unicorn --adopt --root {}\n#\n", root.display()), &[]);
+        assert_eq!(adopted.of("it")["result"], true, "{}", adopted.text);
+        let kept = root.join("var/lib/runsmith/backup/0002/etc/sv/app3/run");
+        assert_eq!(fs::read_to_string(kept).unwrap(), "by hand");
+
         // No secret in anything that Salt printed or logged, or that it keeps besides the pillar's own file.
         for applied in [&shown, &made, &again, &changed, &gone] {
             assert!(!applied.text.contains("s3cr3tv4lue"), "a secret is shown");

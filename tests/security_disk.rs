@@ -286,6 +286,36 @@ fn a_directory_of_a_third_user_is_not_given_away() {
     assert_eq!(fs::metadata(host.at(&format!("{APP}/releases"))).unwrap().uid(), 65_534);
 }
 
+/// In the place of a directory that is to be root's lies one of the user's, of root's, of a third user's.
+#[test]
+fn what_is_adopted_is_the_users_own() {
+    let other = User::new();
+    for (owner, adopted) in [(None, true), (Some(0), false), (Some(other.uid), false)] {
+        let host = Host::new();
+        let own = host.user.uid;
+        for path in ["", "/shared", "/shared/config"] {
+            let at = host.at(&format!("{APP}{path}"));
+            fs::create_dir_all(&at).unwrap();
+            std::os::unix::fs::chown(at, Some(own), Some(own)).unwrap();
+        }
+        let config = host.at(&format!("{APP}/shared/config"));
+        let uid = owner.unwrap_or(own);
+        fs::set_permissions(&config, fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::chown(&config, Some(uid), Some(uid)).unwrap();
+        let pillar = host.scratch.path().join("pillar.yaml");
+        let changed = fs::read_to_string(&pillar)
+            .unwrap()
+            .replace("virtualenv: /v", "virtualenv: /v, layout: {config: shared/config}");
+        fs::write(&pillar, changed).unwrap();
+        let output = host.run("pillar.yaml", &["--no-sync", "--adopt"]);
+        let found = fs::metadata(&config).unwrap();
+        let is = (found.uid(), found.mode() & 0o7777);
+        assert_eq!(output.status.success(), adopted, "{}", text(&output));
+        assert_eq!(is, if adopted { (0, 0o755) } else { (uid, 0o700) }, "{}", text(&output));
+        assert_eq!(host.at("etc/sv/shop").exists(), adopted);
+    }
+}
+
 #[test]
 fn a_prune_removes_nothing_in_a_directory_of_roots() {
     let host = Host::new();

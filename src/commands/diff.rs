@@ -52,6 +52,7 @@ pub(super) fn diff(arguments: &cli::Render, terminal: &mut Terminal) -> Outcome 
         None => {
             let found = on_root(arguments, &sets, &new, terminal)?;
             on_the_way(&mut new, &found.missing);
+            without(&mut new, &found.used);
             disk(found)
         }
         Some(against) => match against.strip_prefix("git:") {
@@ -178,7 +179,7 @@ fn on_root(
         prune: arguments.prune,
         only: None,
     };
-    let (found, notes) = disk::read_recorded(&arguments.root, &new.tree, recording)?;
+    let (found, notes) = disk::read_recorded(&arguments.root, &new.tree, recording, arguments.adopt)?;
     for note in notes {
         terminal.say("note", &note.to_string());
     }
@@ -205,6 +206,20 @@ fn on_the_way(new: &mut Services, missing: &[String]) {
         own.chain(missing.iter().map(|path| (directory(path), nobody))).collect();
     all.sort_by(|a, b| a.0.path.cmp(&b.0.path));
     let (entries, owners): (Vec<Entry>, Vec<usize>) = all.into_iter().unzip();
+    if let Ok(tree) = Tree::new(entries) {
+        new.tree = tree;
+        new.owners = owners;
+    }
+}
+
+/// Takes directories away that are used as they are.
+fn without(new: &mut Services, used: &[String]) {
+    if used.is_empty() {
+        return;
+    }
+    let all = new.tree.entries().iter().cloned().zip(new.owners.iter().copied());
+    let (entries, owners): (Vec<Entry>, Vec<usize>) =
+        all.filter(|(entry, _)| !used.contains(&entry.path)).unzip();
     if let Ok(tree) = Tree::new(entries) {
         new.tree = tree;
         new.owners = owners;
@@ -288,7 +303,9 @@ fn compare(
     let known = &new.known;
     let old = Side { tree, host, sites: found.map_or(&[], |found| &found.sites), templates: used };
     let new = Side { tree: &new.tree, host: Some(new), sites: &[], templates };
-    let diff = diff::diff(old, new, sources, options)?;
+    let mut diff = diff::diff(old, new, sources, options)?;
+    let foreign = found.map_or(&[][..], |found| &found.foreign);
+    diff.mark_foreign(&foreign.iter().map(|thing| thing.path.as_str()).collect());
     let sentences = |failures: fn(&disk::Found) -> &Vec<Failure>| -> Vec<String> {
         found.map(failures).into_iter().flatten().map(ToString::to_string).collect()
     };

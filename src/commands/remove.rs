@@ -39,7 +39,7 @@ pub(super) fn remove(arguments: &cli::Remove, terminal: &mut Terminal) -> Outcom
 
 fn would_remove(recording: disk::Recording<'_>, arguments: &cli::Remove, terminal: &mut Terminal) -> Outcome {
     let nothing = Tree::default();
-    let (found, notes) = disk::read_recorded(&arguments.root, &nothing, recording)?;
+    let (found, notes) = disk::read_recorded(&arguments.root, &nothing, recording, false)?;
     for note in notes {
         terminal.say("note", &note.to_string());
     }

@@ -26,6 +26,11 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
     if matches!(arguments.format, TreeFormat::Patch | TreeFormat::Markdown) {
         return Err(Failure::Usage("--format patch and --format markdown need --diff".to_owned()).into());
     }
+    if arguments.adopt && arguments.out.is_none() {
+        return Err(
+            Failure::Usage("--adopt needs --out, or --diff to show what it would change".to_owned()).into()
+        );
+    }
     if arguments.prune && arguments.out.is_none() {
         return Err(
             Failure::Usage("--prune needs --out, or --diff to show what it would remove".to_owned()).into()
@@ -99,6 +104,7 @@ fn put(
         removing: &removing,
         recording: Some(recording),
         backup: arguments.backup.as_deref(),
+        adopt: arguments.adopt,
         ..Default::default()
     };
     let is_json = arguments.format != TreeFormat::Text;
@@ -129,7 +135,7 @@ pub(super) fn end(
                 terminal.say("note", &note.to_string());
             }
             if is_json {
-                let failed = applied.failed.iter().map(|one| (&*one.services, one.failure.to_string()));
+                let failed = applied.failed.iter().map(|one| (&*one.services, &one.failure));
                 let failed: Vec<_> = failed.collect();
                 report::tree::changes_json(&applied.changes, &failed, &mut terminal.out)?;
             } else if applied.failed.is_empty() || !applied.changes.is_empty() {

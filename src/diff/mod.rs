@@ -11,7 +11,7 @@ mod mask;
 mod owner;
 mod service;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::failure::Failure;
 use crate::record::Site;
@@ -79,6 +79,17 @@ pub struct EntryDiff<'a> {
     pub hunks: Vec<Hunk>,
     /// What in the pillars caused that it comes, goes, or has another mode, owner or target.
     pub causes: Vec<Cause>,
+    /// What is there was not made by runsmith: no record names it.
+    pub foreign: bool,
+}
+
+impl Diff<'_> {
+    /// Marks the paths that hold what runsmith did not make.
+    pub fn mark_foreign(&mut self, paths: &HashSet<&str>) {
+        for entry in self.services.iter_mut().flat_map(|service| &mut service.entries) {
+            entry.foreign = paths.contains(entry.path);
+        }
+    }
 }
 
 impl EntryDiff<'_> {
@@ -245,7 +256,7 @@ fn entry_diff<'a>(
         (None, None) => vec![],
     };
     let secret = [old, new].into_iter().flatten().any(|entry| entry.secret);
-    let mut found = EntryDiff { path, old, new, ways, secret, hunks: vec![], causes: vec![] };
+    let mut found = EntryDiff { path, old, new, ways, secret, hunks: vec![], causes: vec![], foreign: false };
     if !found.touches_content() {
         return found;
     }

@@ -28,6 +28,8 @@ const LARGEST: u64 = 64 << 20;
 pub(super) struct Backup {
     /// The path that was asked for; an empty one asks for the next number.
     asked: Option<String>,
+    /// Only what is adopted is kept.
+    adopted_only: bool,
     /// The directory, once there is one.
     place: Mutex<Option<Place>>,
 }
@@ -40,20 +42,23 @@ struct Place {
 }
 
 impl Backup {
-    /// Nothing is kept without a path.
-    pub(super) fn new(asked: Option<&str>) -> Self {
-        Self { asked: asked.map(str::to_owned), place: Mutex::new(None) }
+    /// Nothing is kept without a path, but for what is adopted.
+    pub(super) fn new(asked: Option<&str>, adopt: bool) -> Self {
+        let adopted_only = adopt && asked.is_none();
+        let asked = asked.or(adopt.then_some(""));
+        Self { asked: asked.map(str::to_owned), adopted_only, place: Mutex::new(None) }
     }
 
-    /// Keeps a file's content, mode and owner; `path` is the entry's.
+    /// Keeps a file's content, mode and owner; `path` is the entry's. `adopted`: no record names it.
     pub(super) fn file(
         &self,
         root: &Directory,
         path: &str,
         fd: &OwnedFd,
         stat: &Stat,
+        adopted: bool,
     ) -> Result<(), Failure> {
-        self.keep(root, path, |dir, name| {
+        self.keep(root, path, adopted, |dir, name| {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let copy = openat(dir, name, flags, Mode::from_raw_mode(0o600))?;
             let keep = || {
@@ -69,8 +74,19 @@ impl Backup {
     }
 
     /// Keeps where a link pointed.
-    pub(super) fn link(&self, root: &Directory, path: &str, target: &str) -> Result<(), Failure> {
-        self.keep(root, path, |dir, name| Ok(symlinkat(target, dir, name)?))
+    pub(super) fn link(
+        &self,
+        root: &Directory,
+        path: &str,
+        target: &str,
+        adopted: bool,
+    ) -> Result<(), Failure> {
+        self.keep(root, path, adopted, |dir, name| Ok(symlinkat(target, dir, name)?))
+    }
+
+    /// Keeps the mode and the owner that a directory has which is adopted.
+    pub(super) fn directory(&self, root: &Directory, path: &str, stat: &Stat) -> Result<(), Failure> {
+        self.keep(root, path, true, |dir, name| Ok(enter(dir, name, stat).map(drop)?))
     }
 
     /// Where it is, if anything was kept.
@@ -91,9 +107,12 @@ impl Backup {
         &self,
         root: &Directory,
         path: &str,
+        adopted: bool,
         write: impl FnOnce(&OwnedFd, &str) -> Result<(), Refused>,
     ) -> Result<(), Failure> {
-        let Some(asked) = &self.asked else { return Ok(()) };
+        let Some(asked) = self.asked.as_ref().filter(|_| adopted || !self.adopted_only) else {
+            return Ok(());
+        };
         let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
         if place.is_none() {
             *place = Some(make(root, asked)?);

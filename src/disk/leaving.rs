@@ -10,16 +10,16 @@ use super::directory::{Directory, Step};
 use super::prune::{OWN, Own};
 use super::read::{Found, read, read_for};
 use super::run::Run;
-use super::stage::foreign;
+use super::units::Units;
 use super::{Note, Recording, names, ordered, recorded, supervise};
 use crate::failure::Failure;
 use crate::record::{self, Leaving, Leftover, MadeKind, Record, Site, led_to, sha256};
-use crate::tree::{Entry, Kind, SeenKind, Tree};
+use crate::tree::{Entry, Kind, Tree};
 use crate::visible::visible;
 
 /// What is below `root` that [`apply`](super::apply) with this recording would look at: as [`read`],
 /// the links of services that are not enabled, and, with pruning, what would be removed. Notes say
-/// what would be left.
+/// what would be left. `adopt` is as in [`Options`](super::Options::adopt).
 ///
 /// # Errors
 /// A record that cannot be read.
@@ -27,21 +27,27 @@ pub fn read_recorded(
     root: &Path,
     want: &Tree,
     recording: Recording<'_>,
+    adopt: bool,
 ) -> Result<(Found, Vec<Note>), Failure> {
     let mut notes = vec![];
     let entries = ordered(want)?;
     let ids = names::Ids::resolve(&entries);
     let refused = ids.unknown(entries.iter().copied(), root);
-    let run = Run::new(ids, None);
+    let run = Run::new(ids, None, adopt);
     let old = match root.is_dir() {
         true => recorded::read(&Directory::root(root)?, recording),
-        false => Ok(vec![]),
+        false => Ok((vec![], vec![])),
     };
-    let old = match old {
+    let (old, unread) = match old {
         // Records are root's alone, and anybody may compare what he can read.
         Err(failure) if !run.ids.set && !recording.prune => {
             notes.push(Note::Unrecorded(failure.to_string()));
-            vec![]
+            (vec![], vec![])
+        }
+        Ok((old, unread)) if !run.ids.set && !recording.prune => {
+            let first = unread.into_iter().next();
+            notes.extend(first.map(|failed| Note::Unrecorded(failed.failure.to_string())));
+            (old, vec![])
         }
         old => old?,
     };
@@ -51,25 +57,54 @@ pub fn read_recorded(
         }
         run.learn(&old);
     }
-    // Without a number for each name nobody can tell which owners differ.
-    let mut found = read_for(root, want, Some(&run).filter(|_| refused.is_none()))?;
-    found.refused.extend(refused);
     if !root.is_dir() {
+        let mut found = read_for(root, want, None)?;
+        found.refused.extend(refused);
         return Ok((found, notes));
     }
-    notes.extend(found.tree.entries().iter().filter_map(|have| replaced(&run, have, want.get(&have.path)?)));
     let top = Directory::root(root)?;
+    let (new, used) = match notes.is_empty() {
+        true => recorded::without_used(&run, &top, recording.records.iter(), &old, want),
+        // What records name is not known.
+        false => (recording.records.to_vec(), vec![]),
+    };
+    notes.extend(used);
+    let wanted: Vec<Entry> =
+        recorded::wanted_by(recording.records, &new, &entries).into_iter().cloned().collect();
+    let used = match wanted.len() == entries.len() {
+        true => vec![],
+        false => {
+            let kept: BTreeSet<&str> = wanted.iter().map(|entry| entry.path.as_str()).collect();
+            entries
+                .iter()
+                .map(|entry| &entry.path)
+                .filter(|path| !kept.contains(path.as_str()))
+                .cloned()
+                .collect()
+        }
+    };
+    let reduced = Tree::new(wanted).unwrap_or_default();
+    // Without a number for each name nobody can tell which owners differ.
+    let mut found = read_for(root, &reduced, Some(&run).filter(|_| refused.is_none()))?;
+    found.used = used;
+    found.refused.extend(refused);
+    match adopt {
+        true => notes.extend(found.foreign.iter().cloned().map(Note::Adopted)),
+        false => {
+            let mut failed = vec![];
+            Units::of(&new).fail_foreign(found.foreign.clone(), &mut failed);
+            // Of a service whose record cannot be read nothing is known.
+            let is_unread = |service: &String| unread.iter().any(|failed| failed.services.contains(service));
+            failed.retain(|failed| !failed.services.iter().all(is_unread));
+            found.refused.extend(failed.into_iter().map(|failed| failed.failure));
+        }
+    }
+    found.refused.extend(unread.into_iter().map(|failed| failed.failure));
     found.sites = sites(root, &old, recording.records, &found.tree)?;
     if recording.prune {
         notes.extend(recorded::out_of_reach(&old, &recording));
     }
-    let leaving = record::leaving(
-        old,
-        recording.records.to_vec(),
-        want,
-        &|record| recording.goes(record),
-        recording.disabled,
-    );
+    let leaving = record::leaving(old, new, want, &|record| recording.goes(record), recording.disabled);
     let mut more = vec![];
     let links = recording.disabled.iter().map(|retired| (retired.link.as_str(), retired.directory.as_str()));
     for entry in at(root, links.clone().map(|(path, _)| (path, false)), &mut found)? {
@@ -109,16 +144,6 @@ fn sites(root: &Path, old: &[Record], new: &[Record], known: &Tree) -> Result<Ve
         matches!(entry.map(|entry| &entry.kind), Some(Kind::Link(to)) if led_to(path, to) == directory)
     };
     Ok(record::sites(old, new, leads))
-}
-
-/// Would a run say that it replaces what it did not make?
-fn replaced(run: &Run, have: &Entry, want: &Entry) -> Option<Note> {
-    let have = match (&have.kind, &want.kind) {
-        (Kind::File(have), Kind::File(wanted)) if have != wanted => SeenKind::File(Some(have)),
-        (Kind::Link(have), Kind::Link(wanted)) if have != wanted => SeenKind::Link(have),
-        _ => return None,
-    };
-    foreign(run, &want.path, have)
 }
 
 /// What is at these paths, each a directory or not; what cannot be read is added to `found`.

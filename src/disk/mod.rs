@@ -40,6 +40,9 @@
 //! of root's, as `mkdir` leaves it, or if it is to be root's. One that the host shares (a mount point, the sticky
 //! bit, anybody may write in it) or that is a third user's is refused before anything changes.
 //!
+//! What no [record](crate::record) names is somebody else's: a service that would change it is refused as a whole, with
+//! all of these paths, unless [`Options::adopt`] says otherwise. Directories that a service only uses stay as they are.
+//!
 //! Two runs do not mix. Root's lock a file that only root can open, `/run/runsmith/apply.lock`, one
 //! for all roots of the host: roots inside each other are kept apart, and no other user can stall
 //! them. Where `/run` cannot be written, and for everybody else, the lock is on the directory ROOT
@@ -76,7 +79,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Foreign};
 use crate::record::{self, Record, Retired};
 use crate::tree::{Change, Entry, Tree};
 use crate::visible::visible;
@@ -97,6 +100,8 @@ pub struct Options<'a> {
     pub patience: Duration,
     /// The directory of the lock that root's runs share; it is made if only it is missing.
     pub locks: &'a Path,
+    /// Change also what no record names: its old version is kept, as with [`backup`](Self::backup).
+    pub adopt: bool,
     /// What is written down of this run, and what it does about earlier ones; nothing if it is none.
     pub recording: Option<Recording<'a>>,
     /// Where the old version of what is replaced or removed is kept: a path below ROOT that is not
@@ -138,6 +143,7 @@ impl Default for Options<'_> {
             removing: &|_| {},
             patience: lock::PATIENCE,
             locks: Path::new(lock::DIRECTORY),
+            adopt: false,
             recording: None,
             backup: None,
         }
@@ -201,8 +207,10 @@ pub enum Note {
     Unnamed,
     /// Records cannot be read; why.
     Unrecorded(String),
-    /// What is at this path is replaced, though no earlier run made it; what it is.
-    Foreign(String, String),
+    /// This was not made by an earlier run, and is taken over.
+    Adopted(Foreign),
+    /// A directory that is used as it is, whom it belongs to, and whom the service needs it to belong to.
+    Used(String, String, String),
     /// A service that ran was stopped.
     Stopped(String),
     /// Where the old version of what was changed is.
@@ -240,9 +248,11 @@ impl fmt::Display for Note {
                  a run knows its own; give it one with --set NAME",
             ),
             Self::Unrecorded(reason) => write!(f, "what earlier runs made is not known: {reason}"),
-            Self::Foreign(path, what) => {
-                write!(f, "{path} is replaced: it is {what} that runsmith did not make")
-            }
+            Self::Adopted(thing) => write!(f, "adopted, though runsmith did not make it: {thing}"),
+            Self::Used(path, owner, wanted) => write!(
+                f,
+                "{path} belongs to {owner} and not to {wanted}: it is used as it is, because runsmith did not make it"
+            ),
             Self::Stopped(service) => write!(f, "stopped {service}"),
             Self::PutOff(services) => write!(
                 f,
@@ -295,7 +305,7 @@ pub fn apply(tree: &Tree, root: &Path, options: &Options<'_>) -> Result<Applied,
     let root = directory::Directory::root(root)?;
     let _lock = lock::hold(&root, options)?;
 
-    let run = run::Run::new(ids, options.backup);
+    let run = run::Run::new(ids, options.backup, options.adopt);
     let durable = options.durable;
     let result = match options.recording {
         None => unrecorded(&run, &root, &entries, durable),

@@ -247,7 +247,7 @@ fn look(
         MadeKind::Directory { .. } => Ok(There::Missing),
         MadeKind::Link { target } => match rustix::fs::readlinkat(dir.fd(), name, vec![]) {
             Ok(have) if have.to_bytes() == target.as_bytes() => {
-                run.backup.link(root, path, target)?;
+                run.backup.link(root, path, target, false)?;
                 Ok(There::AsMade)
             }
             Ok(_) => Ok(There::Other(CHANGED.to_owned())),
@@ -278,7 +278,7 @@ fn look(
             if sha256(&bytes) != *digest {
                 return Ok(There::Other(CHANGED.to_owned()));
             }
-            run.backup.file(root, path, &fd, &stat)?;
+            run.backup.file(root, path, &fd, &stat, false)?;
             Ok(There::AsMade)
         }
     }

@@ -10,9 +10,9 @@ use super::ordered;
 use super::run::{Run, groups};
 use super::shared::refuse_shared;
 use super::stage::in_the_way;
-use crate::failure::Failure;
+use crate::failure::{Failure, Foreign};
 use crate::record::Site;
-use crate::tree::{Entry, Kind, SeenKind, Tree};
+use crate::tree::{Entry, How, Kind, Seen, SeenKind, Tree};
 
 use std::path::Path;
 
@@ -31,6 +31,10 @@ pub struct Found {
     pub refused: Vec<Failure>,
     /// Where the services lie that records tell of.
     pub sites: Vec<Site>,
+    /// What no record names, and [`apply`](super::apply) would change if it may adopt it; it refuses else.
+    pub foreign: Vec<Foreign>,
+    /// Wanted directories that would be used as they are, and not be changed.
+    pub used: Vec<String>,
 }
 
 /// Files larger than this are not read: none of ours is, and an application may have made it.
@@ -45,11 +49,16 @@ pub fn read(root: &Path, want: &Tree) -> Result<Found, Failure> {
 /// As [`read`]; what a `run` would refuse to change is found too.
 pub(super) fn read_for(root: &Path, want: &Tree, run: Option<&Run>) -> Result<Found, Failure> {
     let entries = ordered(want)?;
-    let mut reader = Reader { run, ..Reader::new() };
-    match std::fs::metadata(root) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => reader.missing(1, &entries),
-        _ => reader.wanted(&Directory::root(root)?, 1, &entries),
+    if let Err(error) = std::fs::metadata(root)
+        && error.kind() == std::io::ErrorKind::NotFound
+    {
+        let mut reader = Reader::new();
+        reader.missing(1, &entries);
+        return reader.found();
     }
+    let root = Directory::root(root)?;
+    let mut reader = Reader { run: run.map(|run| (run, &root)), ..Reader::new() };
+    reader.wanted(&root, 1, &entries);
     reader.found()
 }
 
@@ -64,12 +73,13 @@ pub fn read_all(root: &Path) -> Result<Found, Failure> {
 struct Reader<'r> {
     ids: Ids,
     /// The run whose refusals are looked for.
-    run: Option<&'r Run>,
+    run: Option<(&'r Run, &'r Directory)>,
     entries: Vec<Entry>,
     unreadable: Vec<Failure>,
     unknown: Vec<String>,
     missing: Vec<String>,
     refused: Vec<Failure>,
+    foreign: Vec<Foreign>,
 }
 
 impl Reader<'_> {
@@ -82,6 +92,7 @@ impl Reader<'_> {
             unknown: vec![],
             missing: vec![],
             refused: vec![],
+            foreign: vec![],
         }
     }
 
@@ -100,6 +111,8 @@ impl Reader<'_> {
             missing: self.missing,
             refused: self.refused,
             sites: vec![],
+            foreign: self.foreign,
+            used: vec![],
         })
     }
 
@@ -115,10 +128,20 @@ impl Reader<'_> {
 
     /// Would a run give this directory another mode or owner, and refuse to?
     fn refuse_shared(&mut self, found: &Directory, entry: &Entry) {
-        let Some(run) = self.run.filter(|run| run.ids.set) else { return };
-        if !run.compare(entry, SeenKind::Directory, found.stat()).is_empty() {
-            self.refused.extend(refuse_shared(run, found, entry).err());
+        let Some((run, root)) = self.run else { return };
+        let ways = run.compare(entry, SeenKind::Directory, found.stat());
+        if ways.is_empty() || self.is_barred(run, root, entry, &ways) || !run.ids.set {
+            return;
         }
+        self.refused.extend(refuse_shared(run, found, entry).err());
+    }
+
+    /// Would a run leave this alone, because it was not made by one?
+    fn is_barred(&mut self, run: &Run, root: &Directory, entry: &Entry, ways: &[How]) -> bool {
+        let thing = run.foreign(root, entry, ways);
+        let is_foreign = thing.is_some();
+        self.foreign.extend(thing);
+        is_foreign && !run.adopt
     }
 
     /// Refuses what somebody could have put into the place of what is wanted, so that root shows what root alone may see:
@@ -158,9 +181,14 @@ impl Reader<'_> {
     /// Would a run find something else in an entry's place? It is the last one that was read.
     fn refuse_other(&mut self, dir: &Directory, name: &str, path: &str, wanted: &Entry) {
         let Some(have) = self.entries.last().filter(|have| have.path == path) else { return };
-        if self.run.is_some() && have.kind.word() != wanted.kind.word() {
+        let Some((run, root)) = self.run else { return };
+        if have.kind.word() != wanted.kind.word() {
             self.refused.push(in_the_way(dir, name, wanted.kind.word(), have.kind.word()));
+            return;
         }
+        let seen = Seen::from(have);
+        let ways = Seen { owner: seen.owner.filter(|_| run.ids.set), ..seen }.differs_from(wanted);
+        self.is_barred(run, root, wanted, &ways);
     }
 
     fn wanted(&mut self, dir: &Directory, at: usize, entries: &[&Entry]) {

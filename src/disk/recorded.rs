@@ -1,7 +1,7 @@
 //! A run that is written down: records are read, services that are to go are stopped, and what earlier
 //! runs left is removed.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, unlinkat};
 use rustix::io::Errno;
@@ -100,16 +100,32 @@ impl Recorded<'_> {
         out: &BTreeSet<String>,
         progress: &mut Progress,
     ) -> Result<bool, Failure> {
-        let old = read(self.root, self.recording)?;
+        let (old, unread) = read(self.root, self.recording)?;
+        let is_known = |failed: &Failed| failed.services.iter().all(|service| out.contains(service));
+        if !unread.iter().all(is_known) {
+            for failed in unread {
+                units::add(&mut progress.failed, failed.services, failed.failure);
+            }
+            return Ok(false);
+        }
         self.run.learn(&old);
-        let leaving = self.leaving(old, out, progress);
+        let new = self.recording.records.iter().filter(|record| !out.contains(&record.service));
+        let (new, notes) = without_used(self.run, self.root, new, &old, self.tree);
+        progress.note(notes);
+        let entries = wanted_by(self.recording.records, &new, entries);
+        let leaving = self.leaving(old, new, out, progress);
         let units = Units::of(&leaving.records);
         if !leaving.records.is_empty() {
             self.run.journal.open(self.root)?;
         }
         let staged = {
-            let records = record_entries(leaving.records.iter().map(Record::entry));
-            let all = in_order(self.without(entries, out).into_iter().chain(&records).collect())?;
+            // Where nothing can be done, no directory for records is made.
+            let is_needless = leaving.records.is_empty() && directory(self.root)?.is_none();
+            let records = match is_needless {
+                true => vec![],
+                false => record_entries(leaving.records.iter().map(Record::entry)),
+            };
+            let all = in_order(entries.into_iter().chain(&records).collect())?;
             stage::stage(self.run, self.root, &all)
         };
         let undo = |progress: &Progress, ops: &[stage::Op]| {
@@ -119,9 +135,10 @@ impl Recorded<'_> {
                 self.run.backup.abandon();
             }
         };
-        if !staged.refusals.is_empty() {
+        if !staged.refusals.is_empty() || !staged.foreign.is_empty() {
             undo(progress, &staged.ops);
             units.fail(staged.refusals, &mut progress.failed);
+            units.fail_foreign(staged.foreign, &mut progress.failed);
             return Ok(false);
         }
         if self.recording.prune && self.recording.only.is_none() && !progress.listed {
@@ -166,8 +183,14 @@ impl Recorded<'_> {
         Ok(true)
     }
 
-    /// What the records tell of services that are not `out`.
-    fn leaving(&self, old: Vec<Record>, out: &BTreeSet<String>, progress: &mut Progress) -> Leaving {
+    /// What the records tell of services that are not `out`; `new` are the wanted ones.
+    fn leaving(
+        &self,
+        old: Vec<Record>,
+        new: Vec<Record>,
+        out: &BTreeSet<String>,
+        progress: &mut Progress,
+    ) -> Leaving {
         let recording = &self.recording;
         let wanted: BTreeMap<&str, &str> =
             recording.records.iter().map(|record| (record.service.as_str(), record.set.as_str())).collect();
@@ -190,20 +213,8 @@ impl Recorded<'_> {
         if recording.prune {
             progress.note(out_of_reach(&old, recording));
         }
-        let new = recording.records.iter().filter(|record| !out.contains(&record.service)).cloned().collect();
         let goes = |record: &Record| recording.goes(record) && !incomplete && !out.contains(&record.service);
         record::leaving(old, new, self.tree, &goes, recording.disabled)
-    }
-
-    /// The entries that somebody wants who is not `out`.
-    fn without<'e>(&self, entries: &[&'e Entry], out: &BTreeSet<String>) -> Vec<&'e Entry> {
-        if out.is_empty() {
-            return entries.to_vec();
-        }
-        let records = self.recording.records.iter().filter(|record| !out.contains(&record.service));
-        let paths: HashSet<&str> =
-            records.flat_map(|record| &record.made).map(|made| made.path.as_str()).collect();
-        entries.iter().copied().filter(|entry| paths.contains(entry.path.as_str())).collect()
     }
 
     /// Stops services that are to go. Says whether all did.
@@ -259,6 +270,64 @@ impl Recorded<'_> {
         changes.sort_by(|a, b| a.path.cmp(&b.path));
         changes
     }
+}
+
+/// The entries that `new` records name; of all records of the run, they are those that are left.
+pub(super) fn wanted_by<'e>(all: &[Record], new: &[Record], entries: &[&'e Entry]) -> Vec<&'e Entry> {
+    let count = |records: &[Record]| records.iter().map(|record| record.made.len()).sum::<usize>();
+    if count(all) == count(new) {
+        return entries.to_vec();
+    }
+    let paths: HashSet<&str> =
+        new.iter().flat_map(|record| &record.made).map(|made| made.path.as_str()).collect();
+    entries.iter().copied().filter(|entry| paths.contains(entry.path.as_str())).collect()
+}
+
+/// Records of a run without the directories that their services only use and that are there, unless `old` ones name
+/// them; and what is to be noted of these.
+pub(super) fn without_used<'r>(
+    run: &Run,
+    root: &Directory,
+    new: impl Iterator<Item = &'r Record>,
+    old: &[Record],
+    tree: &Tree,
+) -> (Vec<Record>, Vec<Note>) {
+    let old: HashMap<&str, &Record> = old.iter().map(|record| (record.service.as_str(), record)).collect();
+    let mut notes = vec![];
+    let without = |record: &Record| {
+        let before = old.get(record.service.as_str());
+        let is_ours =
+            |path: &str| before.is_some_and(|record| record.made.iter().any(|made| made.path == path));
+        let mut record = record.clone();
+        for path in &record.used {
+            if is_ours(path) {
+                continue;
+            }
+            // What else is there is found in its turn.
+            let Ok(Some(found)) = step_to(root, path) else { continue };
+            let wanted = tree.get(path).map(|entry| run.ids.of(entry).0);
+            if let Some(entry) = tree.get(path)
+                && run.ids.set
+                && wanted != Some(found.stat().st_uid)
+            {
+                let owner = run.ids.user(found.stat().st_uid);
+                notes.push(Note::Used(found.path().to_owned(), owner, entry.owner.to_string()));
+            }
+            record.made.retain(|made| made.path != *path);
+        }
+        record
+    };
+    let records = new.map(without).collect();
+    (records, notes)
+}
+
+/// Every path that a record names which can be read.
+pub(super) fn named(root: &Directory) -> HashSet<String> {
+    let Ok(Some(dir)) = directory(root) else { return HashSet::new() };
+    let Ok(names) = Dir::read_from(dir.fd()) else { return HashSet::new() };
+    let names = names.flatten().map(|name| name.file_name().to_string_lossy().into_owned());
+    let records = names.filter(|name| !name.starts_with('.')).filter_map(|name| one(&dir, &name).ok()?);
+    records.flat_map(|record| record.made).map(|made| made.path).collect()
 }
 
 /// Whether somebody may be surprised that a service is in another set now. Which one it was in before
@@ -355,9 +424,13 @@ pub(super) fn step_to(root: &Directory, path: &str) -> Result<Option<Directory>,
     Ok(Some(here))
 }
 
-/// The records of the run's own services; with pruning, of every service.
-pub(super) fn read(root: &Directory, recording: Recording<'_>) -> Result<Vec<Record>, Failure> {
-    let Some(dir) = directory(root)? else { return Ok(vec![]) };
+/// The records of the run's own services; with pruning, of every service. One that cannot be read is a failure of its
+/// service; with pruning it is one of the run, because nobody knows what the service needs.
+pub(super) fn read(
+    root: &Directory,
+    recording: Recording<'_>,
+) -> Result<(Vec<Record>, Vec<Failed>), Failure> {
+    let Some(dir) = directory(root)? else { return Ok((vec![], vec![])) };
     let fail = |error| failure("list", dir.path().to_owned(), error);
     let mut names: BTreeSet<String> = recording.records.iter().map(|record| record.service.clone()).collect();
     if recording.prune {
@@ -370,11 +443,15 @@ pub(super) fn read(root: &Directory, recording: Recording<'_>) -> Result<Vec<Rec
             }
         }
     }
-    let mut records = vec![];
+    let (mut records, mut failed) = (vec![], vec![]);
     for name in names {
-        records.extend(one(&dir, &name)?);
+        match one(&dir, &name) {
+            Ok(record) => records.extend(record),
+            Err(failure) if !recording.prune => units::add(&mut failed, vec![name], failure),
+            Err(failure) => return Err(failure),
+        }
     }
-    Ok(records)
+    Ok((records, failed))
 }
 
 fn one(dir: &Directory, name: &str) -> Result<Option<Record>, Failure> {

@@ -1,19 +1,23 @@
 //! What the parts of a run share: owners, temporary names, threads, and how entries are divided.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use super::area::Areas;
 use super::backup::Backup;
+use super::directory::Directory;
 use super::journal::Journal;
 use super::leftover::{TempNames, remove};
 use super::names::Ids;
-use crate::record::{MadeKind, Record};
+use super::recorded;
+use crate::failure::Foreign;
+use crate::record::{self, MadeKind, Record};
+use crate::steps::is_within;
 use crate::tree::{Entry, How, Seen, SeenKind};
 
 /// What is the same for a whole run.
@@ -28,6 +32,10 @@ pub(super) struct Run {
     /// What earlier runs made, by its path, and of directories the users they gave them to; nothing
     /// where no records are kept.
     made: RwLock<Option<HashMap<String, Option<String>>>>,
+    /// What the records of services name that the run does not want; read when it is needed.
+    others: OnceLock<HashSet<String>>,
+    /// Change what no record names, too.
+    pub(super) adopt: bool,
     /// How many more threads may be started.
     threads: AtomicUsize,
     /// Something with a temporary name could not be removed.
@@ -39,7 +47,7 @@ const WORTH_A_THREAD: usize = 4000;
 
 impl Run {
     /// A run with the owners it needs, and the place for old versions if they are to be kept.
-    pub(super) fn new(ids: Ids, backup: Option<&str>) -> Self {
+    pub(super) fn new(ids: Ids, backup: Option<&str>, adopt: bool) -> Self {
         let spare = std::thread::available_parallelism().map_or(1, usize::from) - 1;
         let temps = TempNames::new();
         Self {
@@ -47,8 +55,10 @@ impl Run {
             journal: Journal::none(temps.run().to_owned()),
             temps,
             areas: Areas::default(),
-            backup: Backup::new(backup),
+            backup: Backup::new(backup, adopt),
             made: RwLock::new(None),
+            others: OnceLock::new(),
+            adopt,
             threads: AtomicUsize::new(spare.min(3)),
             leaves: AtomicBool::new(false),
         }
@@ -79,9 +89,18 @@ impl Run {
         *self.made.write().unwrap_or_else(PoisonError::into_inner) = Some(made);
     }
 
-    /// Whether an earlier run made something at this path; whether it did is not known without records.
-    pub(super) fn made(&self, path: &str) -> Option<bool> {
-        self.made.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|made| made.contains_key(path))
+    /// What is to be changed at the path of an entry, if no record names it. Without records nothing is known.
+    pub(super) fn foreign(&self, root: &Directory, entry: &Entry, ways: &[How]) -> Option<Foreign> {
+        if ways.is_empty() || is_within(&entry.path, record::OWN) {
+            return None;
+        }
+        if self.made.read().unwrap_or_else(PoisonError::into_inner).as_ref()?.contains_key(&entry.path)
+            || self.others.get_or_init(|| recorded::named(root)).contains(&entry.path)
+        {
+            return None;
+        }
+        let change: Vec<String> = ways.iter().map(How::to_string).collect();
+        Some(Foreign { path: entry.path.clone(), kind: entry.kind.word(), change: change.join(", ") })
     }
 
     /// Whether an earlier run gave the directory at this path to the user `owner`.

@@ -56,7 +56,8 @@ fn refuse_exchangeable(run: &Run, found: &Directory, entry: &Entry) -> Result<()
     let is_known = if uid == 0 {
         run.journal.made(&entry.path, found.fd())
     } else {
-        run.gave(&entry.path, &run.ids.user(uid))
+        // Whoever owns the directory above can have put nothing but his own here: he alone loses it.
+        run.gave(&entry.path, &run.ids.user(uid)) || (run.adopt && uid == parent.stat().st_uid)
     };
     if is_known {
         return Ok(());

@@ -14,7 +14,7 @@ use super::run::{Group, Run, groups};
 use super::units::Refusal;
 use super::write::{self, Attributes, Filled, Filling};
 use super::{Note, Stopped, commit, leftover, shared};
-use crate::failure::Failure;
+use crate::failure::{Failure, Foreign};
 use crate::record;
 use crate::tree::{Change, Entry, How, Kind, SeenKind};
 use crate::visible::visible;
@@ -76,6 +76,8 @@ pub(super) struct Staged {
     pub(super) devices: BTreeMap<u64, OwnedFd>,
     /// What could not be staged; the operations of everything else are there.
     pub(super) refusals: Vec<Refusal>,
+    /// What no record names and was not staged for that.
+    pub(super) foreign: Vec<Foreign>,
     /// New directories of root's where others can rename them.
     made: Vec<(String, Identity)>,
 }
@@ -86,8 +88,11 @@ pub(super) fn stage(run: &Run, root: &Directory, entries: &[&Entry]) -> Staged {
     let mut stage = Stage::new(run, root);
     stage.existing(root, 1, entries);
     let mut staged = stage.staged;
-    // Before any of them gets its name.
-    if let Err(failure) = run.journal.make(std::mem::take(&mut staged.made)) {
+    // Before any of them gets its name, which none does if something is refused.
+    if staged.refusals.is_empty()
+        && staged.foreign.is_empty()
+        && let Err(failure) = run.journal.make(std::mem::take(&mut staged.made))
+    {
         staged.refusals.push(Refusal::of(entries.iter().copied(), failure));
     }
     staged
@@ -102,6 +107,17 @@ pub(super) fn stage_whole(run: &Run, root: &Directory, entries: &[&Entry]) -> Re
     commit::abandon(run, root, &staged.ops);
     run.backup.abandon();
     Err(staged.refusals.swap_remove(0).failure.into())
+}
+
+/// Whether what is there may be changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Permit {
+    /// A record names it, or no records are kept.
+    Ours,
+    /// No record names it, and it is taken over.
+    Adopted,
+    /// No record names it.
+    Barred,
 }
 
 struct Stage<'r> {
@@ -141,6 +157,7 @@ impl<'r> Stage<'r> {
             self.staged.devices.append(&mut other.staged.devices);
             self.staged.made.append(&mut other.staged.made);
             self.staged.refusals.append(&mut other.staged.refusals);
+            self.staged.foreign.append(&mut other.staged.foreign);
             if two.is_err() {
                 let failure = Failure::path("compare", dir.path(), "a thread ended early");
                 self.staged.refusals.push(Refusal::of(second.iter().copied(), failure));
@@ -175,10 +192,18 @@ impl<'r> Stage<'r> {
         };
         if let Some(entry) = group.entry {
             let ways = self.run.compare(entry, SeenKind::Directory, found.stat());
-            if !ways.is_empty() {
-                shared::refuse_shared(self.run, &found, entry)?;
+            match self.permit(entry, &ways) {
+                Permit::Barred => {}
+                permit => {
+                    if !ways.is_empty() {
+                        shared::refuse_shared(self.run, &found, entry)?;
+                    }
+                    if permit == Permit::Adopted {
+                        self.run.backup.directory(self.root, group.path, found.stat())?;
+                    }
+                    self.settle(dir, group, entry, &found, ways)?;
+                }
             }
-            self.settle(dir, group, entry, &found, ways)?;
         }
         if group.rest.is_empty() {
             return Ok(());
@@ -259,14 +284,12 @@ impl<'r> Stage<'r> {
         // Never in place: with a second name (a hard link) it may be somebody else's too, and who has it open for writing
         // keeps that.
         if !ways.is_empty() {
-            if ways.contains(&How::Content) {
-                let mut head = vec![0; record::HEAD];
-                let length = rustix::io::pread(&fd, head.as_mut_slice(), 0).map_err(fail)?;
-                head.truncate(length);
-                self.staged.notes.extend(foreign(self.run, group.path, SeenKind::File(Some(&head))));
+            let permit = self.permit(entry, &ways);
+            if permit == Permit::Barred {
+                return Ok(());
             }
             if !group.path.starts_with(record::DIRECTORY) {
-                self.run.backup.file(self.root, group.path, &fd, &stat)?;
+                self.run.backup.file(self.root, group.path, &fd, &stat, permit == Permit::Adopted)?;
             }
             return self.new_file(dir, group, entry, bytes, Some(ways));
         }
@@ -303,10 +326,11 @@ impl<'r> Stage<'r> {
                 if ways.is_empty() {
                     return Ok(());
                 }
-                if ways.iter().any(|way| matches!(way, How::Target { .. } | How::Kind { .. })) {
-                    self.staged.notes.extend(foreign(self.run, group.path, SeenKind::Link(&have)));
+                let permit = self.permit(entry, &ways);
+                if permit == Permit::Barred {
+                    return Ok(());
                 }
-                self.run.backup.link(self.root, group.path, &have)?;
+                self.run.backup.link(self.root, group.path, &have, permit == Permit::Adopted)?;
                 Some(ways)
             }
             Err(Errno::NOENT) => None,
@@ -326,6 +350,17 @@ impl<'r> Stage<'r> {
         let changes = changes(entry, ways.unwrap_or_else(|| vec![How::Created(entry.kind.word())]));
         self.push(dir, group, Act::Place { temp, area, fresh }, Turn::Link, changes);
         Ok(())
+    }
+
+    /// Whether what differs in these ways may be changed.
+    fn permit(&mut self, entry: &Entry, ways: &[How]) -> Permit {
+        let Some(thing) = self.run.foreign(self.root, entry, ways) else { return Permit::Ours };
+        if !self.run.adopt {
+            self.staged.foreign.push(thing);
+            return Permit::Barred;
+        }
+        self.staged.notes.push(Note::Adopted(thing));
+        Permit::Adopted
     }
 
     fn settle(
@@ -395,19 +430,6 @@ fn read_up_to(fd: &OwnedFd, length: usize, buffer: &mut Vec<u8>) -> Result<(), E
     }
     buffer.truncate(filled);
     Ok(())
-}
-
-/// Says that what is replaced is not what an earlier run made, as far as records or its first lines tell.
-pub(super) fn foreign(run: &Run, path: &str, have: SeenKind<'_>) -> Option<Note> {
-    if run.made(path)? || path.starts_with(record::DIRECTORY) {
-        return None;
-    }
-    let what = match have {
-        SeenKind::File(Some(head)) if !record::is_marked(head) => "a file".to_owned(),
-        SeenKind::Link(target) => format!("a link to {}", visible(target)),
-        SeenKind::File(_) | SeenKind::Directory | SeenKind::Other(_) => return None,
-    };
-    Some(Note::Foreign(visible(path).into_owned(), what))
 }
 
 pub(super) fn in_the_way(dir: &Directory, name: &str, wanted: &'static str, word: &'static str) -> Failure {

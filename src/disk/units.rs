@@ -1,9 +1,9 @@
 //! Whose path it is that something failed at: each service fails for itself.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Failed;
-use crate::failure::Failure;
+use crate::failure::{Failure, Foreign};
 use crate::record::Record;
 use crate::tree::Entry;
 
@@ -46,6 +46,22 @@ impl<'r> Units<'r> {
         let found: BTreeSet<&str> =
             paths.into_iter().filter_map(|path| self.services.get(path)).flatten().copied().collect();
         if found.is_empty() { self.all.clone() } else { found }
+    }
+
+    /// Adds the services that want what no record names to what failed, each with all of these paths.
+    pub(super) fn fail_foreign(&self, things: Vec<Foreign>, failed: &mut Vec<Failed>) {
+        let mut of: BTreeMap<&str, BTreeSet<Foreign>> = BTreeMap::new();
+        if self.all.is_empty() && !things.is_empty() {
+            return add(failed, vec![], Failure::Foreign(things));
+        }
+        for thing in things {
+            for service in self.at([thing.path.as_str()]) {
+                of.entry(service).or_default().insert(thing.clone());
+            }
+        }
+        for (service, things) in of {
+            add(failed, vec![service.to_owned()], Failure::Foreign(things.into_iter().collect()));
+        }
     }
 
     /// Adds what was refused to what failed; the same failure of several services is one.

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::failure::Failure;
 use crate::tree::{Change, Entry, How, Kind, Tree};
 use crate::visible::visible;
 
@@ -147,7 +148,7 @@ pub fn changes_text(changes: &[Change], out: &mut dyn Write) -> io::Result<()> {
 /// What was changed, and which services failed and why, for programs.
 pub fn changes_json(
     changes: &[Change],
-    failed: &[(&[String], String)],
+    failed: &[(&[String], &Failure)],
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let list: Vec<Value> = changes
@@ -168,8 +169,16 @@ pub fn changes_json(
             }
         })
         .collect();
-    let failed: Vec<Value> =
-        failed.iter().map(|(services, message)| json!({"services": services, "message": message})).collect();
+    let foreign = |failure: &Failure| -> Vec<Value> {
+        let things = failure.foreign().iter();
+        things.map(|thing| json!({"path": thing.path, "kind": thing.kind, "change": thing.change})).collect()
+    };
+    let failed: Vec<Value> = failed
+        .iter()
+        .map(|(services, failure)| {
+            json!({"services": services, "message": failure.to_string(), "foreign": foreign(failure)})
+        })
+        .collect();
     serde_json::to_writer_pretty(&mut *out, &json!({"version": 1, "changes": list, "failed": failed}))?;
     writeln!(out)
 }

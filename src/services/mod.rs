@@ -17,7 +17,7 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::failure::Failure;
 use crate::model::{self, Service, input};
 use crate::pillar::{self, Application, Merged, Node};
-use crate::plan::{Contents, plan_with};
+use crate::plan::{Contents, plan_with, used};
 use crate::record::{Record, Retired, UNNAMED_SET};
 use crate::rule;
 use crate::rules::{self, Claims, Texts};
@@ -516,7 +516,7 @@ fn plan_one(
     });
     let record = asked.sets.map(|sets| {
         let set = sets.get(span.source.0 as usize).map_or(UNNAMED_SET, String::as_str);
-        Record::new(&service.application, set, &place.directory, wait, &entries)
+        Record::new(&service.application, set, &place.directory, wait, &entries).using(used(&service))
     });
     let known = asked.known.then(|| Known { service: Arc::clone(&service), key: key.clone(), span, node });
     let may_meet_itself = !asked.files && grounds::may_meet_itself(&service);

@@ -63,16 +63,22 @@ pub enum How {
 impl fmt::Display for Change {
     /// One line: `/etc/sv/web/run: mode 0644 -> 0755`. Control characters in names are escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", visible(&self.path))?;
-        match &self.how {
-            How::Created(word) => write!(f, "created {word}"),
-            How::Removed(word) => write!(f, "removed {word}"),
-            How::Kind { old, new } => write!(f, "{old} -> {new}"),
-            How::Content => f.write_str("content"),
-            How::Target { old, new } => write!(f, "target {} -> {}", visible(old), visible(new)),
-            How::Mode { old, new } => write!(f, "mode {old:04o} -> {new:04o}"),
-            How::Owner { old, new } => write!(f, "owner {} -> {}", visible(old), visible(new)),
-            How::Group { old, new } => write!(f, "group {} -> {}", visible(old), visible(new)),
+        write!(f, "{}: {}", visible(&self.path), self.how)
+    }
+}
+
+impl fmt::Display for How {
+    /// As in the line of a [`Change`]: `mode 0644 -> 0755`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Created(word) => write!(f, "created {word}"),
+            Self::Removed(word) => write!(f, "removed {word}"),
+            Self::Kind { old, new } => write!(f, "{old} -> {new}"),
+            Self::Content => f.write_str("content"),
+            Self::Target { old, new } => write!(f, "target {} -> {}", visible(old), visible(new)),
+            Self::Mode { old, new } => write!(f, "mode {old:04o} -> {new:04o}"),
+            Self::Owner { old, new } => write!(f, "owner {} -> {}", visible(old), visible(new)),
+            Self::Group { old, new } => write!(f, "group {} -> {}", visible(old), visible(new)),
         }
     }
 }

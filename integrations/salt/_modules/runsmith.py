@@ -327,6 +327,7 @@ def diff(
     called=None,
     text=True,
     executable=None,
+    adopt=False,
 ):
     """
     What ``state.apply`` would change on this host, by default for the minion's own pillar at ``unicorn``; writes nothing.
@@ -339,7 +340,7 @@ def diff(
         salt web1 runsmith.diff
     """
     given = _Input(pillar, key, called)
-    words = ["render", *_options(prune, set or _set(pillar, key), templates), "--diff", "--root", _root(root)]
+    words = ["render", *_options(prune, set or _set(pillar, key), templates, adopt), "--diff", "--root", _root(root)]
     words += [*_judged(deny, warn, allow), *given.words]
     value, err = _json(executable, words, given.text, called=given.called)
     if text:
@@ -356,10 +357,11 @@ def _set(pillar, key):
     return f"salt:{key or KEY}" if pillar is None else None
 
 
-def _options(prune, set_name, templates):
+def _options(prune, set_name, templates, adopt):
     """What is the same for showing and for making."""
     words = ["--set", str(set_name)] if set_name else []
     words += ["--prune"] if prune else []
+    words += ["--adopt"] if adopt else []
     return words + (["--templates", str(templates)] if templates else [])
 
 
@@ -376,10 +378,14 @@ def apply(
     allow=None,
     called=None,
     executable=None,
+    adopt=False,
 ):
     """
     Makes this host's files what a pillar says, by default the minion's own one at ``unicorn``. What runs is not told: that is the
     state ``runsmith.managed``.
+
+    What is in the way and was not made by runsmith is an error that names it; with ``adopt=True`` it is taken over, and its old
+    version is kept below ``/var/lib/runsmith/backup``.
 
     Returns what was changed, a path and a kind of change each.
 
@@ -388,7 +394,7 @@ def apply(
         salt web1 runsmith.apply
     """
     given = _Input(pillar, key, called)
-    words = ["render", *_options(prune, set or _set(pillar, key), templates), "--out", _root(root)]
+    words = ["render", *_options(prune, set or _set(pillar, key), templates, adopt), "--out", _root(root)]
     words += ["--backup"] if backup else []
     words += [*_judged(deny, warn, allow), *given.words]
     return _json(executable, words, given.text, good=(0,), called=given.called)[0]["changes"]

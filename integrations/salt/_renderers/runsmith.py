@@ -16,7 +16,7 @@ Without a body the minion's own pillar is meant, at the place that is named:
     #!runsmith --pillar unicorn
 
 Options after the name: ``--pillar KEY``, or ``--key KEY``, where in the body the applications are; ``--root``, ``--prune``,
-``--set``, ``--backup``, ``--templates``, ``--deny``, ``--warn``, ``--allow``, ``--executable`` as ``runsmith.managed`` has them;
+``--set``, ``--adopt``, ``--backup``, ``--templates``, ``--deny``, ``--warn``, ``--allow``, ``--executable`` as ``runsmith.managed`` has them;
 ``--files-only`` for its ``effect: False``.
 
 The SLS becomes one state whose ID is the name of the SLS, so ``require: [{runsmith: NAME}]`` or ``require: [{sls: NAME}]``
@@ -49,7 +49,7 @@ def _parse(argline):
         options.add_argument("--" + name)
     for name in ("deny", "warn", "allow"):
         options.add_argument("--" + name, action="append")
-    for name in ("prune", "backup", "files-only"):
+    for name in ("prune", "adopt", "backup", "files-only"):
         options.add_argument("--" + name, action="store_true")
     return vars(options.parse_args(shlex.split(argline)))
 
@@ -127,7 +127,7 @@ def _state(body, sls, called, options):
         raise SaltRenderError(_once(report["text"] + hint))
     if isinstance(body, str) and "pillar" in given:
         given["pillar"] = __salt__["runsmith.read"](body, called=called, **executable)
-    more = {name: options[name] for name in ("root", "set", "templates", "prune", "backup") if options[name]}
+    more = {name: options[name] for name in ("root", "set", "templates", "prune", "adopt", "backup") if options[name]}
     more.update({"effect": False} if options["files_only"] else {})
     arguments = {**given, **more, **judged, **executable}
     # `slsutil.renderer` knows of no SLS.

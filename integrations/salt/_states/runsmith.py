@@ -328,6 +328,7 @@ def managed(
     force=False,
     prune=False,
     set=None,
+    adopt=False,
     backup=False,
     templates=None,
     deny=None,
@@ -357,6 +358,9 @@ def managed(
     prune, set
         Remove what earlier runs with the same ``set`` made and the pillar does not want any more, whole services too. By default the
         set is ``salt:KEY``, or ``salt:NAME`` with ``pillar``. Services that an earlier version of runsmith made are in ``default``.
+    adopt
+        Take over also files, directories and links that are in the way and that runsmith did not make; without it the state fails
+        and names them. The old version is kept below ``/var/lib/runsmith/backup``.
     backup
         Keep the old version of what is replaced or removed, below ``/var/lib/runsmith/backup``.
     templates
@@ -375,6 +379,7 @@ def managed(
         "root": root,
         "prune": prune,
         "set": set or (None if pillar is None else f"salt:{name}"),
+        "adopt": adopt,
         "templates": templates,
         "deny": deny,
         "warn": warn,

@@ -89,6 +89,7 @@ fn entry(entry: &EntryDiff<'_>) -> Value {
         "path": entry.path,
         "change": change,
         "secret": entry.secret,
+        "foreign": entry.foreign,
         "content": entry.touches_content(),
         "old": entry.old.map(state),
         "new": entry.new.map(state),

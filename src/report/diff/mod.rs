@@ -96,6 +96,9 @@ fn counts(entry: &EntryDiff<'_>) -> (usize, usize) {
 /// What differs besides content, a clause each.
 fn facts(entry: &EntryDiff<'_>) -> Vec<String> {
     let mut facts = vec![];
+    if entry.foreign {
+        facts.push("runsmith did not make what is there".to_owned());
+    }
     for how in &entry.ways {
         match how {
             How::Content => {}

@@ -64,6 +64,11 @@ options:
         with a set.
       - Services that an earlier version of runsmith made without one are in V(default).
     type: str
+  adopt:
+    description: Takes over also files, directories and links that are in the way and that runsmith did not make; without it the task
+      fails and names them. The old version is kept on the host below C(/var/lib/runsmith/backup).
+    type: bool
+    default: false
   backup:
     description: Keeps the old version of what is replaced or removed, on the host below C(/var/lib/runsmith/backup).
     type: bool
@@ -284,6 +289,7 @@ class Task:
         words = ["--set", given["set"]] if given["set"] else []
         words += ["--key", given["key"]] if given["key"] else []
         words += ["--prune"] if given["prune"] else []
+        words += ["--adopt"] if given["adopt"] else []
         words += ["--templates", given["templates"]] if given["templates"] else []
         return words
 
@@ -505,6 +511,7 @@ def main():
             "start_timeout": {"type": "int", "default": 20},
             "prune": {"type": "bool", "default": False},
             "set": {"type": "str"},
+            "adopt": {"type": "bool", "default": False},
             "backup": {"type": "bool", "default": False},
             "templates": {"type": "path"},
             "deny": {"type": "list", "elements": "str", "default": []},
