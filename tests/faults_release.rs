@@ -12,7 +12,8 @@ use std::path::Path;
 use rustix::process::Signal;
 
 use support::faults::{Case, Requests, page, rows_are_tests, serves, state};
-use support::host::{kill, run, virtualenv};
+use support::host::{kill, require, run, virtualenv};
+use support::load::Address;
 use support::row::said;
 use support::service::{Release, Server, Service, Socket};
 use support::{HANDOVER, SOON, START};
@@ -121,6 +122,21 @@ const ROWS: &[(&str, &str, &str)] = &[
         "failure_on_probation_after_a_release_that_was_not_proven",
         "a release is proven, a second one is deployed and not proven yet, and a third one fails late",
         "the second one is started, and after a kill -9 of its master the first",
+    ),
+    (
+        "failure_of_uvicorn_on_probation",
+        "uvicorn, which is ready once it has lived for a while, with a release that fails on import after that",
+        "the release that served before is started at once; `upgrade --proven` exits 1; none lost",
+    ),
+    (
+        "workers_of_puma_that_cannot_load",
+        "puma in cluster mode, with a release that no worker can load",
+        "the release that served before is started after a few workers; `upgrade --proven` exits 1",
+    ),
+    (
+        "failure_on_probation_by_usr2",
+        "gunicorn and `strategy: usr2`, with a release whose master exits soon after it took over",
+        "the release that served before is started; the address refuses while no master lives",
     ),
     (
         "master_killed_on_the_first_probation",
@@ -595,6 +611,94 @@ fn failure_on_probation_after_a_release_that_was_not_proven() {
     service.log.wait(mark, &["FAILED on probation"], SOON);
     serves_again(&service, mark, "1");
     service.down();
+}
+
+/// Deploys a release that fails on probation; the first one serves again, and a third one is deployed.
+fn fails_on_probation(case: Case, reason: &str, make: &dyn Fn(&Service, u32), requests: Requests) {
+    case.service.switch(2);
+    let output = case.service.runsmith(&["upgrade", "--proven"]);
+    assert_eq!(output.status.code(), Some(1), "{}\n{}", said(&output), case.service.log.text(0));
+    assert!(said(&output).contains(reason), "{}", said(&output));
+    case.settles();
+    serves_again(&case.service, 0, "1");
+    make(&case.service, 3);
+    case.service.switch(3);
+    let output = case.service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), case.service.log.text(0));
+    case.ends("3", requests);
+}
+
+#[test]
+fn failure_of_uvicorn_on_probation() {
+    let program = virtualenv("uvicorn").join("bin/uvicorn");
+    require("uvicorn", &program);
+    let asgi = |number: u32, first: &str| {
+        format!(
+            "import asyncio, os, time\n{first}\nasync def app(scope, receive, send):\n\
+             \x20   if scope['type'] != 'http': return\n\
+             \x20   body = b'{number} %d' % os.getpid()\n\
+             \x20   length = (b'content-length', str(len(body)).encode())\n\
+             \x20   await send({{'type': 'http.response.start', 'status': 200, 'headers': [length]}})\n\
+             \x20   await send({{'type': 'http.response.body', 'body': body}})\n"
+        )
+    };
+    let make = |service: &Service, number: u32, first: &str| {
+        service.release(number, Release::Good);
+        fs::write(service.root.join(format!("releases/{number}/asgi.py")), asgi(number, first)).unwrap();
+    };
+    let command = format!("[{}, \"asgi:app\", --fd, \"3\"]", program.display());
+    let name = "failure_of_uvicorn_on_probation";
+    let mut service = Service::native(Server::Any, Socket::Unix, "restart: {min_uptime: 12}\n");
+    service.rewrite(|pillar| {
+        let line = pillar.lines().find(|line| line.starts_with("unicorn_command")).unwrap().to_owned();
+        pillar.replace(&line, &format!("server: any\nunicorn_command: {command}"))
+    });
+    service.processes = 1;
+    make(&service, 1, "");
+    let case = Case::of(name, service.started());
+    case.service.log.wait(0, PROVEN, HANDOVER);
+    make(&case.service, 2, "time.sleep(5)\nimport there_is_no_such_module");
+    fails_on_probation(
+        case,
+        "there_is_no_such_module",
+        &|service, number| make(service, number, ""),
+        NoneLost,
+    );
+}
+
+#[test]
+fn workers_of_puma_that_cannot_load() {
+    require("puma", std::path::Path::new("/usr/bin/puma"));
+    let mut service = Service::native(Server::Any, Socket::Tcp, "restart: {min_uptime: 12}\n");
+    let Address::Tcp(port) = service.address else { panic!("a port") };
+    service.rewrite(|pillar| {
+        let line = pillar.lines().find(|line| line.starts_with("unicorn_command")).unwrap().to_owned();
+        let bind = format!("tcp://127.0.0.1:{port}");
+        let command =
+            format!("[/usr/bin/puma, -e, production, -w, \"2\", -t, \"4:8\", -b, \"{bind}\", config.ru]");
+        pillar.replace(&line, &format!("server: any\nunicorn_command: {command}"))
+    });
+    service.processes = 3;
+    let case = Case::of("workers_of_puma_that_cannot_load", service.started());
+    case.service.log.wait(0, PROVEN, HANDOVER);
+    case.service.release(2, Release::Broken);
+    let make = |service: &Service, number: u32| service.release(number, Release::Good);
+    fails_on_probation(case, "of its workers exited", &make, NoneLost);
+}
+
+#[test]
+fn failure_on_probation_by_usr2() {
+    let name = "failure_on_probation_by_usr2";
+    let more = "restart: {min_uptime: 8}\nhandoff: {strategy: usr2}\n";
+    let service = Service::start_native(Server::Gthread, Socket::Tcp, more);
+    service.log.wait(0, PROVEN, HANDOVER);
+    fails_late(&service, 2);
+    let mark = service.log.mark();
+    let output = service.runsmith(&["upgrade", "--proven"]);
+    assert_eq!(output.status.code(), Some(1), "{}\n{}", said(&output), service.log.text(0));
+    serves_again(&service, mark, "1");
+    service.log.wait(mark, PROVEN, HANDOVER);
+    deploys_again(Case::of(name, service), 3, NoneLost);
 }
 
 #[test]

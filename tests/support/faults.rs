@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::host::{Process, lives};
 use super::load::{Load, Seen};
-use super::service::{Server, Service, Socket, WORKERS};
+use super::service::{Server, Service, Socket};
 
 /// Until everything has settled: boots, three-second requests, growing waits, on a busy machine.
 const SETTLES: Duration = Duration::from_secs(180);
@@ -109,7 +109,7 @@ impl Service {
                 .iter()
                 .filter(|one| !processes.iter().any(|other| other.pid == one.parent))
                 .collect();
-            processes.len() == WORKERS + 1 && masters.len() == 1 && serves(service)
+            processes.len() == service.processes && masters.len() == 1 && serves(service)
         });
     }
 }

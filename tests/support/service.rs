@@ -61,6 +61,8 @@ pub struct Service {
     pub rendered: String,
     /// Executed by runsmith's own runtime, not by a shell.
     pub native: bool,
+    /// The processes of one generation.
+    pub processes: usize,
     runsv: Option<Child>,
     scratch: tempfile::TempDir,
 }
@@ -118,6 +120,7 @@ impl Service {
             directory,
             rendered,
             native,
+            processes: WORKERS + 1,
             runsv: None,
             scratch,
         };
@@ -497,7 +500,7 @@ impl Service {
         let master = self.master();
         let processes = self.user.processes();
         assert!(
-            processes.len() == WORKERS + 1
+            processes.len() == self.processes
                 && processes.iter().all(|one| one.pid == master || one.parent == master),
             "one generation is expected, not {processes:?}; the log:\n{}",
             self.log.text(0)

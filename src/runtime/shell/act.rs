@@ -52,7 +52,10 @@ impl Shell {
             Action::Retire(generation) => self.retire(generation),
             Action::AskWorkers(generation) => self.ask_workers(generation),
             Action::Prove(generation) => self.prove(generation),
-            Action::Condemn(generation, reason) => self.condemn(generation, &reason),
+            Action::Condemn(generation, reason) => {
+                let reason = self.explained_exit(generation, &reason);
+                self.condemn(generation, &reason);
+            }
             Action::KeepBefore(generation) => self.keep_before(generation),
             Action::Kill(generation) => {
                 let all = process::all();
@@ -424,12 +427,26 @@ impl Shell {
                 Step::Failed(None, self.explained(reason))
             }
             Step::Failed(goes_on, reason) => Step::Failed(*goes_on, self.explained(reason)),
+            Step::FailedProbation(generation, reason) => {
+                Step::FailedProbation(*generation, self.explained_exit(*generation, reason))
+            }
             step => step.clone(),
         }
     }
 
     fn explained(&self, reason: &str) -> String {
         match cause::of_failure(&self.said) {
+            Some(cause) => format!("{reason}: {cause}"),
+            None => reason.to_owned(),
+        }
+    }
+
+    /// Why a process of this generation has exited, with the line that explains it. A signal or a failed check is explained by
+    /// nothing that was printed.
+    fn explained_exit(&self, generation: Generation, reason: &str) -> String {
+        let cause =
+            reason.contains("exit").then(|| cause::of_failure(&self.last_words(generation))).flatten();
+        match cause {
             Some(cause) => format!("{reason}: {cause}"),
             None => reason.to_owned(),
         }
@@ -495,7 +512,9 @@ impl Shell {
         Reply::BackedOut {
             on_probation: on_probation.is_some(),
             reason: match on_probation {
-                Some(generation) => format!("{generation} failed on probation: {reason}"),
+                Some(generation) => {
+                    format!("{generation} failed on probation: {}", self.explained_exit(generation, reason))
+                }
                 None => self.explained(reason),
             },
             // What was said last is that of another generation by now.
