@@ -12,7 +12,7 @@ use std::path::Path;
 use rustix::process::Signal;
 
 use support::faults::{Case, Requests, page, rows_are_tests, serves, state};
-use support::host::{kill, require, run, virtualenv};
+use support::host::{kill, lives, require, run, virtualenv};
 use support::load::Address;
 use support::row::said;
 use support::service::{Release, Server, Service, Socket};
@@ -922,4 +922,40 @@ fn the_fallback_is_over_once_what_serves_is_on_disk_again() {
     let output = service.runsmith(&["status"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     service.down();
+}
+
+/// An interpreter that loads may take the signal to end for an error of what it loads, and go on. A candidate that is removed then
+/// must not load the application and take requests.
+#[test]
+fn the_candidate_that_is_removed_never_serves() {
+    for server in [Server::Sync, Server::Unicorn] {
+        let mut service = Service::native(server, Socket::Tcp, SOON_PROVEN);
+        let (go, deaf) = (service.scratch().join("go"), service.scratch().join("deaf.rb"));
+        let [loads, told] = ["loads", "told"].map(|name| service.root.join("shared").join(name));
+        let ruby = format!(
+            "if ENV['RUNSMITH_GENERATION'] == '2'\n  begin\n    File.write({loads:?}, '')\n    \
+             sleep 0.02 until File.exist?({go:?})\n  rescue SignalException\n    File.write({told:?}, '')\n    retry\n  end\nend\n"
+        );
+        fs::write(&deaf, ruby).unwrap();
+        let python = format!(
+            "import os, signal, time\nsignal.signal(signal.SIGTERM, lambda *_: open({told:?}, 'w').close())\n\
+             open({loads:?}, 'w').close()\nwhile not os.path.exists({go:?}): time.sleep(0.02)\n"
+        );
+        if server == Server::Unicorn {
+            service.rewrite(|pillar| format!("{pillar}environment: {{RUBYOPT: \"-r{}\"}}\n", deaf.display()));
+        }
+        let case = Case::of("the_candidate_that_is_removed_never_serves", service.started());
+        case.service.release_with(2, &python, "");
+        case.service.switch(2);
+        case.service.sv("2");
+        case.until("the new generation loads", |_| loads.exists());
+        let candidate = state(&case.service)["candidate"]["master"].as_u64().unwrap();
+        let output = case.service.runsmith(&["upgrade", "--abort"]);
+        assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), case.service.log.text(0));
+        case.until("it is told, or has ended", |_| told.exists() || !lives(candidate as u32));
+        case.service.go();
+        let seen = case.ends("1", NoneLost);
+        let strange: Vec<_> = seen.answers.iter().filter(|one| one.version != "1").take(3).collect();
+        assert!(strange.is_empty(), "{server:?}: the candidate has answered: {strange:?}");
+    }
 }

@@ -163,6 +163,11 @@ impl Process {
         self.send(Number::CONT);
     }
 
+    /// Has it stand still until it is woken.
+    pub fn stop(&self) {
+        self.send(Number::STOP);
+    }
+
     /// Ends it.
     pub fn kill(&self) {
         self.send(Number::KILL);

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::host::Identity;
 use crate::model::Service;
-use crate::model::input::Ready;
+use crate::model::input::{Ready, Strategy};
 use crate::runtime::event::{Generation, Moment};
+use crate::runtime::linux::clock;
 use crate::runtime::linux::process::{self, Process, Stat};
 use crate::runtime::server::{self, Signal};
 use crate::runtime::state::Life;
@@ -17,6 +19,12 @@ use super::workers::Watch;
 /// `ready: alive`: a master that lives so long counts as ready, in milliseconds. Whoever cannot bind, find its
 /// program or read its configuration has ended by then.
 pub(super) const ALIVE: u64 = 2_000;
+
+/// So long the processes of a candidate may take to stand still, in milliseconds: they do so at once, unless they wait for a disk.
+const STANDS_STILL: u64 = 500;
+
+/// Between two looks at whether they do.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// A generation of which something may live.
 pub(super) struct Live {
@@ -175,6 +183,50 @@ impl Live {
                 member.wake();
             }
         }
+    }
+
+    /// Whether it is known that no worker of it has loaded the application, but for what its workers have reported a moment ago.
+    /// With `usr2` its PID file is not ours to remove, and one that was adopted may have reported to an earlier run.
+    pub(super) fn is_unloaded(&self) -> bool {
+        self.ready() == Ready::Workers
+            && self.service.handoff.strategy == Strategy::Sockets
+            && self.master.is_some()
+            && self.launcher.is_none()
+            && !self.has_loaded
+            && !self.is_ready
+    }
+
+    /// Stops all of it; whether all of it stands still. Then nothing of it accepts a connection or starts a process.
+    pub(super) fn stand_still(&mut self, others: &[u32]) -> bool {
+        let until = clock::now().after(STANDS_STILL);
+        let mut still = 0;
+        loop {
+            let all = process::all();
+            self.look(&all, others);
+            let moving: Vec<&Process> = self
+                .master
+                .iter()
+                .chain(&self.members)
+                .filter(|one| all.get(&one.pid).is_some_and(|stat| !matches!(stat.state, b'T' | b't')))
+                .collect();
+            still = if moving.is_empty() { still + 1 } else { 0 };
+            // A process that was forked while this one looked is found at the second look.
+            if still == 2 {
+                return true;
+            }
+            if clock::now() >= until {
+                return false;
+            }
+            moving.iter().for_each(|one| one.stop());
+            if let Some(master) = self.master.as_ref().filter(|_| still == 0) {
+                let _ = master.await_end(LOOK);
+            }
+        }
+    }
+
+    /// Lets all of it go on.
+    pub(super) fn wake(&self) {
+        self.master.iter().chain(&self.members).for_each(Process::wake);
     }
 
     /// Ends all of it.
