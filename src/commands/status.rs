@@ -35,15 +35,11 @@ pub(super) fn status(arguments: &cli::Status, terminal: &mut Terminal) -> Outcom
         let target = target::one(named)?;
         entries.push(ask(&target, !arguments.quiet)?);
         // Whoever is quiet asks whether it serves, and what serves does not read the run script.
-        is_whole &= if arguments.quiet { target.trouble.is_none() } else { !tell(&target, terminal) };
+        is_whole &= arguments.quiet || !tell(&target, terminal);
     }
     if arguments.quiet {
-        // Whoever is quiet asks whether it serves, also where nobody wants it to.
-        let serves = entries.iter().all(Entry::serves);
-        return Ok(match exit(&entries, is_whole) {
-            Exit::Clean if !serves => Exit::Findings,
-            exit => exit,
-        });
+        // `sv start` waits until this succeeds: a fallback that serves, or a log that takes nothing, must not make it wait.
+        return Ok(if entries.iter().all(Entry::serves_well) { Exit::Clean } else { Exit::Findings });
     }
     show(&entries, arguments.format, true, terminal)?;
     Ok(exit(&entries, is_whole))

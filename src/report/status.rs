@@ -52,6 +52,11 @@ impl Entry {
         self.status.serving.is_some()
     }
 
+    /// Whether a generation serves with the workers it is to have, and by the addresses it is to have.
+    pub fn serves_well(&self) -> bool {
+        self.serves() && self.status.state != "degraded"
+    }
+
     /// Whether a person has to do something: the service is to serve and does not, or something is wrong with it.
     pub fn needs_a_person(&self) -> bool {
         (self.is_wanted && !self.serves()) || self.problems().next().is_some()
