@@ -8,6 +8,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
+use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -909,6 +910,9 @@ fn the_fallback_is_over_once_what_serves_is_on_disk_again() {
     let output = service.runsmith(&["status"]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("FALLBACK"), "{}", said(&output));
+    // `sv start` waits for this, and what serves is ready.
+    let check = Command::new(service.directory.join("check")).output().unwrap();
+    assert_eq!(check.status.code(), Some(0), "{}", said(&check));
     service.switch(1);
     let output = service.runsmith(&["status"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));

@@ -345,35 +345,31 @@ impl Shell {
     }
 
     fn retire(&mut self, generation: Generation) {
+        let all = process::all();
         let others = others(&self.generations, generation);
-        if !self.kill_unloaded(generation, &others) {
-            let all = process::all();
-            if let Some(live) = self.generations.get_mut(&generation) {
-                Self::end(live, &all, &others);
-            }
+        if let Some(live) = self.generations.get_mut(&generation)
+            && !Self::kill_without_workers(live, &all, &others)
+        {
+            Self::end(live, &all, &others);
         }
         self.tell_if_gone(generation);
     }
 
-    /// What has not loaded the application has no requests and is killed; false if it may have loaded it. An interpreter that is
-    /// told to end while it loads may take that for an error of what it loads, go on, and serve half loaded until it is killed:
-    /// of 150 unicorns that were told to end while they loaded, 19 went on.
-    fn kill_unloaded(&mut self, generation: Generation, others: &[u32]) -> bool {
-        let Some(live) = self.generations.get_mut(&generation).filter(|live| live.is_unloaded()) else {
+    /// What has no worker yet has no requests and is killed; false if it may have one. An interpreter that is told to end while it
+    /// loads may take that for an error of what it loads, go on, and serve half loaded until it is killed: of 150 unicorns that
+    /// were told to end while they loaded, 19 went on. Once a master has forked a worker it listens to signals.
+    fn kill_without_workers(live: &mut Live, all: &HashMap<u32, process::Stat>, others: &[u32]) -> bool {
+        if live.launcher.is_some() || !live.has_no_worker(all) {
             return false;
-        };
-        // A worker reports before it accepts: while all of it stands still, what was reported is all that was loaded.
-        let is_still = live.stand_still(others);
-        for claim in self.inbox.take() {
-            self.claimed(claim);
         }
-        let Some(live) = self.generations.get_mut(&generation) else { return true };
-        if !is_still || live.has_loaded {
+        let is_still = live.stand_still(others);
+        let all = process::all();
+        if !is_still || !live.has_no_worker(&all) {
             live.wake();
             return false;
         }
         live.is_retired = true;
-        live.kill(&process::all(), others);
+        live.kill(&all, others);
         true
     }
 

@@ -185,15 +185,13 @@ impl Live {
         }
     }
 
-    /// Whether it is known that no worker of it has loaded the application, but for what its workers have reported a moment ago.
-    /// With `usr2` its PID file is not ours to remove, and one that was adopted may have reported to an earlier run.
-    pub(super) fn is_unloaded(&self) -> bool {
+    /// Whether it has no child, so no worker and no request, in this list of all processes: of a server that has workers. With
+    /// `usr2` its PID file is not ours to remove.
+    pub(super) fn has_no_worker(&self, all: &HashMap<u32, Stat>) -> bool {
+        let Some(master) = &self.master else { return false };
         self.ready() == Ready::Workers
             && self.service.handoff.strategy == Strategy::Sockets
-            && self.master.is_some()
-            && self.launcher.is_none()
-            && !self.has_loaded
-            && !self.is_ready
+            && !all.values().any(|stat| stat.parent == master.pid)
     }
 
     /// Stops all of it; whether all of it stands still. Then nothing of it accepts a connection or starts a process.

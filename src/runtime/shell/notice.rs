@@ -145,7 +145,7 @@ impl Shell {
     }
 
     /// A claim counts if the kernel and /proc agree with it.
-    pub(super) fn claimed(&mut self, claim: Claim) {
+    fn claimed(&mut self, claim: Claim) {
         if let Says::Successor { old } = claim.says {
             return self.successor_claimed(claim.sender, claim.uid, old);
         }
