@@ -37,11 +37,20 @@ faults:
 CHAOS_SEED ?= 1
 CHAOS_STEPS ?= 1600
 CHAOS_REQUESTS ?= 250000
-chaos:
+# The older version that takes a turn when the binary is replaced: one that knows neither probation nor what was proven.
+CHAOS_COMMIT ?= 5e6118e
+CHAOS_OLDER ?= $(CURDIR)/target/older/$(CHAOS_COMMIT)/debug/runsmith
+chaos: $(CHAOS_OLDER)
 	scripts/setup test
 	rm -rf target/chaos
-	RUNSMITH_CHAOS=$(CURDIR)/target/chaos CHAOS_SEED=$(CHAOS_SEED) CHAOS_STEPS=$(CHAOS_STEPS) CHAOS_REQUESTS=$(CHAOS_REQUESTS) $(CARGO) test --locked --test chaos every -- --nocapture
+	CHAOS_OLDER=$(CHAOS_OLDER) RUNSMITH_CHAOS=$(CURDIR)/target/chaos CHAOS_SEED=$(CHAOS_SEED) CHAOS_STEPS=$(CHAOS_STEPS) CHAOS_REQUESTS=$(CHAOS_REQUESTS) $(CARGO) test --locked --test chaos every -- --nocapture
 	RUNSMITH_CHAOS=$(CURDIR)/target/chaos RUNSMITH_BLESS=1 $(CARGO) test --locked --test chaos the_page
+
+target/older/%/debug/runsmith $(CURDIR)/target/older/%/debug/runsmith:
+	rm -rf target/older/$*
+	mkdir -p target/older/$*/source
+	git archive $* | tar -x -C target/older/$*/source
+	cd target/older/$*/source && $(CARGO) build --locked --bin runsmith --target-dir ..
 
 # The long runs, about half an hour: many hand-overs and requests, written into docs/soak.md.
 soak:
