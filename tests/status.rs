@@ -324,10 +324,43 @@ fn a_log_service_that_takes_nothing_is_shown() {
     service.switch(2);
     let output = service.runsmith(&["upgrade"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-    service.until("lines are dropped", |service| !problems(service, "log").is_empty());
-    shows(&["lines for the log are dropped", "is stopped", "sv cont"]);
+    service
+        .until("lines are dropped", |service| state(service)["dropped"]["lines_since"].as_u64() > Some(500));
+    let hint = format!("`sv status {}`", log.display());
+    shows(&[
+        "lines for the log dropped in the last",
+        "it is full",
+        "is stopped",
+        "sv cont",
+        &hint,
+        "lines are being dropped since",
+    ]);
+    assert_eq!(state(&service)["state"], "degraded");
+    let number = |service: &Service| state(service)["dropped"]["lines"].as_u64().expect("a number");
+    let before = number(&service);
     sv("cont");
     service.until("it is well again", |service| shown(service).2 == 0);
+    // It is degraded only while lines are dropped; what was dropped is shown, also by the next keeper and the next run.
+    let is_over = |service: &Service| {
+        let state = state(service);
+        state["state"] == "serving"
+            && state["dropped"]["since"].is_null()
+            && shown(service).0.contains("  log lines      ")
+    };
+    assert!(is_over(&service) && number(&service) >= before, "{}", shown(&service).0);
+    let written = fs::read_to_string(logs.join("current")).expect("the log");
+    assert!(written.contains("lines of the server found no room in the log"), "{written}");
+    let keeper = state(&service)["keeper_pid"].clone();
+    fs::remove_file(service.run_directory().join("keeper")).expect("the keeper's socket");
+    service.until("another keeper", |service| state(service)["keeper_pid"] != keeper);
+    assert!(is_over(&service) && number(&service) >= before, "{}", shown(&service).0);
+    let runtime = state(&service)["runtime_pid"].clone();
+    service.sv("kill");
+    service.until("another run", |service| {
+        let state = state(service);
+        !state["runtime_pid"].is_null() && state["runtime_pid"] != 0 && state["runtime_pid"] != runtime
+    });
+    assert!(is_over(&service) && number(&service) >= before, "{}", shown(&service).0);
     let _ = service.sv("down");
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value as Json, json};
 
 use super::words::{fitted, wrapped};
-use crate::runtime::protocol::{GenerationStatus, LastHandOver, Problem, Status};
+use crate::runtime::protocol::{Dropped, GenerationStatus, LastHandOver, Problem, Status};
 use crate::runtime::words::count;
 use crate::visible::visible;
 
@@ -238,6 +238,9 @@ pub fn details(entry: &Entry, now: u64, width: usize, colour: bool) -> String {
     for part in [&entry.log.path, &entry.log.note].into_iter().flatten() {
         say("log", &visible(part));
     }
+    if let Some(dropped) = &status.dropped {
+        say("log lines", &lost(dropped, now));
+    }
     if let Some(line) = &entry.log.service {
         say("log service", &visible(line));
     }
@@ -300,6 +303,21 @@ fn hand_over(last: &LastHandOver, now: u64) -> String {
     match &last.reason {
         None => format!("{whose}: done {ago} ago in {took:.1} s{because}"),
         Some(reason) => format!("{whose}: FAILED {ago} ago: {}{because}", visible(reason)),
+    }
+}
+
+/// Lines that are not in the log. `now`: seconds since 1970.
+fn lost(dropped: &Dropped, now: u64) -> String {
+    let lines = count(u32::try_from(dropped.lines).unwrap_or(u32::MAX), "line");
+    let ago = |at: Option<u64>| span(now.saturating_sub(at.unwrap_or(now)));
+    match dropped.since {
+        Some(since) => format!("{lines} dropped; lines are being dropped since {} ago", ago(Some(since))),
+        None if dropped.first == dropped.last => format!("{lines} dropped {} ago", ago(dropped.last)),
+        None => format!(
+            "{lines} dropped, the first {} ago, the last {} ago",
+            ago(dropped.first),
+            ago(dropped.last)
+        ),
     }
 }
 

@@ -105,6 +105,9 @@ pub struct Status {
     /// What the runtime cannot do as it should; none if all is well.
     #[serde(default)]
     pub trouble: Option<String>,
+    /// Lines that the log did not take; none if it has taken all.
+    #[serde(default)]
+    pub dropped: Option<Dropped>,
     /// Everything that needs a person; empty if all is well.
     #[serde(default)]
     pub problems: Vec<Problem>,
@@ -114,6 +117,55 @@ pub struct Status {
     pub runtime_version: String,
     /// The keeper's number.
     pub keeper_pid: u32,
+}
+
+/// Lines that the log did not take: they are lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// How many, since the service is up.
+    pub lines: u64,
+    /// When the first one was dropped, in seconds since 1970.
+    pub first: Option<u64>,
+    /// When the last one was.
+    pub last: Option<u64>,
+    /// Since when lines are dropped now; none if the log takes them again.
+    pub since: Option<u64>,
+    /// How many were dropped since then.
+    pub lines_since: u64,
+}
+
+impl Dropped {
+    /// So many lines are dropped now, in seconds since 1970.
+    pub fn lose(&mut self, lines: u64, now: u64) {
+        if lines == 0 {
+            return;
+        }
+        self.lines = self.lines.saturating_add(lines);
+        self.first.get_or_insert(now);
+        self.last = Some(now);
+        self.since.get_or_insert(now);
+        self.lines_since = self.lines_since.saturating_add(lines);
+    }
+
+    /// The log takes lines again.
+    pub fn end(&mut self) {
+        (self.since, self.lines_since) = (None, 0);
+    }
+
+    /// Both together.
+    pub fn and(&self, other: &Self) -> Self {
+        let both = |one: Option<u64>, other: Option<u64>, choose: fn(u64, u64) -> u64| match (one, other) {
+            (Some(one), Some(other)) => Some(choose(one, other)),
+            (one, other) => one.or(other),
+        };
+        Self {
+            lines: self.lines.saturating_add(other.lines),
+            first: both(self.first, other.first, u64::min),
+            last: both(self.last, other.last, u64::max),
+            since: both(self.since, other.since, u64::min),
+            lines_since: self.lines_since.saturating_add(other.lines_since),
+        }
+    }
 }
 
 /// Something that needs a person.
@@ -174,4 +226,28 @@ pub struct LastHandOver {
     pub reason: Option<String>,
     /// How long it took, in milliseconds.
     pub took_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dropped_lines_add_up() {
+        let mut one = Dropped::default();
+        one.lose(0, 5);
+        assert_eq!(one, Dropped::default());
+        one.lose(2, 10);
+        one.lose(3, 12);
+        let now = Dropped { lines: 5, first: Some(10), last: Some(12), since: Some(10), lines_since: 5 };
+        assert_eq!(one, now);
+        one.end();
+        one.lose(1, 20);
+        let again = Dropped { lines: 6, first: Some(10), last: Some(20), since: Some(20), lines_since: 1 };
+        assert_eq!(one, again);
+        one.end();
+        assert_eq!(one.and(&now), now.and(&one));
+        let both = Dropped { lines: 11, first: Some(10), last: Some(20), since: Some(10), lines_since: 5 };
+        assert_eq!(one.and(&now), both);
+    }
 }

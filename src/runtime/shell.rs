@@ -43,7 +43,7 @@ use super::linux::signals::Signals;
 use super::linux::stored::Stored;
 use super::linux::watch::Watch;
 use super::machine::{self, Machine};
-use super::protocol::LastHandOver;
+use super::protocol::{Dropped, LastHandOver};
 use super::snapshot::Reading;
 use super::words;
 use crate::host::{self, Identity};
@@ -122,6 +122,8 @@ pub struct Shell {
     end: Option<End>,
     place: Place,
     keeper: Option<Keeping>,
+    /// Lines that earlier keepers have dropped, until one is told.
+    dropped: Dropped,
     /// When the last one was started.
     keeper_since: Moment,
     /// It has not answered.
@@ -274,6 +276,7 @@ fn begin(
         service,
         identity,
         keeper: None,
+        dropped: Dropped::default(),
         keeper_since: clock::now(),
         keeper_is_silent: Cell::new(false),
         inbox,
@@ -340,6 +343,7 @@ impl Shell {
     fn look_at_the_time(&mut self) {
         let now = clock::now();
         self.look_at_the_keeper();
+        self.count_dropped();
         if self.watch.is_none() {
             self.restore_files();
         }

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::listen::Kept;
 use super::{clock, kernel, memory, passing};
 use crate::runtime::event::Moment;
+use crate::runtime::protocol::Dropped;
 
 /// The hidden command that is this process.
 pub const COMMAND: &str = "keep";
@@ -39,7 +40,9 @@ const CONNECTIONS: usize = 8;
 /// socket `keeper`; [`Request::Give`] is answered with a [`Held`], whose unknown fields are ignored and whose descriptors are
 /// the listeners and the outputs it names; [`Request::End`] ends the keeper. A runtime that adopts asks for nothing else
 /// and starts a keeper of its own version.
-pub const PROTOCOL: u32 = 1;
+///
+/// 2 counts the lines that are dropped: they are part of [`Held`], and a runtime asks its own keeper by [`Request::Dropped`].
+pub const PROTOCOL: u32 = 2;
 
 /// What a runtime asks for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,6 +62,10 @@ pub enum Request {
     Give,
     /// The last lines of a generation's output.
     Last(u32),
+    /// How many lines were dropped; answered with a [`Dropped`].
+    Dropped,
+    /// So many lines were dropped by the keepers before.
+    DroppedBefore(Dropped),
     /// Pass on what is there, and end.
     End,
 }
@@ -77,6 +84,9 @@ pub struct Held {
     /// See [`PROTOCOL`].
     #[serde(default)]
     pub protocol: u32,
+    /// Lines that were dropped.
+    #[serde(default)]
+    pub dropped: Dropped,
 }
 
 struct Output {
@@ -102,8 +112,10 @@ struct Keeper {
     unwritten: Vec<u8>,
     /// Since when the log has taken nothing.
     stuck: Option<Moment>,
-    /// It has taken nothing for too long: so many lines were dropped since.
+    /// It has taken nothing for too long: so many lines were dropped since, and the log does not know it yet.
     dropped: Option<u64>,
+    /// All that were dropped.
+    all_dropped: Dropped,
     connections: Vec<OwnedFd>,
     was_asked: Cell<bool>,
     is_over: bool,
@@ -141,6 +153,11 @@ fn log(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     rustix::fs::open(path, flags, rustix::fs::Mode::empty()).or_else(|_| fcntl_dupfd_cloexec(fd, 3)).ok()
+}
+
+/// Whole lines in a text.
+fn lines(text: &[u8]) -> u64 {
+    text.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
 #[derive(Clone, Copy)]
@@ -248,6 +265,11 @@ impl Keeper {
                 // An empty message would read as the end.
                 self.answer(at, &[b"\n", text].concat(), &[]);
             }
+            Ok(Request::Dropped) => {
+                let text = serde_json::to_vec(&self.all_dropped).unwrap_or_default();
+                self.answer(at, &text, &[]);
+            }
+            Ok(Request::DroppedBefore(before)) => self.all_dropped = self.all_dropped.and(&before),
             Ok(Request::End) => {
                 self.listeners.clear();
                 self.drain();
@@ -264,6 +286,7 @@ impl Keeper {
         let mut fds = fds.into_iter();
         if has_log {
             self.log = fds.next().and_then(|fd| log(fd.as_fd()));
+            self.all_dropped.end();
         }
         self.listeners = listeners.into_iter().zip(fds.by_ref()).collect();
         let mut old = std::mem::take(&mut self.outputs);
@@ -290,6 +313,7 @@ impl Keeper {
             outputs: self.outputs.iter().map(|output| output.generation).collect(),
             state: self.state.clone(),
             protocol: PROTOCOL,
+            dropped: self.all_dropped.clone(),
         };
         let fds = self.listeners.iter().map(|(_, fd)| fd.as_fd());
         let fds: Vec<_> = fds.chain(self.outputs.iter().map(|output| output.pipe.as_fd())).collect();
@@ -339,7 +363,9 @@ impl Keeper {
         let generation = output.generation;
         self.remember(generation, &whole);
         if let Some(dropped) = &mut self.dropped {
-            *dropped += whole.iter().filter(|byte| **byte == b'\n').count() as u64;
+            let lines = lines(&whole);
+            *dropped += lines;
+            self.all_dropped.lose(lines, clock::wall());
         } else {
             self.unwritten.extend_from_slice(&whole);
         }
@@ -385,6 +411,7 @@ impl Keeper {
     /// Passes on what was read, as far as there is room.
     fn write(&mut self) {
         let Some(log) = &self.log else {
+            self.all_dropped.lose(lines(&self.unwritten), clock::wall());
             self.unwritten.clear();
             return;
         };
@@ -397,6 +424,7 @@ impl Keeper {
                 Ok(count) => {
                     self.unwritten.drain(..count);
                     self.stuck = None;
+                    self.all_dropped.end();
                     if self.unwritten.is_empty()
                         && let Some(dropped @ 1..) = self.dropped.take()
                     {
@@ -411,7 +439,10 @@ impl Keeper {
                 }
                 Err(Errno::INTR) => {}
                 // Nobody reads any more, and nobody will until a runtime brings another log.
-                Err(_) => self.unwritten.clear(),
+                Err(_) => {
+                    self.all_dropped.lose(lines(&self.unwritten), clock::wall());
+                    self.unwritten.clear();
+                }
             }
         }
         (self.stuck, self.dropped) = (None, None);

@@ -15,6 +15,7 @@ use super::listen::{Kept, Listener};
 use super::passing;
 use super::place::Place;
 use super::process::{self, Process};
+use crate::runtime::protocol::Dropped;
 
 /// How long the keeper may take to answer: it has nothing else to do.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -29,6 +30,8 @@ const KILLED: Duration = Duration::from_secs(3);
 pub struct Keeping {
     connection: OwnedFd,
     process: Process,
+    /// This run has started it, so it is of this version.
+    is_own: bool,
 }
 
 /// What a keeper has given back.
@@ -54,7 +57,7 @@ impl Keeping {
         }
         // One that is stopped would not answer; it goes on once it is let.
         process.wake();
-        let keeping = Self { connection, process };
+        let keeping = Self { connection, process, is_own: false };
         let message = keeping.ask(&Request::Give).ok()?;
         let held: Held = serde_json::from_slice(&message.bytes).ok()?;
         if held.listeners.len() + held.outputs.len() != message.fds.len() {
@@ -80,7 +83,7 @@ impl Keeping {
         let process =
             Process::open(child.id()).ok_or_else(|| io::Error::other("the keeper has ended at once"))?;
         let connection = place.connect(DOOR, SocketType::SEQPACKET)?;
-        Ok(Self { connection, process })
+        Ok(Self { connection, process, is_own: true })
     }
 
     /// Its number, and its start in ticks since the machine's start.
@@ -126,6 +129,21 @@ impl Keeping {
     pub fn last(&self, generation: u32) -> io::Result<String> {
         let message = self.ask(&Request::Last(generation))?;
         Ok(String::from_utf8_lossy(&message.bytes).trim().to_owned())
+    }
+
+    /// The lines that it and those before it have dropped. Nothing is asked of one that an earlier run has started: what it
+    /// has dropped came with what it held.
+    pub fn dropped(&self) -> io::Result<Dropped> {
+        if !self.is_own {
+            return Ok(Dropped::default());
+        }
+        let message = self.ask(&Request::Dropped)?;
+        Ok(serde_json::from_slice(&message.bytes)?)
+    }
+
+    /// Tells it what the keepers before it have dropped.
+    pub fn add_dropped(&self, before: &Dropped) -> io::Result<()> {
+        self.tell(&Request::DroppedBefore(before.clone()), &[])
     }
 
     /// Has it pass on what it has read, and end; one that does not is killed. Returns once it has ended.

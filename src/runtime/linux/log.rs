@@ -9,6 +9,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::clock;
+use crate::runtime::protocol::Dropped;
 use crate::visible::visible;
 
 /// How long a pipe without room is watched before it counts as stuck, in milliseconds: whoever reads the log makes room
@@ -19,7 +20,9 @@ const ROOM: u64 = 100;
 pub struct Log {
     /// The pipe, opened again, so that not waiting is ours alone: the server shares the other description.
     pipe: Option<File>,
-    dropped: u32,
+    /// Lines that found no room, and the log does not know it yet.
+    untold: u32,
+    dropped: Dropped,
 }
 
 impl Log {
@@ -28,17 +31,37 @@ impl Log {
         let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
         let flags = i32::try_from(flags.bits()).unwrap_or(0);
         let pipe = OpenOptions::new().append(true).custom_flags(flags).open("/proc/self/fd/1");
-        Self { pipe: pipe.ok(), dropped: 0 }
+        Self { pipe: pipe.ok(), untold: 0, dropped: Dropped::default() }
     }
 
     /// A line.
     pub fn say(&mut self, sentence: &str) {
-        if self.dropped > 0 && self.write(&format!("{} lines found no room in the log", self.dropped)) {
-            self.dropped = 0;
+        if self.untold > 0 && self.write(&format!("{} lines found no room in the log", self.untold)) {
+            self.untold = 0;
         }
-        if !self.write(sentence) {
-            self.dropped = self.dropped.saturating_add(1);
+        if self.write(sentence) {
+            self.dropped.end();
+        } else {
+            self.untold = self.untold.saturating_add(1);
+            self.dropped.lose(1, clock::wall());
         }
+    }
+
+    /// Lines that found no room since this was asked last, for whoever keeps the number; none if there are none.
+    pub fn take_dropped(&mut self) -> Option<Dropped> {
+        let Dropped { lines, first, last, .. } = self.dropped;
+        (self.dropped.lines, self.dropped.first, self.dropped.last) = (0, None, None);
+        (lines > 0).then_some(Dropped { lines, first, last, ..Dropped::default() })
+    }
+
+    /// There is room again, also if nothing was written since.
+    pub fn takes(&mut self) {
+        self.dropped.end();
+    }
+
+    /// Lines that found no room, and were not taken yet.
+    pub fn dropped(&self) -> &Dropped {
+        &self.dropped
     }
 
     /// Why the log takes nothing now; none if it does.

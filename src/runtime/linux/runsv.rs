@@ -87,7 +87,7 @@ pub fn reference(name: &str, directory: &Path, services: &Path) -> String {
 }
 
 /// One word of a shell.
-fn word(text: &str) -> String {
+pub fn word(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./@:+,=-".contains(c);
     if !text.is_empty() && text.chars().all(is_plain) {
         return text.to_owned();

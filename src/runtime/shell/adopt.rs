@@ -32,6 +32,7 @@ impl Shell {
     pub(super) fn adopt(&mut self) {
         let given = Keeping::find(&self.place).map(|(keeper, given)| {
             self.keeper = Some(keeper);
+            self.dropped = given.held.dropped.clone();
             given
         });
         let state = self.recall(given.as_ref());

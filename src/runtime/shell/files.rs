@@ -99,6 +99,7 @@ impl Shell {
                 keeper.map_or(Ok(()), |keeper| self.place.keep_keeper(keeper, &self.boot))
             }
             DOOR => {
+                self.remember_dropped();
                 self.renew_keeper(vec![]);
                 Ok(())
             }

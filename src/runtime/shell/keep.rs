@@ -11,7 +11,7 @@ use crate::runtime::linux::keeping::{self, Keeping};
 use crate::runtime::linux::place::{KEEPER, STATE};
 use crate::runtime::linux::process::Process;
 use crate::runtime::machine;
-use crate::runtime::protocol::Problem;
+use crate::runtime::protocol::{Dropped, Problem};
 use crate::runtime::state::{FORMAT, State};
 
 /// After so long it is tried again what could not be done, in milliseconds: soon for a person who has made room, and seldom
@@ -172,10 +172,14 @@ impl Shell {
                 keeping::end(&other);
             }
         }
-        let told = keeper.keep(None, &self.listeners, &self.outputs);
+        // From now on it knows of what those before it have dropped, and the next run learns it from it.
+        self.dropped.end();
+        let told = keeper.add_dropped(&self.dropped);
+        let told = told.and_then(|()| keeper.keep(None, &self.listeners, &self.outputs));
         match told.and_then(|()| self.kept.as_ref().map_or(Ok(()), |kept| keeper.remember(kept))) {
             Ok(()) => {
                 self.keeper = Some(keeper);
+                self.dropped = Dropped::default();
                 self.trouble.keeper = None;
             }
             Err(error) => self.no_keeper(&error),
@@ -233,6 +237,41 @@ impl Shell {
             self.keeper_is_silent.set(true);
             String::new()
         })
+    }
+
+    /// The keeper is to be replaced: what it has dropped is known to the next one, too.
+    pub(super) fn remember_dropped(&mut self) {
+        self.dropped = self.dropped_by_keeper();
+    }
+
+    /// The keeper counts for the next run what this one could not say.
+    pub(super) fn count_dropped(&mut self) {
+        let Some(dropped) = self.log.take_dropped() else { return };
+        let told = self.keeper.as_ref().is_some_and(|keeper| keeper.add_dropped(&dropped).is_ok());
+        if !told {
+            self.dropped = self.dropped.and(&dropped);
+        }
+    }
+
+    fn dropped_by_keeper(&self) -> Dropped {
+        match self.keeper.as_ref().map(Keeping::dropped) {
+            Some(Ok(dropped)) => dropped,
+            Some(Err(_)) => {
+                // It is replaced at the next occasion to look at it.
+                self.keeper_is_silent.set(true);
+                Dropped::default()
+            }
+            None => self.dropped.clone(),
+        }
+    }
+
+    /// The lines that the log did not take: the server's and this runtime's. `takes`: whether it takes lines now.
+    pub(super) fn dropped(&mut self, takes: bool) -> Dropped {
+        if takes {
+            self.log.takes();
+        }
+        self.count_dropped();
+        self.dropped_by_keeper().and(self.log.dropped())
     }
 
     /// Ends every keeper of this service.

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::Shell;
+use crate::model::input::LogKind;
 use crate::runtime::cause;
 use crate::runtime::event::{Generation, Moment};
 use crate::runtime::linux::{clock, process, runsv};
 use crate::runtime::machine::State;
-use crate::runtime::protocol::{GenerationStatus, Problem, Status};
+use crate::runtime::protocol::{Dropped, GenerationStatus, Problem, Status};
 use crate::runtime::words::count;
 
 /// How long no worker may be ready before that is a problem, in milliseconds: a single worker that is recycled is
@@ -26,6 +27,9 @@ impl Shell {
         }
         let shortage = self.shortage(now);
         let socket = self.lost_socket();
+        let obstacle = self.log.obstacle();
+        let dropped = self.dropped(obstacle.is_none());
+        let log = self.log_problem(obstacle, &dropped);
         let one = |generation: Generation| {
             let live = self.generations.get(&generation);
             let serving = self.machine.serving().filter(|serving| serving.generation == generation);
@@ -45,17 +49,15 @@ impl Shell {
             State::Down => "down",
             State::Booting(_) | State::Proving(_, _) | State::Clearing => "booting",
             State::Resting(_) => "resting",
-            State::Serving(_) if shortage.is_some() || socket.is_some() => "degraded",
+            State::Serving(_) if shortage.is_some() || socket.is_some() || dropped.since.is_some() => {
+                "degraded"
+            }
             State::Serving(_) => "serving",
             State::Succeeding(_, _) | State::Vetting(_, _, _) => "handing-over",
             State::Draining(_) => "draining",
             State::BackingOut(_, _) => "backing-out",
             State::Stopping | State::Over(_) => "stopping",
         };
-        let log = self.log.obstacle().map(|obstacle| {
-            let message = format!("lines for the log are dropped: the pipe to it takes nothing, {obstacle}");
-            Problem::new("log", message)
-        });
         let unkept = self.unkept.clone().map(|message| Problem::new("proven", message));
         let problems = [shortage, self.fallback_problem(), unkept, self.other_release(), socket, log];
         let problems = problems.into_iter().flatten();
@@ -81,6 +83,7 @@ impl Shell {
             probation_ms: self.probation_ms(),
             fallback: self.fallback.clone(),
             trouble: self.trouble.text(),
+            dropped: (dropped.lines > 0).then_some(dropped),
             problems,
             runtime_pid: std::process::id(),
             runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -94,6 +97,30 @@ impl Shell {
     pub(super) fn reference(&self) -> String {
         let directory = Path::new(&self.service.service.directory);
         runsv::reference(&self.service.application, directory, Path::new(runsv::SERVICES))
+    }
+
+    /// Lines for the log are dropped now. `obstacle`: why the log takes nothing.
+    fn log_problem(&self, obstacle: Option<&str>, dropped: &Dropped) -> Option<Problem> {
+        let reason = match obstacle {
+            Some(obstacle) => format!("the pipe to the log takes nothing, {obstacle}"),
+            None => "the log has not taken any line since".to_owned(),
+        };
+        let mut message = match dropped.since {
+            Some(since) => {
+                let seconds = clock::wall().saturating_sub(since);
+                let lines = u32::try_from(dropped.lines_since).unwrap_or(u32::MAX);
+                format!("{} for the log dropped in the last {seconds} s: {reason}", count(lines, "line"))
+            }
+            None => {
+                obstacle?;
+                format!("{reason}; lines are dropped until it does")
+            }
+        };
+        if self.service.log.kind == LogKind::Svlogd {
+            let path = format!("{}/log", self.service.service.directory);
+            message.push_str(&format!("; `sv status {}` shows the log service", runsv::word(&path)));
+        }
+        Some(Problem::new("log", message))
     }
 
     /// What serves is what was proven, and not what is on disk.
