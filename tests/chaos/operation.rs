@@ -3,13 +3,12 @@
 use std::fmt;
 use std::fs;
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use super::application::Kind;
 use super::dice::Dice;
-use super::known::known;
 use super::site::{SITES, Site};
 use super::support::host::{Process, kill};
 use super::support::runsv;
@@ -75,8 +74,12 @@ pub(crate) enum Operation {
     Down,
 }
 
-/// Files of the run directory.
-const FILES: [&str; 5] = ["control", "ready", "keeper", "state.json", "lock"];
+/// Files of the run directory; `*` is all that are there.
+const FILES: [&str; 8] =
+    ["control", "ready", "keeper", "keeper.pid", "state.json", "state.json.new", "lock", "*"];
+
+/// After a storm the runtime is woken, and woken again after so long if nothing serves yet.
+const ASKED_AGAIN: Duration = Duration::from_secs(2);
 
 /// Verbs of `sv` that a storm is made of.
 const VERBS: [&str; 12] =
@@ -104,7 +107,7 @@ impl Operation {
             "full disk",
             "the file system of the run directory, or of the log, is full while an upgrade is made",
         ),
-        ("deleted file", "a file of the run directory is deleted; `runsmith upgrade`"),
+        ("deleted file", "a file of the run directory is deleted, or all of them; `runsmith upgrade`"),
         (
             "replaced",
             "the binary is replaced, in every other case by an older version and back, and the runtime ends; the older one does an upgrade",
@@ -133,17 +136,8 @@ impl Operation {
         }
     }
 
-    /// Draws one that breaks no promise which is not kept yet.
+    /// Draws one.
     pub(crate) fn drawn(dice: &mut Dice, site: usize) -> Self {
-        loop {
-            let one = Self::any(dice, site);
-            if !one.breaks_known() {
-                return one;
-            }
-        }
-    }
-
-    fn any(dice: &mut Dice, site: usize) -> Self {
         let check = SITES[site].4;
         match dice.weighed(&[
             (28, 0),
@@ -194,11 +188,6 @@ impl Operation {
             12 => Self::Down,
             _ => Self::Switched,
         }
-    }
-
-    /// Whether it is about a promise that is not kept yet.
-    fn breaks_known(self) -> bool {
-        known("probation") && matches!(self, Self::Deploy(_, Kind::Late))
     }
 
     /// Does it. One sentence for each promise that was broken on the way; what holds in the end is looked at afterwards.
@@ -305,7 +294,7 @@ fn deploy(site: &mut Site, way: Way, kind: Kind) -> Vec<String> {
         return wrong;
     }
     if kind == Kind::Late && site.service.server == Server::Gevent {
-        site.excused_since.get_or_insert_with(std::time::Instant::now);
+        site.excused_since.get_or_insert_with(Instant::now);
     }
     wrong
 }
@@ -332,14 +321,11 @@ fn abort(site: &mut Site, after: u32) -> Vec<String> {
     let number = site.release(Kind::Good);
     site.switch(number);
     site.may.push(site.disk);
-    let act = |site: &mut Site| {
-        let upgrade = site.begin_upgrade();
-        pass(after);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_runsmith"));
-        let _ = command.args(["upgrade", "--abort"]).arg(&site.service.directory).output().expect("runsmith");
-        upgrade.wait_with_output().expect("runsmith")
-    };
-    let output = if known("abort") { site.excusing(act) } else { act(site) };
+    let upgrade = site.begin_upgrade();
+    pass(after);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_runsmith"));
+    let _ = command.args(["upgrade", "--abort"]).arg(&site.service.directory).output().expect("runsmith");
+    let output = upgrade.wait_with_output().expect("runsmith");
     match output.status.code() {
         Some(0) => site.made = site.disk,
         Some(1) => {
@@ -381,7 +367,7 @@ fn slay(site: &mut Site, who: Who, pid: u32) {
     match who {
         Who::Worker => site.excusing(|_| kill(pid, Signal::KILL)),
         Who::Master if site.service.server == Server::Gevent => {
-            site.excused_since.get_or_insert_with(std::time::Instant::now);
+            site.excused_since.get_or_insert_with(Instant::now);
             kill(pid, Signal::KILL);
         }
         _ => kill(pid, Signal::KILL),
@@ -409,12 +395,7 @@ fn kill_during(site: &mut Site, who: Who, after: u32) -> Vec<String> {
     let upgrade = site.begin_upgrade();
     pass(after);
     end(site, who);
-    if known("abort") {
-        // What a candidate has in hand when it is removed.
-        site.excusing(|_| upgrade.wait_with_output()).expect("runsmith");
-    } else {
-        upgrade.wait_with_output().expect("runsmith");
-    }
+    upgrade.wait_with_output().expect("runsmith");
     // Whether it was done before, or is done again, or was given up with who was killed: another one makes it so.
     finish(site, "an upgrade after one that was disturbed")
 }
@@ -473,21 +454,18 @@ fn storm(site: &mut Site, count: u32, dice: &mut Dice) -> Vec<String> {
     let number = site.release(Kind::Good);
     site.switch(number);
     site.may.push(site.disk);
-    let mut act = |site: &mut Site| {
-        for _ in 0..count {
-            site.service.begin(dice.pick(&VERBS));
-        }
-        site.until("it goes on after a storm", |site| {
+    for _ in 0..count {
+        site.service.begin(dice.pick(&VERBS));
+    }
+    let mut asked: Option<Instant> = None;
+    site.until("it goes on after a storm", |site| {
+        if asked.is_none_or(|asked| asked.elapsed() > ASKED_AGAIN) {
+            asked = Some(Instant::now());
             site.service.begin("cont");
             site.service.begin("up");
-            site.status()["state"] == "serving"
-        });
-    };
-    if known("abort") {
-        site.excusing(act)
-    } else {
-        act(site)
-    }
+        }
+        site.status()["state"] == "serving"
+    });
     finish(site, "an upgrade after a storm")
 }
 
@@ -506,7 +484,12 @@ fn full(site: &mut Site, which: usize) -> Vec<String> {
 }
 
 fn deleted(site: &mut Site, file: &str) -> Vec<String> {
-    fs::remove_file(site.service.run_directory().join(file)).expect(file);
+    for entry in fs::read_dir(site.service.run_directory()).expect("the run directory").flatten() {
+        if file == "*" || entry.file_name() == file {
+            // What the runtime itself has removed meanwhile is gone as well.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
     let number = site.release(Kind::Good);
     site.switch(number);
     site.may.push(site.disk);

@@ -417,11 +417,18 @@ impl Site {
         compare("leaving", status["leaving"].clone(), Value::Array(vec![]));
         compare("candidate", status["candidate"].clone(), Value::Null);
         compare("serving.workers_ready", status["serving"]["workers_ready"].clone(), WORKERS.into());
+        let differs = self.made != self.disk || self.is_spoilt;
+        if differs && status["newer"].as_array().is_none_or(Vec::is_empty) {
+            wrong.push(format!(
+                "status does not show that {:?} is on disk and not deployed: {status}",
+                self.disk
+            ));
+        }
         if let Err(error) = master {
             wrong.push(error);
         }
         // What failed and is still on disk may need a person.
-        if self.made == self.disk && !self.is_spoilt && output.status.code() != Some(0) {
+        if !differs && output.status.code() != Some(0) {
             wrong.push(format!("status exits with {:?}: {status}", output.status.code()));
         }
         for (role, pids) in [("runtime", runtimes), ("keeper", keepers)] {
