@@ -94,7 +94,7 @@ fn workers_that_die_by_a_signal_are_shown() {
     });
     let (text, table, code) = shown(&service);
     assert_eq!(code, 1);
-    assert!(text.contains(": DEGRADED\n") && text.contains("0 of 3 workers are ready, for "), "{text}");
+    assert!(text.contains(": DEGRADED\n") && text.contains("0 of 3 workers are ready"), "{text}");
     assert!(table.contains("DEGRADED") && table.contains("0/3") && table.contains("\n! "), "{table}");
     assert_eq!(quiet(&service), Some(1));
 
@@ -777,5 +777,123 @@ fn what_is_not_deployed_is_shown_after_a_crash() {
             && text.contains(&format!("`runsmith upgrade {}`", service.directory.display())),
         "{text}"
     );
+    service.down();
+}
+
+/// A release whose workers load while the flag is not there, and exit with code 7 so many seconds after their start if it is.
+fn with_dying_workers(server: Server, seconds: &str, more: &str) -> (Service, std::path::PathBuf) {
+    let mut service = Service::native(server, Socket::Unix, more);
+    service.rewrite(|pillar| {
+        let pillar = pillar.replace("worker_class: sync", "worker_class: sync, preload_app: false");
+        pillar.replace("worker_processes: 3", "worker_processes: 3, preload_app: false")
+    });
+    let flag = service.scratch().join("dies");
+    let python = format!(
+        "import os, time\nif os.path.exists({flag:?}):\n    time.sleep({seconds})\n    os._exit(7)\n"
+    );
+    let ruby = format!("if File.exist?({flag:?})\n  sleep {seconds}\n  exit!(7)\nend\n");
+    service.release_with(1, &python, &ruby);
+    (service.started(), flag)
+}
+
+/// Some workers of a generation that serves die again and again while they load: that is shown at once, and not only once no
+/// worker has been ready for long enough.
+#[test]
+fn workers_that_go_on_dying_are_shown() {
+    for (server, words) in [(Server::Sync, "exited with code 7"), (Server::Unicorn, "exit 7")] {
+        let (service, flag) = with_dying_workers(server, "0.1", "restart: {min_uptime: 0.5}\n");
+        service.log.wait(0, &["runsmith: proven:"], SOON);
+        fs::write(&flag, "").expect("a flag");
+        kill(workers(service.master())[0], Signal::KILL);
+        service.until("the deaths are shown", |service| {
+            problems(service, "workers").iter().any(|message| {
+                message.contains("exited before they had loaded the application") && message.contains(words)
+            })
+        });
+        let (text, table, code) = shown(&service);
+        assert!(code == 1 && text.contains(": DEGRADED\n") && table.contains("DEGRADED"), "{text}{table}");
+        // It serves with what is left, and is proven: nobody takes it away.
+        assert_eq!(service.version(), "1");
+        fs::remove_file(&flag).expect("the flag");
+        until_state(&service, "serving");
+        assert_eq!((shown(&service).2, state(&service)["restarts"].clone()), (0, 0.into()));
+        service.down();
+    }
+}
+
+/// A generation is not proven while its workers go on dying: so it is still on probation when too many have.
+#[test]
+fn a_generation_whose_workers_die_is_not_proven() {
+    let (service, flag) = with_dying_workers(Server::Sync, "2.5", "restart: {min_uptime: 8}\n");
+    fs::write(&flag, "").expect("a flag");
+    kill(workers(service.master())[0], Signal::KILL);
+    service.log.wait(0, &["generation 1 FAILED on probation: 5 of its workers exited"], START);
+    assert!(!service.log.text(0).contains("proven: generation 1"), "{}", service.log.text(0));
+    fs::remove_file(&flag).expect("the flag");
+    service.down();
+}
+
+/// Processes that somebody has stopped take no requests, however many of them there are.
+#[test]
+fn stopped_processes_are_shown() {
+    let service = Service::start_native(Server::Gthread, Socket::Unix, "");
+    let master = service.master();
+    let shows = |service: &Service, words: &str| {
+        let (text, table, code) = shown(service);
+        let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(code == 1 && text.contains(": DEGRADED\n") && table.contains("DEGRADED"), "{text}{table}");
+        assert!(joined.contains(words), "{words:?} is not in\n{text}");
+        assert_eq!(problems(service, "stopped").len(), 1);
+    };
+    let is_stopped = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T"))
+    };
+    let stop = |pid: u32| {
+        kill(pid, Signal::STOP);
+        service.until("it is stopped", |_| is_stopped(pid));
+    };
+    stop(master);
+    shows(&service, &format!("its master is stopped, by a signal: `kill -CONT {master}`"));
+    kill(master, Signal::CONT);
+    until_state(&service, "serving");
+    assert_eq!(shown(&service).2, 0);
+
+    let mut all = workers(master);
+    all.sort_unstable();
+    // The master would kill them after a while; it must not run meanwhile.
+    stop(master);
+    all.iter().for_each(|worker| stop(*worker));
+    let pids: Vec<String> = all.iter().map(u32::to_string).collect();
+    shows(&service, &format!("3 of 3 workers are stopped, by a signal: `kill -CONT {}`", pids.join(" ")));
+    all.iter().chain([&master]).for_each(|pid| kill(*pid, Signal::CONT));
+    until_state(&service, "serving");
+
+    // A runtime that is stopped cannot answer; who to continue is known all the same.
+    let runtime = service.runtime();
+    kill(runtime, Signal::STOP);
+    let output = service.runsmith(&["status"]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains(&format!("`kill -CONT {runtime}`")), "{}", said(&output));
+    assert_narrow(&output);
+    kill(runtime, Signal::CONT);
+    service.down();
+}
+
+/// After a back-out what serves is what was asked for before: nothing has fallen back.
+#[test]
+fn a_back_out_is_no_fallback() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, "restart: {min_uptime: 3600}\n");
+    // There is nothing to go back to, so probation makes no difference.
+    let now = state(&service);
+    assert!(now["probation_ms"].is_u64() && now["probation_falls_back"] == false, "{now}");
+    assert!(!shown(&service).0.contains("on probation"));
+    let end = service.deploy(2, Release::Broken);
+    assert!(end.text.contains("FAILED"), "{}", end.text);
+    assert_eq!(state(&service)["fallback"], serde_json::Value::Null);
+    let end = service.deploy(3, Release::Good);
+    assert!(end.text.contains("done:"), "{}", end.text);
+    assert_eq!(state(&service)["probation_falls_back"], true);
+    assert!(shown(&service).0.contains("on probation"));
     service.down();
 }

@@ -14,9 +14,9 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::report::status::{Entry, details, table};
 use crate::runtime::linux::asking::{ANSWER, Asking, Silence};
-use crate::runtime::linux::clock;
 use crate::runtime::linux::place::Place;
-use crate::runtime::linux::runsv::{Wanted, wanted, was_wanted};
+use crate::runtime::linux::runsv::{Wanted, supervised, wanted, was_wanted};
+use crate::runtime::linux::{clock, process};
 use crate::runtime::protocol::{Problem, Reply, Status, Wish};
 
 /// So many services are asked at once: each takes a thread, and up to [`ANSWER`] twice.
@@ -110,7 +110,11 @@ fn ask(target: &Target, detailed: bool) -> Result<Entry, Stop> {
         let reason = match silence {
             Silence::Refused(error) => format!("{error}; only root and the application's user may"),
             Silence::Down | Silence::Late => {
-                format!("no answer within {} s: it is stopped or blocked; see its log", ANSWER.as_secs())
+                let seconds = ANSWER.as_secs();
+                match stopped_runtime(target) {
+                    Some(pid) => format!("it is stopped by a signal: `kill -CONT {pid}`"),
+                    None => format!("no answer within {seconds} s: it is blocked; see its log"),
+                }
             }
         };
         Stop::from(Failure::path("ask", format!("the runtime of {}", target.name), reason))
@@ -164,6 +168,12 @@ fn no_runtime(target: &Target, wish: Wanted) -> Problem {
         "the application serves, but no runtime supervises it: if it ends, nothing replaces it, and `runsmith upgrade` does not work; {advice}"
     );
     Problem::new("unsupervised", message)
+}
+
+/// The process of a runtime that somebody has stopped.
+pub(super) fn stopped_runtime(target: &Target) -> Option<u32> {
+    let pid = supervised(&target.directory)?.pid?;
+    (process::stopped(pid) == Some(process::Stopped::BySignal)).then_some(pid)
 }
 
 /// Why no runtime answers although the service is to be up.

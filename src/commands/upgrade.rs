@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use super::status::stopped_runtime;
 use super::target::{self, Target};
 use super::unsupervised;
 use super::{Outcome, Stop, Terminal, columns};
@@ -104,10 +105,13 @@ fn trouble(target: &Target, silence: Silence) -> Stop {
                 target.sv_reference()
             )
         }
-        Silence::Late => format!(
-            "the runtime of {name} does not answer within {} s: it is stopped or blocked; see its log and `ps`",
-            ANSWER.as_secs()
-        ),
+        Silence::Late => match stopped_runtime(target) {
+            Some(pid) => format!("the runtime of {name} is stopped by a signal: `kill -CONT {pid}`"),
+            None => format!(
+                "the runtime of {name} does not answer within {} s: it is blocked; see its log",
+                ANSWER.as_secs()
+            ),
+        },
         Silence::Refused(error) => {
             format!("cannot ask the runtime of {name}: {error}; only root and the application's user may")
         }

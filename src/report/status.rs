@@ -217,11 +217,12 @@ pub fn details(entry: &Entry, now: u64, width: usize, colour: bool) -> String {
     if let Some(last) = &status.last {
         say(name(last), &hand_over(last, now));
     }
-    if let Some(ms) = status.probation_ms {
+    // While there is nothing to go back to, it makes no difference.
+    if let Some(ms) = status.probation_ms.filter(|_| status.probation_falls_back) {
         let left = span(ms.div_ceil(1000));
         say(
             "on probation",
-            &format!("for another {left}; if it fails until then, what was proven before is started"),
+            &format!("for another {left}; if it fails until then, what served before it is started again"),
         );
     }
     if status.runtime_pid != 0 {

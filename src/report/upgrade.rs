@@ -34,14 +34,16 @@ pub fn outcome(reply: &Reply, asked: &Asked) -> String {
                 ));
             }
         }
-        Reply::Done { generation, probation_ms, queued } => {
-            lines.push(format!("{name}: done: generation {generation} serves alone{}", match probation_ms {
-                None => " and is proven".to_owned(),
-                Some(left) => format!(
-                    ", on probation for {} s: if it fails until then, what was proven before is started; `runsmith status {reference}` shows it",
-                    left.div_ceil(1000)
+        Reply::Done { generation, probation_ms, falls_back, queued } => {
+            let state = match probation_ms.map(|left| left.div_ceil(1000)) {
+                None => "serves alone and is proven".to_owned(),
+                Some(left) if *falls_back => format!(
+                    "serves alone, on probation for {left} s: if it fails until then, what served before it is started again; \
+                     `runsmith status {reference}` shows it"
                 ),
-            }));
+                Some(left) => format!("serves alone, on probation for {left} s"),
+            };
+            lines.push(format!("{name}: done: generation {generation} {state}"));
             if *queued {
                 lines.push("another upgrade, which was requested meanwhile, begins now".to_owned());
             }

@@ -13,11 +13,15 @@ pub fn of_failure(output: &str) -> Option<String> {
     exception(output).or_else(|| output.lines().rev().find_map(error)).map(cut)
 }
 
-/// How the server reported the end of a worker by a signal, if it did: the last such line.
+/// How the server reported the end of a worker by a signal or with an error, if it did: the last such line.
 pub fn of_worker(output: &str) -> Option<String> {
     let tells = |line: &&str| {
         let line = line.to_ascii_lowercase();
-        line.contains("worker") && (line.contains("sig") || line.contains("signal"))
+        let by_signal = line.contains("sig");
+        // gunicorn: `exited with code 3.`; Ruby: `#<Process::Status: pid 9 exit 1>`.
+        let with_error =
+            line.contains("exited with code") || (line.contains("reaped") && !line.contains(" exit 0>"));
+        line.contains("worker") && (by_signal || with_error)
     };
     output.lines().rev().map(without_prefix).find(tells).map(cut)
 }
@@ -114,6 +118,19 @@ mod tests {
             of_worker(unicorn).as_deref(),
             Some("reaped #<Process::Status: pid 9 SIGKILL (signal 9)> worker=0")
         );
-        assert_eq!(of_worker("[x] [7] [INFO] Booting worker with pid: 10\n"), None);
+        for (line, expected) in [
+            (
+                "[x] [7] [ERROR] Worker (pid:9) exited with code 3.\n",
+                Some("Worker (pid:9) exited with code 3."),
+            ),
+            (
+                "E, [2026-01-02 #7] ERROR -- : reaped #<Process::Status: pid 9 exit 1> worker=0\n",
+                Some("reaped #<Process::Status: pid 9 exit 1> worker=0"),
+            ),
+            ("I, [2026-01-02 #7] INFO -- : reaped #<Process::Status: pid 9 exit 0> worker=0\n", None),
+            ("[x] [7] [INFO] Booting worker with pid: 10\n", None),
+        ] {
+            assert_eq!(of_worker(line).as_deref(), expected, "{line}");
+        }
     }
 }

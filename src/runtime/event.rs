@@ -111,6 +111,10 @@ pub enum Event {
     Unstable(Generation, String),
     /// The file of a Unix socket that it has was removed or replaced. The address is open again, for another generation.
     Unreachable(Generation),
+    /// A worker of it has exited before it had loaded the application, after the generation was ready.
+    Dying(Generation),
+    /// All its workers have been ready for a while again.
+    Steady(Generation),
     /// No process of it is left.
     Gone(Generation),
     /// Somebody wants something.

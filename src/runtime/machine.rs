@@ -84,6 +84,8 @@ pub struct Serving {
     pub origin: Origin,
     /// It has failed on probation, and serves until another one does.
     pub has_failed: bool,
+    /// Its workers die again and again while they load the application: it is not proven meanwhile.
+    pub dying: bool,
 }
 
 /// The generation that is to serve.
@@ -307,6 +309,8 @@ impl Machine {
             Event::Ended(generation, how) => self.ended(now, generation, &how),
             Event::Unstable(generation, how) => self.unstable(now, generation, &how),
             Event::Unreachable(generation) => self.unreachable(now, generation),
+            Event::Dying(generation) => self.is_dying(generation, true),
+            Event::Steady(generation) => self.is_dying(generation, false),
             Event::Gone(generation) => self.gone(now, generation),
             Event::Asked(ask) => self.asked(now, ask),
             Event::Due => self.due(now),
@@ -562,6 +566,7 @@ impl Machine {
             probation: Some(now.after(self.terms.min_uptime)),
             origin,
             has_failed: false,
+            dying: false,
         }
     }
 

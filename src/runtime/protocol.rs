@@ -38,6 +38,9 @@ pub enum Reply {
         /// Milliseconds until it is proven; none if it is.
         #[serde(default)]
         probation_ms: Option<u64>,
+        /// If it fails until then, what served before it is started again.
+        #[serde(default)]
+        falls_back: bool,
         /// Another hand-over, which was asked for meanwhile, follows.
         #[serde(default)]
         queued: bool,
@@ -99,6 +102,9 @@ pub struct Status {
     /// Milliseconds until the generation that serves is proven: it has not served for `restart.min_uptime` yet.
     #[serde(default)]
     pub probation_ms: Option<u64>,
+    /// If it fails until then, what served before it is started again.
+    #[serde(default)]
+    pub probation_falls_back: bool,
     /// Why what serves, or is started, is not what is on disk; none if somebody asked for what serves.
     #[serde(default)]
     pub fallback: Option<String>,

@@ -360,6 +360,7 @@ impl Shell {
         }
         self.look_at_the_master();
         self.look_at_workers(now);
+        self.look_at_the_dying(now);
         let alive: Vec<_> = self
             .generations
             .iter_mut()

@@ -19,6 +19,8 @@ pub(crate) struct Fact {
     pub(crate) retired: Option<Moment>,
     pub(crate) killed: bool,
     pub(crate) checking: bool,
+    /// Its workers die again and again.
+    pub(crate) dying: bool,
     pub(crate) gone: bool,
     /// What it was started from: a number for release and values together.
     pub(crate) content: u32,
@@ -132,8 +134,9 @@ impl Ledger {
         {
             return Err("what has failed is started, although something was proven".to_owned());
         }
-        let alternative =
-            [self.proven, self.before].into_iter().flatten().any(|one| Some(one) != self.failed_last);
+        // What is recorded as failed is no alternative.
+        let is_other = |one: u32| Some(one) != self.failed_last && !self.condemned.contains(&one);
+        let alternative = [self.proven, self.before].into_iter().flatten().any(is_other);
         let previous = self.previous.filter(|one| !self.failed.contains(one) && self.failed_last.is_some());
         if let Some(previous) = previous.filter(|one| *one != content) {
             return Err(format!("{previous} served before what has failed, and {content} is started"));
@@ -357,6 +360,8 @@ impl Ledger {
                 let is_unplanned =
                     all.iter().any(|one| matches!(one, Action::Tell(Step::Failed(Some(_), _))))
                         && self.facts.values().next_back().is_some_and(|fact| fact.same);
+                // What was asked for meanwhile begins now: that ends the wait, too.
+                let is_unplanned = is_unplanned && !was.is_queued();
                 if is_unplanned && matches!(outcome, Outcome::BackedOut(_)) && self.patient.contains(ticket) {
                     return Err(format!(
                         "{ticket:?} waits for what serves, and is told of another generation"
@@ -421,6 +426,9 @@ impl Ledger {
                 let fact = self.fact(*generation, "a proof")?;
                 if fact.serves.is_none_or(|since| now.since(since) < terms.min_uptime) || fact.master_ended {
                     return Err(format!("{generation} is proven before it has served for min_uptime"));
+                }
+                if fact.dying {
+                    return Err(format!("{generation} is proven while its workers die"));
                 }
                 fact.proven = true;
                 let content = fact.content;

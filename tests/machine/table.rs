@@ -92,6 +92,8 @@ fn events() -> Vec<(&'static str, Event)> {
         ("1 gone", Event::Gone(one)),
         ("1 unstable", Event::Unstable(one, why())),
         ("1 unreachable", Event::Unreachable(one)),
+        ("1 dying", Event::Dying(one)),
+        ("1 steady", Event::Steady(one)),
         ("2 not started", Event::NotStarted(two, why())),
         ("2 ready", Event::Ready(two)),
         ("2 healthy", Event::Healthy(two)),

@@ -211,6 +211,8 @@ impl World {
                 return Some(Event::Loaded(generation));
             } else if !fact.ready {
                 return Some(Event::Ready(generation));
+            } else if fact.dying {
+                return Some(Event::Steady(generation));
             } else if fact.checking {
                 return Some(Event::Healthy(generation));
             }
@@ -273,6 +275,9 @@ impl World {
         }
         if self.dice.one_in(30) && !fact.killed {
             return Some(Event::Unstable(generation, "its workers die".to_owned()));
+        }
+        if fact.ready && self.dice.one_in(20) {
+            return Some(if fact.dying { Event::Steady(generation) } else { Event::Dying(generation) });
         }
         if dies || ((fact.killed || fact.retired.is_some()) && self.dice.one_in(2)) {
             return Some(Event::Ended(generation, how()));
@@ -366,6 +371,8 @@ impl World {
         // A launcher that was not told to go on ends by itself; so does a check.
         for fact in self.ledger.facts.values_mut() {
             fact.checking = false;
+            // The next run hears of it when another one dies.
+            fact.dying = false;
             fact.gone |= !fact.runs;
         }
         // And what dies meanwhile, nobody tells.
@@ -431,6 +438,11 @@ impl World {
         self.events += 1;
         match &event {
             Event::Started(one, _) => self.fact(*one, |fact| fact.runs = true),
+            Event::Dying(one) => {
+                let serves = self.machine.serving().is_some_and(|serving| serving.generation == *one);
+                self.fact(*one, |fact| fact.dying = serves);
+            }
+            Event::Steady(one) => self.fact(*one, |fact| fact.dying = false),
             Event::Loaded(one) => self.fact(*one, |fact| fact.loaded = true),
             Event::Ready(one) => self.fact(*one, |fact| fact.ready = true),
             Event::Healthy(one) => self.fact(*one, |fact| {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::clock;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -68,6 +68,47 @@ pub fn stat(pid: u32) -> Option<Stat> {
         has_run: number(6)? & FORKED_ONLY == 0,
     };
     (!matches!(stat.state, b'Z' | b'X' | b'x')).then_some(stat)
+}
+
+/// Why a process does not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// SIGSTOP or the like; SIGCONT continues it.
+    BySignal,
+    /// This process traces it, a debugger for example.
+    ByTracer(u32),
+}
+
+/// How long a traced process must not have run to count as stopped: strace(1) stops one for microseconds at each system call.
+const TRACE_STOP: Duration = Duration::from_millis(20);
+
+/// Whether a process is stopped, and by what.
+pub fn stopped(pid: u32) -> Option<Stopped> {
+    match stat(pid)?.state {
+        b'T' => Some(Stopped::BySignal),
+        b't' => {
+            let before = switches(pid)?;
+            let until = Instant::now() + TRACE_STOP;
+            while Instant::now() < until {
+                if stat(pid)?.state != b't' || switches(pid)? != before {
+                    return None;
+                }
+                std::thread::yield_now();
+            }
+            Some(Stopped::ByTracer(before.0))
+        }
+        _ => None,
+    }
+}
+
+/// Who traces a process, and how often it has been given the processor and has given it up (proc_pid_status(5)).
+fn switches(pid: u32) -> Option<(u32, u64, u64)> {
+    let text = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let field =
+        |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    let tracer = u32::try_from(field("TracerPid:")?).ok()?;
+    Some((tracer, field("voluntary_ctxt_switches:")?, field("nonvoluntary_ctxt_switches:")?))
 }
 
 /// Whether real, effective, saved and file system user are all this one.

@@ -8,13 +8,18 @@ use super::super::action::{Action, Origin, Outcome, Step};
 use super::super::event::{Generation, Moment};
 use super::{Candidate, Machine, Serving, State};
 
-/// While a health check fails, the end of probation is looked at again after this many milliseconds.
+/// While a health check fails or workers die, the end of probation is looked at again after this many milliseconds.
 const NOT_WHILE_SICK: u64 = 1_000;
 
 impl Machine {
     /// Something was proven by an earlier run, or before this start of the machine, and is still kept.
     pub fn knows_proven(&mut self) {
         self.has_proven = true;
+    }
+
+    /// Whether there is something else than what serves to go back to if that fails on probation.
+    pub fn falls_back(&self) -> bool {
+        self.terms.fallback && (self.good.is_some() || self.has_proven)
     }
 
     /// What an unplanned start uses now.
@@ -92,7 +97,7 @@ impl Machine {
         if serving.probation.is_none_or(|until| now < until) {
             return;
         }
-        if serving.strikes > 0 {
+        if serving.strikes > 0 || serving.dying {
             serving.probation = Some(now.after(NOT_WHILE_SICK));
             return;
         }
@@ -173,6 +178,19 @@ impl Machine {
             && serving.probation.is_some()
         {
             self.replace(now, generation, true, how);
+        }
+    }
+
+    /// Whether workers of the generation that serves die again and again.
+    pub(super) fn is_dying(&mut self, generation: Generation, is_dying: bool) {
+        if let State::Serving(serving)
+        | State::Succeeding(serving, _)
+        | State::Vetting(serving, _, _)
+        | State::Draining(serving)
+        | State::BackingOut(serving, _) = &mut self.state
+            && serving.generation == generation
+        {
+            serving.dying = is_dying;
         }
     }
 

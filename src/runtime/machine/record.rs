@@ -156,6 +156,7 @@ impl Machine {
                     strikes: 0,
                     probation: record.probation,
                     origin: record.origin.unwrap_or(Origin::Disk),
+                    dying: false,
                     has_failed: record.has_failed,
                 };
                 if record.candidate.is_some() {

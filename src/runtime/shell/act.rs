@@ -516,6 +516,7 @@ impl Shell {
             Outcome::Done(generation) | Outcome::Proven(generation) => Reply::Done {
                 generation: generation.0,
                 probation_ms: self.probation_ms(),
+                falls_back: self.machine.falls_back(),
                 queued: self.machine.is_queued() || self.machine.candidate().is_some(),
             },
             Outcome::BackedOut(reason) => self.backed_out(None, reason),

@@ -14,7 +14,7 @@ use crate::runtime::linux::process::{self, Process, Stat};
 use crate::runtime::server::{self, Signal};
 use crate::runtime::state::Life;
 
-use super::workers::Watch;
+use super::workers::{Dying, Watch};
 
 /// `ready: alive`: a master that lives so long counts as ready, in milliseconds. Whoever cannot bind, find its
 /// program or read its configuration has ended by then.
@@ -45,6 +45,10 @@ pub(super) struct Live {
     pub(super) workers: BTreeMap<u32, Process>,
     /// Since when fewer workers are ready than there are to be.
     pub(super) short_since: Option<Moment>,
+    /// Since when all of them are ready.
+    pub(super) whole_since: Option<Moment>,
+    /// Its workers have exited early since it was ready, and are not steady yet.
+    pub(super) dying: Option<Dying>,
     /// When it counts as ready because it is alive.
     pub(super) alive_at: Option<Moment>,
     pub(super) has_loaded: bool,
@@ -77,6 +81,8 @@ impl Live {
             members: vec![],
             workers: BTreeMap::new(),
             short_since: None,
+            whole_since: None,
+            dying: None,
             alive_at: None,
             has_loaded: false,
             is_ready: false,
@@ -116,8 +122,12 @@ impl Live {
         let is_whole = self.life.workers.1.is_some_and(|of| ready >= of);
         if is_whole {
             self.short_since = None;
+            self.whole_since.get_or_insert(now);
         } else if self.is_ready {
             self.short_since.get_or_insert(now);
+        }
+        if !is_whole {
+            self.whole_since = None;
         }
         is_whole
     }
@@ -141,6 +151,7 @@ impl Live {
         let processes =
             found.into_iter().filter_map(|(_, start, pid)| Process::proven(pid, start, Some(self.life.uid)));
         self.workers = processes.take(of as usize).map(|worker| (worker.pid, worker)).collect();
+        self.loaded = self.workers.keys().copied().collect();
     }
 
     /// Its processes but for the master, as they are now. `others`: masters of other generations in the same session.

@@ -6,6 +6,7 @@ use super::Shell;
 use crate::model::input::LogKind;
 use crate::runtime::cause;
 use crate::runtime::event::{Generation, Moment};
+use crate::runtime::linux::process::Stopped;
 use crate::runtime::linux::{clock, process, runsv};
 use crate::runtime::machine::State;
 use crate::runtime::protocol::{Dropped, GenerationStatus, Problem, Status};
@@ -25,11 +26,13 @@ impl Shell {
         for live in self.generations.values_mut() {
             live.count(now);
         }
+        self.look_at_the_dying(now);
         let shortage = self.shortage(now);
         let socket = self.lost_socket();
         let obstacle = self.log.obstacle();
         let dropped = self.dropped(obstacle.is_none());
         let log = self.log_problem(obstacle, &dropped);
+        let stopped = self.stopped();
         let one = |generation: Generation| {
             let live = self.generations.get(&generation);
             let serving = self.machine.serving().filter(|serving| serving.generation == generation);
@@ -49,7 +52,9 @@ impl Shell {
             State::Down => "down",
             State::Booting(_) | State::Proving(_, _) | State::Clearing => "booting",
             State::Resting(_) => "resting",
-            State::Serving(_) if shortage.is_some() || socket.is_some() || dropped.since.is_some() => {
+            State::Serving(_)
+                if shortage.is_some() || stopped.is_some() || socket.is_some() || dropped.since.is_some() =>
+            {
                 "degraded"
             }
             State::Serving(_) => "serving",
@@ -59,7 +64,8 @@ impl Shell {
             State::Stopping | State::Over(_) => "stopping",
         };
         let unkept = self.unkept.clone().map(|message| Problem::new("proven", message));
-        let problems = [shortage, self.fallback_problem(), unkept, self.other_release(), socket, log];
+        let problems =
+            [stopped, shortage, self.fallback_problem(), unkept, self.other_release(), socket, log];
         let problems = problems.into_iter().flatten();
         let problems = problems.chain(self.trouble.problems()).collect();
         let leaving = machine.leavers().iter().map(|leaver| leaver.generation);
@@ -81,7 +87,8 @@ impl Shell {
             queued: machine.is_queued(),
             last: self.last.clone(),
             probation_ms: self.probation_ms(),
-            fallback: self.fallback.clone(),
+            probation_falls_back: self.machine.falls_back(),
+            fallback: self.fallback_reason(),
             trouble: self.trouble.text(),
             dropped: (dropped.lines > 0).then_some(dropped),
             problems,
@@ -121,6 +128,56 @@ impl Shell {
             message.push_str(&format!("; `sv status {}` shows the log service", runsv::word(&path)));
         }
         Some(Problem::new("log", message))
+    }
+
+    /// Why what serves, or is started while nothing does, is not what is on disk.
+    fn fallback_reason(&self) -> Option<String> {
+        let serving = self.machine.serving().map(|serving| serving.generation);
+        let shown = serving.or_else(|| self.machine.candidate().map(|candidate| candidate.generation))?;
+        // What was given up may have failed, and nothing was fallen back to.
+        self.fallback.clone().filter(|_| self.generations.get(&shown).is_some_and(|live| live.life.fallback))
+    }
+
+    /// Processes of the generation that serves that do not run: requests wait for them.
+    fn stopped(&self) -> Option<Problem> {
+        let serving = self.machine.serving()?;
+        let master = self.generations.get(&serving.generation)?.master.as_ref()?.pid;
+        let all = process::all();
+        // A program that the application runs is its own affair.
+        let children =
+            all.iter().filter(|(_, stat)| stat.parent == master && !stat.has_run).map(|(pid, _)| *pid);
+        let mut workers: Vec<u32> = children.collect();
+        workers.sort_unstable();
+        let of = workers.len();
+        let stopped = |pid: &u32| Some((*pid, process::stopped(*pid)?));
+        let workers: Vec<_> = workers.iter().filter_map(stopped).collect();
+        let how = |all: &[(u32, Stopped)]| {
+            let pids = |is: fn(&Stopped) -> bool| {
+                let pids = all.iter().filter(|(_, how)| is(how)).map(|(pid, _)| pid.to_string());
+                pids.collect::<Vec<_>>().join(" ")
+            };
+            match all.iter().find_map(|(pid, how)| match how {
+                Stopped::ByTracer(tracer) => Some((*pid, *tracer)),
+                Stopped::BySignal => None,
+            }) {
+                Some((pid, tracer)) => format!("process {pid} by its tracer, process {tracer}"),
+                None => format!("by a signal: `kill -CONT {}`", pids(|how| *how == Stopped::BySignal)),
+            }
+        };
+        let mut parts = vec![];
+        if let Some(master) = stopped(&master) {
+            parts.push(format!("its master is stopped, {}", how(&[master])));
+        }
+        if !workers.is_empty() {
+            let are = if workers.len() == 1 { "is" } else { "are" };
+            parts.push(format!(
+                "{} of {} {are} stopped, {}",
+                workers.len(),
+                count(u32::try_from(of).unwrap_or(u32::MAX), "worker"),
+                how(&workers)
+            ));
+        }
+        (!parts.is_empty()).then(|| Problem::new("stopped", parts.join("; ")))
     }
 
     /// What serves is what was proven, and not what is on disk.
@@ -177,6 +234,19 @@ impl Shell {
         let serving = self.machine.serving()?;
         let live = self.generations.get(&serving.generation)?;
         let (ready, of) = (live.life.workers.0, live.life.workers.1?);
+        if let Some(dying) = live.dying.filter(|dying| dying.is_serious()) {
+            let are = if ready == 1 { "is" } else { "are" };
+            let mut message = format!(
+                "{ready} of {} {are} ready; {} exited before they had loaded the application, within {} s",
+                count(of, "worker"),
+                count(dying.deaths, "worker"),
+                now.since(dying.since).div_ceil(1000),
+            );
+            if let Some(words) = cause::of_worker(&self.last_words(serving.generation)) {
+                message.push_str(&format!("; the server reported: {words}"));
+            }
+            return Some(Problem::new("workers", message));
+        }
         let short = now.since(live.short_since?);
         let grace =
             if ready == 0 { NONE_READY } else { SOME_READY.max(2 * serving.since.since(live.life.since)) };

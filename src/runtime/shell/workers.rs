@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 
 use super::Shell;
+use super::generation::Live;
 use crate::runtime::event::{Event, Generation, Moment};
-use crate::runtime::linux::process;
+use crate::runtime::linux::{clock, process};
 
 /// So many workers may exit before they have loaded the application: one or two may be somebody's `kill`, or the kernel's when
 /// memory is short for a moment.
@@ -19,6 +20,21 @@ const LOOK: u64 = 500;
 
 /// Deaths count once they were seen at so many looks: a pool of helpers ends all at once, and is not started again.
 const LOOKS: u32 = 3;
+
+/// So many early deaths after the generation was ready are a problem: one or two may be somebody's `kill`.
+const FEW_EARLY_DEATHS: u32 = 3;
+
+/// Workers are steady again once all of them have been ready for so long, in milliseconds.
+const STEADY: u64 = 5_000;
+
+/// Workers of a generation that was ready exit before they have loaded the application.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dying {
+    /// Since when.
+    pub(super) since: Moment,
+    /// How many have.
+    pub(super) deaths: u32,
+}
 
 /// Looks at the workers of a master from outside.
 #[derive(Debug)]
@@ -53,6 +69,13 @@ impl Watch {
     }
 }
 
+impl Dying {
+    /// Whether so many have died that it is a problem.
+    pub(super) fn is_serious(self) -> bool {
+        self.deaths >= FEW_EARLY_DEATHS
+    }
+}
+
 impl Shell {
     /// A master reports that a worker has exited.
     pub(super) fn worker_exited(&mut self, sender: u32, uid: u32, master: u32, worker: u32) {
@@ -65,6 +88,14 @@ impl Shell {
         let generation = *generation;
         if live.loaded.remove(&worker) || live.is_retired {
             return;
+        }
+        if live.is_ready {
+            let now = clock::now();
+            let dying = live.dying.get_or_insert(Dying { since: now, deaths: 0 });
+            dying.deaths += 1;
+            live.count(now);
+            live.whole_since = None;
+            self.events.push_back(Event::Dying(generation));
         }
         live.early_deaths += 1;
         if live.early_deaths >= MOST_EARLY_DEATHS {
@@ -100,6 +131,26 @@ impl Shell {
         }
         for generation in unstable {
             self.is_unstable(generation);
+        }
+    }
+
+    /// The workers of a generation may have become steady again.
+    pub(super) fn look_at_the_dying(&mut self, now: Moment) {
+        let mut steady = vec![];
+        for (generation, live) in &mut self.generations {
+            let is_whole = |live: &Live| live.whole_since.is_some_and(|since| now.since(since) >= STEADY);
+            if live.dying.is_some() && is_whole(live) {
+                // A worker may have exited meanwhile.
+                live.count(now);
+                if is_whole(live) {
+                    live.dying = None;
+                    live.early_deaths = 0;
+                    steady.push(*generation);
+                }
+            }
+        }
+        for generation in steady {
+            self.tell(Event::Steady(generation));
         }
     }
 
