@@ -143,7 +143,7 @@ def context(name, given):
     root = given.get("root", f"/var/www/{name}")
     user = given["user"]
     virtualenv = f"{given['virtualenv_home']}/.virtualenvs/{name}"
-    config = f"{root}/shared/config/gunicorn.py"
+    config = f"{root}/shared/runsmith/gunicorn.py"
     logs = f"{root}/shared/logs"
     bind = given.get("bind", "127.0.0.1:8000")
     app = given.get("app", "wsgi:app")
@@ -229,8 +229,8 @@ def render(pillar):
             (paths["pids"], 0o755, None),
             (paths["logs"], 0o755, None),
             (paths["sockets"], 0o755, None),
-            (f"{root}/shared/config", 0o755, None),
-            (f"{root}/shared/config/gunicorn.py", 0o644, gunicorn.render(seen).encode()),
+            (f"{root}/shared/runsmith", 0o755, None),
+            (f"{root}/shared/runsmith/gunicorn.py", 0o644, gunicorn.render(seen).encode()),
             (f"{paths['logs']}/service", 0o755, None),
             (f"{paths['logs']}/service/config", 0o644, svlogd.render(seen).encode()),
         ]

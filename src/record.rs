@@ -72,6 +72,9 @@ pub struct Record {
     /// is not recorded.
     #[serde(skip)]
     pub used: Vec<String>,
+    /// The run directory, in which root writes down what the living generations were started with.
+    #[serde(skip)]
+    pub run: String,
 }
 
 /// A path that was made, and how to know it again.
@@ -140,12 +143,18 @@ impl Record {
             wait,
             made: entries.iter().map(Made::from).collect(),
             used: vec![],
+            run: String::new(),
         }
     }
 
     /// The same, with the directories that the service only uses: see [`used`](Self::used).
     pub fn using(self, used: Vec<String>) -> Self {
         Self { used, ..self }
+    }
+
+    /// The same, with the run directory: see [`run`](Self::run).
+    pub fn running_in(self, run: &str) -> Self {
+        Self { run: run.to_owned(), ..self }
     }
 
     /// Reads what [`text`](Self::text) wrote. The error is a reason, for a sentence with the path in it.

@@ -188,8 +188,8 @@ fn a_first_render_on_a_capistrano_tree_takes_nothing() {
             "change": format!("content, mode 0664 -> 0644, owner {0} -> root, group {0} -> root", place.user.name),
         })
     );
-    // Another place needs no permission, and what was there stays: while it is there, pruned, and removed.
-    let elsewhere = "    shop: {layout: {config: shared/ours}}\n";
+    // Its own place needs no permission, and what was there stays: while it is there, pruned, and removed.
+    let elsewhere = "    shop: {}\n";
     let text = place.rendered(elsewhere, &["--no-sync"]);
     assert!(place.at("/etc/sv/shop/run").exists() && !text.contains("did not make"), "{text}");
     place.has_all(&team, "/var/www");
@@ -197,7 +197,7 @@ fn a_first_render_on_a_capistrano_tree_takes_nothing() {
     place.rendered("    lobby: {}\n", &["--no-sync", "--prune"]);
     assert!(!place.at("/etc/sv/shop").exists());
     place.has_all(&team, "/var/www");
-    assert!(!place.at(&format!("{APP}/shared/ours")).exists());
+    assert!(!place.at(&format!("{APP}/shared/runsmith")).exists());
     place.rendered(elsewhere, &["--no-sync"]);
     place.remove("shop");
     place.has_all(&team, "/var/www");

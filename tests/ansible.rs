@@ -105,11 +105,13 @@ fn one_task_makes_shows_and_removes_any_number_of_services() {
     assert_eq!(result["services"][0]["effect"], "upgrade");
     assert_eq!(
         result["changes"],
-        serde_json::json!([{"path": "/var/www/app7/shared/config/gunicorn.py", "change": "content"}])
+        serde_json::json!([{"path": "/var/www/app7/shared/runsmith/gunicorn.py", "change": "content"}])
     );
-    assert!(roots.join("one/var/lib/runsmith/backup/0001/var/www/app7/shared/config/gunicorn.py").is_file());
+    assert!(
+        roots.join("one/var/lib/runsmith/backup/0001/var/www/app7/shared/runsmith/gunicorn.py").is_file()
+    );
     assert_eq!(
-        fs::read_to_string(roots.join("two/var/www/app7/shared/config/gunicorn.py"))
+        fs::read_to_string(roots.join("two/var/www/app7/shared/runsmith/gunicorn.py"))
             .unwrap()
             .matches("workers = 2\n")
             .count(),
@@ -491,7 +493,7 @@ fn the_page_leads_from_nothing_to_a_rolling_deploy() {
         }
         // What was checked before is still to be done.
         if command.ends_with("site.yaml") && deploys == 4 {
-            let config = all.base().join("web1/www/shared/config/gunicorn.py");
+            let config = all.base().join("web1/www/shared/runsmith/gunicorn.py");
             assert!(
                 fs::read_to_string(config).unwrap().contains("workers = 2\n"),
                 "check mode wrote something"

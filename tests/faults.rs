@@ -681,7 +681,7 @@ fn release_that_hangs() {
 fn release_whose_workers_fail() {
     let case = Case::start("release_whose_workers_fail", Server::Gthread, Socket::Tcp, "");
     let old = case.service.master();
-    let config = case.service.root.join("shared/config/gunicorn.py");
+    let config = case.service.root.join("shared/runsmith/gunicorn.py");
     let text = fs::read_to_string(&config).expect("gunicorn.py");
     fs::write(&config, text.replace("preload_app = True", "preload_app = False")).expect("gunicorn.py");
     let end = case.service.deploy(2, Release::Broken);

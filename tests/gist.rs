@@ -145,7 +145,7 @@ fn gunicorn_accepts_its_configuration() {
             &gunicorn,
             "--check-config",
             "-c",
-            &place.path("root/shared/config/gunicorn.py"),
+            &place.path("root/shared/runsmith/gunicorn.py"),
             "--",
             "wsgi:app",
         ];
@@ -160,7 +160,7 @@ fn gunicorn_accepts_its_configuration() {
 fn ruby_accepts_unicorns_configuration() {
     for kind in ["native", "shell"] {
         let place = Place::new("unicorn", kind);
-        let config = place.path("root/shared/config/unicorn.rb");
+        let config = place.path("root/shared/runsmith/unicorn.rb");
         assert_eq!(run("ruby", &["-wc", &config]), "Syntax OK\n");
         let load = "require 'unicorn'; puts Unicorn::Configurator.new(config_file: ARGV[0]).set[:listeners]";
         let listeners =

@@ -63,7 +63,7 @@ fn one_state_makes_shows_and_removes_any_number_of_services() {
         assert_eq!((shown.code, &state["result"]), (Some(0), &json!(null)), "{}", shown.text);
         let changes = &state["changes"]["app7"];
         assert_eq!(changes["impact"], "add; runsvdir starts it");
-        let config = &changes["/var/www/app7/shared/config/gunicorn.py"];
+        let config = &changes["/var/www/app7/shared/runsmith/gunicorn.py"];
         assert_eq!(config["new"], "file 0644 root:root");
         assert!(config["diff"].as_str().unwrap().contains("+workers = 2"), "{config:#}");
         assert_eq!(changes["/var/www/app7/shared/pids"]["new"], "directory 0755 nobody:nogroup");
@@ -97,7 +97,7 @@ fn one_state_makes_shows_and_removes_any_number_of_services() {
         let changes = shown.of("it")["changes"].as_object().unwrap();
         assert_eq!(changes.keys().collect::<Vec<_>>(), ["app0", "app7"], "{}", shown.text);
         assert!(changes["app7"]["impact"].as_str().unwrap().starts_with("upgrade; "), "{changes:#?}");
-        let diff = changes["app7"]["/var/www/app7/shared/config/gunicorn.py"]["diff"].as_str().unwrap();
+        let diff = changes["app7"]["/var/www/app7/shared/runsmith/gunicorn.py"]["diff"].as_str().unwrap();
         assert!(diff.contains("\n-workers = 2\n+workers = 14\n"), "{diff}");
         assert_eq!(
             changes["app0"]["/etc/sv/app0/env/API_TOKEN"],
@@ -107,7 +107,7 @@ fn one_state_makes_shows_and_removes_any_number_of_services() {
         let changed =
             salt.apply(&format!("#!runsmith --pillar unicorn --backup --root {}\n#\n", root.display()), &[]);
         assert_eq!(changed.of("it")["changes"].as_object().unwrap(), changes);
-        assert!(root.join("var/lib/runsmith/backup/0001/var/www/app7/shared/config/gunicorn.py").is_file());
+        assert!(root.join("var/lib/runsmith/backup/0001/var/www/app7/shared/runsmith/gunicorn.py").is_file());
 
         // Away, shown first; the others stay.
         let away = json!({"away": {"runsmith.absent": [{"services": ["app3", "app4"]}, {"root": root}]}});
@@ -635,7 +635,7 @@ fn the_page_leads_from_nothing_to_a_rolling_deploy(venv: &'static str) {
             assert_eq!(all.masters(&HOSTS), applied);
             if deploys == 4 {
                 let config =
-                    fs::read_to_string(all.path().join("web1/www/shared/config/gunicorn.py")).unwrap();
+                    fs::read_to_string(all.path().join("web1/www/shared/runsmith/gunicorn.py")).unwrap();
                 assert!(config.contains("workers = 2\n"), "test=True wrote something");
             }
         }

@@ -11,7 +11,7 @@ use super::prune::{OWN, Own};
 use super::read::{Found, read, read_for};
 use super::run::Run;
 use super::units::Units;
-use super::{Note, Recording, names, ordered, recorded, supervise};
+use super::{Note, Recording, names, ordered, prune, recorded, supervise};
 use crate::failure::Failure;
 use crate::record::{self, Leaving, Leftover, MadeKind, Record, Site, led_to, sha256};
 use crate::tree::{Entry, Kind, Tree};
@@ -116,6 +116,13 @@ pub fn read_recorded(
         }
     }
     if recording.prune {
+        let mut leaving = leaving;
+        leaving.leftovers.retain(|left| {
+            let reason = prune::needed(&top, &left.made, &left.service, recording.records);
+            let is_free = reason.is_none();
+            notes.extend(reason.map(|reason| Note::Kept(visible(&left.made.path).into_owned(), reason)));
+            is_free
+        });
         more.extend(pruned(root, &top, &leaving, &mut found)?);
     } else {
         let stays = |left: &&Leftover| !links.clone().any(|(path, _)| path == left.made.path);

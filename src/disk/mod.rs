@@ -62,6 +62,7 @@ mod identity;
 mod journal;
 mod leaving;
 mod leftover;
+mod living;
 mod lock;
 mod names;
 mod prune;

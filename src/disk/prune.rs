@@ -9,9 +9,9 @@ use super::bounded::{self, Refused};
 use super::directory::{Directory, Step, failure, word};
 use super::recorded::{deepest_first, removed};
 use super::run::Run;
-use super::{Note, supervise};
+use super::{Note, living, supervise};
 use crate::failure::Failure;
-use crate::record::{Leaving, Leftover, Made, MadeKind, sha256};
+use crate::record::{Leaving, Leftover, Made, MadeKind, Record, sha256};
 use crate::steps::is_below;
 use crate::tree::Change;
 use crate::visible::visible;
@@ -65,8 +65,14 @@ impl Pruned {
     }
 }
 
-/// Removes leftovers. Nothing is removed of a service directory that runsv still works in.
-pub(super) fn prune(run: &Run, root: &Directory, leaving: &Leaving) -> Result<Pruned, Failure> {
+/// Removes leftovers. Nothing is removed of a service directory that runsv still works in, nor what living generations of
+/// `wanted` services need.
+pub(super) fn prune(
+    run: &Run,
+    root: &Directory,
+    leaving: &Leaving,
+    wanted: &[Record],
+) -> Result<Pruned, Failure> {
     let mut pruned = Pruned::default();
     for (directory, wait) in &leaving.directories {
         let end = || {
@@ -79,6 +85,7 @@ pub(super) fn prune(run: &Run, root: &Directory, leaving: &Leaving) -> Result<Pr
             pruned.failed.extend(of.next().map(|left| (left.service.clone(), failure)));
         }
     }
+    let mut needed_paths: Vec<String> = vec![];
     // All of a service that would not end stays.
     let alive: BTreeSet<String> = pruned.failed.iter().map(|(service, _)| service.clone()).collect();
     for Leftover { made, service } in &leaving.leftovers {
@@ -91,6 +98,11 @@ pub(super) fn prune(run: &Run, root: &Directory, leaving: &Leaving) -> Result<Pr
             MadeKind::File { .. } => "file",
             MadeKind::Link { .. } => "link",
         };
+        if let Some(reason) = needed(root, made, service, wanted) {
+            pruned.keep(&made.path, reason);
+            needed_paths.push(made.path.clone());
+            continue;
+        }
         match one(run, root, made) {
             Ok(There::Missing) => {}
             Ok(There::Other(reason)) => pruned.keep(&made.path, reason),
@@ -101,8 +113,15 @@ pub(super) fn prune(run: &Run, root: &Directory, leaving: &Leaving) -> Result<Pr
             }
         }
     }
-    directories(run, root, leaving, &alive, &mut pruned)?;
+    directories(run, root, leaving, &alive, &needed_paths, &mut pruned)?;
     Ok(pruned)
+}
+
+/// Why a living generation of a service that stays needs this.
+pub(super) fn needed(root: &Directory, made: &Made, service: &str, wanted: &[Record]) -> Option<String> {
+    let MadeKind::File { .. } = made.kind else { return None };
+    let record = wanted.iter().find(|record| record.service == service)?;
+    living::by_whom(root, &record.run, &made.path)
 }
 
 /// Removes a file or a link, if it is as it was made.
@@ -132,14 +151,19 @@ fn directories(
     root: &Directory,
     leaving: &Leaving,
     alive: &BTreeSet<String>,
+    needed: &[String],
     pruned: &mut Pruned,
 ) -> Result<(), Failure> {
-    let mut paths: Vec<&str> = leaving
+    let paths: Vec<&str> = leaving
         .leftovers
         .iter()
         .filter(|left| matches!(left.made.kind, MadeKind::Directory { .. }) && !alive.contains(&left.service))
         .map(|left| left.made.path.as_str())
         .collect();
+    // What holds something that is kept stays, and is known to the record until that has gone.
+    let holds = |path: &&str| needed.iter().any(|kept| is_below(kept, path));
+    let (held_back, mut paths): (Vec<&str>, Vec<&str>) = paths.into_iter().partition(holds);
+    pruned.kept.extend(held_back.into_iter().map(str::to_owned));
     deepest_first(&mut paths);
     let mut full: Vec<(&str, String)> = vec![];
     for path in paths {

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::failure::Failure;
 use crate::record::{self, Leaving, Record};
+use crate::steps::is_within;
 use crate::tree::{Change, Entry, How, Kind, Tree};
 use crate::visible::visible;
 
@@ -240,7 +241,7 @@ impl Recorded<'_> {
     }
 
     fn prune(&self, leaving: &Leaving, progress: &mut Progress) -> Result<(), Failure> {
-        let pruned = prune::prune(self.run, self.root, leaving)?;
+        let pruned = prune::prune(self.run, self.root, leaving, self.recording.records)?;
         progress.done.extend(pruned.changes);
         for (service, failure) in pruned.failed {
             units::add(&mut progress.failed, vec![service], failure);
@@ -366,15 +367,24 @@ pub(super) fn out_of_reach(old: &[Record], recording: &Recording<'_>) -> Vec<Not
 }
 
 /// What a run is going to remove, a line for each whole service and for each path of the others.
-fn removals(root: &Directory, leaving: &Leaving, wanted: &[Record]) -> Vec<String> {
-    let wanted: BTreeSet<&str> = wanted.iter().map(|record| record.service.as_str()).collect();
+fn removals(root: &Directory, leaving: &Leaving, wanted_records: &[Record]) -> Vec<String> {
+    let wanted: BTreeSet<&str> = wanted_records.iter().map(|record| record.service.as_str()).collect();
     let mut whole: BTreeMap<&str, usize> = BTreeMap::new();
     let mut lines = vec![];
     let is_there = |path: &str| {
         let found = supervise::parent_of(root, path);
         matches!(found, Ok(Some((dir, name))) if dir.stat_of(name).is_ok())
     };
-    for left in leaving.leftovers.iter().filter(|left| is_there(&left.made.path)) {
+    let needed: Vec<&str> = leaving
+        .leftovers
+        .iter()
+        .filter(|left| prune::needed(root, &left.made, &left.service, wanted_records).is_some())
+        .map(|left| left.made.path.as_str())
+        .collect();
+    let leaves = |left: &&record::Leftover| {
+        is_there(&left.made.path) && !needed.iter().any(|path| is_within(path, &left.made.path))
+    };
+    for left in leaving.leftovers.iter().filter(leaves) {
         match wanted.contains(left.service.as_str()) {
             true => lines.push(format!("to be removed: {}", visible(&left.made.path))),
             false => *whole.entry(&left.service).or_default() += 1,

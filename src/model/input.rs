@@ -507,7 +507,7 @@ pub struct LayoutInput {
     #[schemars(extend("examples" = ["shared/sockets"], "default" = "shared/sockets"))]
     pub sockets: Option<DirectoryInput>,
     /// The rendered server configuration; root's unless said otherwise.
-    #[schemars(extend("examples" = ["shared/config"], "default" = "shared/config"))]
+    #[schemars(extend("examples" = ["shared/runsmith"], "default" = "shared/runsmith"))]
     pub config: Option<DirectoryInput>,
     /// What the run script remembers while it runs: root's, and made by it, not rendered.
     #[schemars(extend("examples" = ["/run/runsmith/leaderboards"], "x-default" = "/run/runsmith/APPLICATION"))]

@@ -516,7 +516,9 @@ fn plan_one(
     });
     let record = asked.sets.map(|sets| {
         let set = sets.get(span.source.0 as usize).map_or(UNNAMED_SET, String::as_str);
-        Record::new(&service.application, set, &place.directory, wait, &entries).using(used(&service))
+        Record::new(&service.application, set, &place.directory, wait, &entries)
+            .using(used(&service))
+            .running_in(&service.layout.run)
     });
     let known = asked.known.then(|| Known { service: Arc::clone(&service), key: key.clone(), span, node });
     let may_meet_itself = !asked.files && grounds::may_meet_itself(&service);

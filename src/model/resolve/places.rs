@@ -126,7 +126,7 @@ pub(super) fn layout(
         pids: directory("pids", &input.pids, "shared/pids", own),
         logs: directory("logs", &input.logs, "shared/logs", own),
         sockets: directory("sockets", &input.sockets, "shared/sockets", own),
-        config: directory("config", &input.config, "shared/config", ("root", "root")),
+        config: directory("config", &input.config, "shared/runsmith", ("root", "root")),
         run: check.path(&["layout", "run"], input.run.clone(), || format!("{RUN}/{application}")),
     }
 }
