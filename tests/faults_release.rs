@@ -14,7 +14,7 @@ use rustix::process::Signal;
 
 use support::faults::{Case, Requests, page, rows_are_tests, serves, state};
 use support::host::{kill, lives, require, run, virtualenv};
-use support::load::Address;
+use support::load::{Address, Load};
 use support::row::said;
 use support::service::{Release, Server, Service, Socket};
 use support::{HANDOVER, SOON, START};
@@ -183,6 +183,11 @@ const ROWS: &[(&str, &str, &str)] = &[
         "proven_release_removed",
         "the proven release is removed, a broken one is on disk, then a reboot and a repaired release",
         "what is on disk is started, again and again, until it serves",
+    ),
+    (
+        "children_of_a_failed_candidate",
+        "a release starts a process in a session of its own and then fails; what serves has such a process, too (gunicorn, unicorn)",
+        "the process ends with the candidate, the other one lives on until `sv down`; none lost",
     ),
 ];
 
@@ -958,5 +963,52 @@ fn the_candidate_that_is_removed_never_serves() {
         let seen = case.ends("1", NoneLost);
         let strange: Vec<_> = seen.answers.iter().filter(|one| one.version != "1").take(3).collect();
         assert!(strange.is_empty(), "{server:?}: the candidate has answered: {strange:?}");
+    }
+}
+
+/// Processes of the service's user that have this word on their command line.
+fn with_word(service: &Service, word: &str) -> Vec<u32> {
+    let user = service.user.processes();
+    let commands =
+        support::host::commands().into_iter().filter(|(_, command)| command.iter().any(|one| one == word));
+    let all = commands.filter(|(pid, _)| user.iter().any(|one| one.pid == *pid));
+    all.map(|(pid, _)| pid).collect()
+}
+
+#[test]
+fn children_of_a_failed_candidate() {
+    for server in [Server::Sync, Server::Unicorn] {
+        let mut service = Service::native(server, Socket::Unix, "");
+        // The first generation begins one, the second one, too, and fails after that.
+        let begins = |seconds: &str| {
+            (
+                format!(
+                    "import subprocess\nsubprocess.Popen(['sleep', '{seconds}'], start_new_session=True)"
+                ),
+                format!("Process.detach(spawn('setsid', 'sleep', '{seconds}'))"),
+            )
+        };
+        let (python, ruby) = begins("7001");
+        service.release_with(1, &python, &ruby);
+        let (python, ruby) = begins("7002");
+        service.release_with(
+            2,
+            &format!("{python}\nimport there_is_no_such_module"),
+            &format!("{ruby}\nrequire 'there_is_no_such_library'"),
+        );
+        service.supervise();
+        service.log.wait(0, &["runsmith: done:"], START);
+        let kept = with_word(&service, "7001");
+        assert_eq!(kept.len(), 1, "{}", service.log.text(0));
+        let load = Load::start(&service.address, 2, 1);
+        service.switch(2);
+        is_backed_out(&service);
+        service.log.wait(0, &["of generation 2 had left its session and is killed"], SOON);
+        service.until("it has ended", |service| with_word(service, "7002").is_empty());
+        assert_eq!(with_word(&service, "7001"), kept);
+        assert_eq!(service.version(), "1");
+        let seen = load.finish();
+        assert!(seen.failures.is_empty(), "{:#?}\n{}", seen.failures, service.log.text(0));
+        service.down();
     }
 }

@@ -13,7 +13,7 @@ mod succeed;
 mod workers;
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
@@ -117,6 +117,8 @@ pub struct Shell {
     was_busy: Cell<bool>,
     /// What a failed generation said last.
     said: String,
+    /// Candidates that are removed: what has left their sessions goes with them.
+    removed: BTreeSet<Generation>,
     /// How children have ended whose pidfds were not looked at yet.
     ended: BTreeMap<u32, String>,
     end: Option<End>,
@@ -270,6 +272,7 @@ fn begin(
         probes: BTreeMap::new(),
         was_busy: Cell::new(false),
         said: String::new(),
+        removed: BTreeSet::new(),
         ended: BTreeMap::new(),
         end: None,
         place,

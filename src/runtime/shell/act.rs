@@ -416,6 +416,13 @@ impl Shell {
             sentence.push_str(&format!(" ({took:.2} s after its start)"));
         }
         match step {
+            Step::BackingOut(generation, _) | Step::Dropped(generation, _) => self.is_removed(*generation),
+            Step::Failed(None, _) => {
+                self.newest().into_iter().for_each(|generation| self.is_removed(generation))
+            }
+            _ => {}
+        }
+        match step {
             Step::BackingOut(generation, reason) => self.note(*generation, Some(reason.clone())),
             Step::Failed(None, reason) => {
                 if let Some(generation) = self.newest() {
@@ -621,6 +628,9 @@ impl Shell {
         let _ = fs::remove_file(self.place.file(&probe_name(generation)));
         self.checks.retain(|check| check.generation != generation);
         self.forget_snapshot(generation);
+        if self.removed.remove(&generation) {
+            self.end_strays_of(generation);
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! A run begins: with what an earlier one left, or anew. Nothing is believed that is not verified.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::act::probe_name;
 use super::generation::{Live, others};
 use super::{Mode, Shell, terms};
 use crate::host::Identity;
+use crate::model::input::Strategy;
 use crate::runtime::event::{Ask, Generation};
 use crate::runtime::linux::clock;
 use crate::runtime::linux::keepers;
@@ -19,6 +21,13 @@ use crate::runtime::state::{self, Life, State};
 
 /// A number that a process claims to have as a generation counts below this: it is only a claim, and there must be numbers left.
 const LIKELY: u32 = 1_000_000_000;
+
+/// So often it is looked for what a failed candidate has left behind: whoever starts processes faster than they are killed is
+/// ended with the service.
+const STRAY_LOOKS: usize = 8;
+
+/// How long a killed process may take to end before the next one is looked at: only one that waits for a disk takes longer.
+const STRAY_ENDS: Duration = Duration::from_millis(100);
 
 /// Whether any process of the application lives, known by its variable and its user.
 pub(super) fn is_any_left(identity: &Identity, application: &str) -> bool {
@@ -270,6 +279,45 @@ impl Shell {
         for stray in strays {
             self.log.say(&format!("process {} had left its session and is killed", stray.pid));
             stray.kill();
+        }
+    }
+
+    /// A candidate has failed: what it has started in sessions of their own ends with it, at the latest when nothing else is
+    /// left of it.
+    pub(super) fn is_removed(&mut self, generation: Generation) {
+        if self.generations.contains_key(&generation) {
+            self.removed.insert(generation);
+        } else {
+            self.end_strays_of(generation);
+        }
+    }
+
+    /// Ends what has left the session of a candidate that never served, known by its number in the environment that it began
+    /// with, which no other generation has. With `usr2` all have the environment of the first one, so nothing tells them apart.
+    pub(super) fn end_strays_of(&mut self, generation: Generation) {
+        if self.service.handoff.strategy == Strategy::Usr2 {
+            return;
+        }
+        let number = generation.0.to_string();
+        // What is started while this looks is found by the next look.
+        for _ in 0..STRAY_LOOKS {
+            let all = process::all();
+            let strays: Vec<_> = self
+                .unknown(&all)
+                .filter(|(pid, _)| process::has_variable(**pid, "RUNSMITH_GENERATION", &number))
+                .filter_map(|(pid, stat)| Process::proven(*pid, stat.start, Some(self.identity.uid)))
+                .collect();
+            if strays.is_empty() {
+                return;
+            }
+            for stray in strays {
+                self.log.say(&format!(
+                    "process {} of {generation} had left its session and is killed",
+                    stray.pid
+                ));
+                stray.kill();
+                stray.await_end(STRAY_ENDS);
+            }
         }
     }
 
