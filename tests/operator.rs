@@ -24,6 +24,7 @@ fn every_step() -> Vec<Step> {
         Step::BackOff(2, 1500),
         Step::Overdue(new),
         Step::Hung(new, why()),
+        Step::Unreachable(new),
         Step::Queued,
         Step::Stopping,
         Step::Stopped,
@@ -48,6 +49,7 @@ fn every_step() -> Vec<Step> {
             | Step::BackOff(_, _)
             | Step::Overdue(_)
             | Step::Hung(_, _)
+            | Step::Unreachable(_)
             | Step::Queued
             | Step::Stopping
             | Step::Stopped
