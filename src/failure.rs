@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::visible::without_numbers;
+
 use crate::visible::visible;
 
 /// What was tried, on what, and the system's reason.
@@ -53,7 +55,7 @@ impl Failure {
 
     /// `verb` and `path` failed for `reason`.
     pub fn path(verb: &'static str, path: impl Into<String>, reason: impl fmt::Display) -> Self {
-        Self::Path { verb, path: path.into(), reason: reason.to_string() }
+        Self::Path { verb, path: path.into(), reason: without_numbers(&reason.to_string()).into_owned() }
     }
 }
 

@@ -23,6 +23,30 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// `text` without the numbers that Rust puts behind the system's reasons, ` (os error 2)`: they tell people nothing.
+pub fn without_numbers(text: &str) -> Cow<'_, str> {
+    const BEGIN: &str = " (os error ";
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(BEGIN) {
+        let end = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+        let number = after.get(..end).unwrap_or_default();
+        out.push_str(before);
+        match after.get(end..).and_then(|tail| tail.strip_prefix(')')) {
+            Some(tail) if !number.is_empty() => rest = tail,
+            _ => {
+                out.push_str(BEGIN);
+                rest = after;
+            }
+        }
+    }
+    if out.is_empty() && rest.len() == text.len() {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
 /// Is it a character that acts instead of being seen?
 pub fn misleads(c: char) -> bool {
     c.is_control()
@@ -38,6 +62,8 @@ mod tests {
     fn spells_out_what_a_terminal_would_obey() {
         assert_eq!(visible("a\u{1b}[31m\nb\tc"), "a\\u{1b}[31m\\nb\\tc");
         assert_eq!(visible("x\u{202e}y\u{9b}"), "x\\u{202e}y\\u{9b}");
+        assert_eq!(without_numbers("a: no (os error 2); b: no (os error 13)"), "a: no; b: no");
+        assert_eq!(without_numbers("(os error x) (os error 2"), "(os error x) (os error 2");
         assert!(matches!(visible("päth 'q' \\ 漢"), Cow::Borrowed(_)));
     }
 }

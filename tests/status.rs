@@ -897,3 +897,33 @@ fn a_back_out_is_no_fallback() {
     assert!(shown(&service).0.contains("on probation"));
     service.down();
 }
+
+/// A run script with mistakes: what serves is shown with its whole path, and the command that shows the mistakes can be copied.
+#[test]
+fn a_broken_run_script_hides_nothing() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, "");
+    service.edit_run(|text| text.replace("\nrestart:\n", "\nrestarrt:\n"));
+    let output = service.runsmith(&["status"]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    let release = format!(" {}\n", service.root.join("releases/1").display());
+    assert!(String::from_utf8_lossy(&output.stdout).contains(&release), "{}", said(&output));
+    let check = format!("`runsmith run --check {}`", service.directory.join("run").display());
+    assert!(said(&output).contains(&check), "{}", said(&output));
+    service.edit_run(|text| text.replace("\nrestarrt:\n", "\nrestart:\n"));
+    service.down();
+}
+
+/// The system's reasons are printed without Rust's numbers, in answers and in the log.
+#[test]
+fn reasons_have_no_numbers() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, "");
+    let text = fs::read_to_string(service.directory.join("run")).expect("run");
+    let config =
+        text.lines().find_map(|line| Some(line.split_once("- /")?.1).filter(|path| path.ends_with(".py")));
+    fs::remove_file(format!("/{}", config.expect("a configuration"))).expect("the configuration");
+    let output = service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let all = format!("{}{}{}", said(&output), shown(&service).0, service.log.text(0));
+    assert!(all.contains("No such file or directory") && !all.contains("os error"), "{all}");
+    service.down();
+}

@@ -42,7 +42,7 @@ use crate::runtime::linux::{keeper, launch, listen_as};
 use crate::runtime::shell::Mode;
 use crate::source::{Sources, Span};
 use crate::visible::job_log::{Spelling, inert};
-use crate::visible::visible;
+use crate::visible::{visible, without_numbers};
 use output::Output;
 
 /// Standard output carries the result, standard error the talk.
@@ -208,6 +208,7 @@ impl Terminal {
             "warning" => "\x1b[1;33m",
             _ => "\x1b[1;32m",
         };
+        let sentence = without_numbers(sentence);
         let sentence: Vec<_> = sentence.lines().map(visible).collect();
         let sentence = sentence.join("\n");
         let text = if self.coloured(self.err.is_terminal()) {

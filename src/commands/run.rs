@@ -17,6 +17,7 @@ use crate::failure::Failure;
 use crate::host;
 use crate::model::Service;
 use crate::runtime::linux::log::Log;
+use crate::runtime::linux::runsv;
 use crate::runtime::linux::take;
 use crate::runtime::shell::{self, Mode};
 use crate::runtime::snapshot::{Made, Reading};
@@ -145,8 +146,9 @@ pub(super) fn read(file: &Path) -> Result<Service, String> {
     };
     let messages: Vec<_> = found.iter().take(FINDINGS).map(|finding| finding.message.as_str()).collect();
     Err(format!(
-        "the run script {name} has mistakes: {}; `runsmith run --check` shows them",
-        messages.join("; ")
+        "the run script {name} has mistakes: {}; `runsmith run --check {}` shows them",
+        messages.join("; "),
+        runsv::word(&name.to_string())
     ))
 }
 

@@ -102,7 +102,9 @@ impl Entry {
 
     /// The release without the root that all have in common.
     fn release(&self, generation: &GenerationStatus) -> String {
-        let within = generation.release.strip_prefix(&self.root).and_then(|rest| rest.strip_prefix('/'));
+        // Where the run script cannot be read, the root is not known.
+        let root = Some(self.root.as_str()).filter(|root| !root.is_empty());
+        let within = root.and_then(|root| generation.release.strip_prefix(root)?.strip_prefix('/'));
         visible(within.unwrap_or(&generation.release)).into_owned()
     }
 }
@@ -125,7 +127,7 @@ pub fn table(entries: &[Entry], now: u64, width: usize, colour: bool) -> String 
                 entry.state(),
                 one.and_then(|one| one.serving_for_ms).map_or_else(dash, |ms| about(ms / 1000)),
                 one.map_or_else(dash, workers),
-                fitted(release.strip_prefix("releases/").unwrap_or(&release), RELEASE),
+                fitted(release.rsplit_once("releases/").map_or(&*release, |(_, name)| name), RELEASE),
                 status.last.as_ref().map_or_else(dash, |last| {
                     let outcome = if last.done { "done" } else { "FAILED" };
                     format!("{outcome} {} ago", about(now.saturating_sub(last.at)))

@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::visible::without_numbers;
+
 /// What somebody wants of a runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
@@ -186,7 +188,7 @@ pub struct Problem {
 impl Problem {
     /// One of this kind.
     pub fn new(code: &str, message: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into() }
+        Self { code: code.to_owned(), message: without_numbers(&message.into()).into_owned() }
     }
 }
 

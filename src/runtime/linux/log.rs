@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::clock;
 use crate::runtime::protocol::Dropped;
-use crate::visible::visible;
+use crate::visible::{visible, without_numbers};
 
 /// How long a pipe without room is watched before it counts as stuck, in milliseconds: whoever reads the log makes room
 /// within that.
@@ -39,7 +39,7 @@ impl Log {
         if self.untold > 0 && self.write(&format!("{} lines found no room in the log", self.untold)) {
             self.untold = 0;
         }
-        if self.write(sentence) {
+        if self.write(&without_numbers(sentence)) {
             self.dropped.end();
         } else {
             self.untold = self.untold.saturating_add(1);

@@ -25,6 +25,7 @@ use crate::runtime::protocol::{LastHandOver, Reply};
 use crate::runtime::snapshot::{Made, is_code_path, pinned};
 use crate::runtime::state::Life;
 use crate::runtime::{cause, server, words};
+use crate::visible::without_numbers;
 
 /// Shorter secrets are not looked for in what a server says: they would be found in anything.
 const LEAST_SECRET: usize = 4;
@@ -462,9 +463,10 @@ impl Shell {
     }
 
     fn explained(&self, reason: &str) -> String {
+        let reason = without_numbers(reason);
         match cause::of_failure(&self.said) {
             Some(cause) => format!("{reason}: {cause}"),
-            None => reason.to_owned(),
+            None => reason.into_owned(),
         }
     }
 
@@ -528,7 +530,7 @@ impl Shell {
             },
             Outcome::BackedOut(reason) => self.backed_out(None, reason),
             Outcome::FailedProbation(generation, reason) => self.backed_out(Some(*generation), reason),
-            Outcome::Refused(reason) => Reply::Refused { reason: reason.clone() },
+            Outcome::Refused(reason) => Reply::Refused { reason: without_numbers(reason).into_owned() },
         };
         self.control.finish(ticket, &reply);
     }
