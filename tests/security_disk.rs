@@ -254,17 +254,17 @@ fn a_directory_of_roots_is_not_given_away() {
     // To be root's with another mode.
     let shared = format!("{APP}/shared");
     let tls = host.private(&format!("{shared}/tls"));
-    host.attack("cd shared; mv config c.x; mv tls config");
+    host.attack("cd shared; mv runsmith c.x; mv tls runsmith");
     for more in [&["--no-sync"][..], &["--diff"]] {
         let output = host.run("pillar.yaml", more);
         assert_eq!(output.status.code(), Some(2), "{}", text(&output));
     }
-    is_untouched(&host.at(&format!("{shared}/config")));
-    host.attack("cd shared; mv config tls; mv c.x config");
+    is_untouched(&host.at(&format!("{shared}/runsmith")));
+    host.attack("cd shared; mv runsmith tls; mv c.x runsmith");
     is_untouched(&tls);
 
     // A directory that runsmith made is known again, wherever it has been.
-    let config = host.at(&format!("{shared}/config"));
+    let config = host.at(&format!("{shared}/runsmith"));
     let inode = fs::metadata(&config).unwrap().ino();
     fs::set_permissions(&config, fs::Permissions::from_mode(0o700)).unwrap();
     host.rendered();
@@ -323,14 +323,14 @@ fn a_prune_removes_nothing_in_a_directory_of_roots() {
     // A copy has the content that the record has.
     let shared = host.at(&format!("{APP}/shared"));
     let copy = shared.join("copy");
-    assert!(Command::new("cp").arg("-a").arg(shared.join("config")).arg(&copy).status().unwrap().success());
+    assert!(Command::new("cp").arg("-a").arg(shared.join("runsmith")).arg(&copy).status().unwrap().success());
     let names = |path: &Path| fs::read_dir(path).unwrap().count();
     let before = names(&copy);
     assert!(before > 0);
-    host.attack("cd shared; mv config c.x; mv copy config");
+    host.attack("cd shared; mv runsmith c.x; mv copy runsmith");
     let output = host.run("none.yaml", &["--no-sync", "--prune"]);
     assert!(text(&output).contains("remove it by hand"), "{}", text(&output));
-    assert_eq!(names(&shared.join("config")), before);
+    assert_eq!(names(&shared.join("runsmith")), before);
 }
 
 /// A file of the user's in the place of a rendered one: the configuration of svlogd lies in the user's directory.
@@ -464,7 +464,7 @@ fn a_user_who_races_the_program_changes_nothing_of_roots() {
     let host = Host::new();
     host.rendered();
     let victim = host.at("victim");
-    for name in ["config", "shared/config", "service/config"] {
+    for name in ["config", "runsmith/gunicorn.py", "shared/config", "service/config"] {
         fs::create_dir_all(victim.join(name).parent().unwrap()).unwrap();
         fs::write(victim.join(name), "root's").unwrap();
     }
