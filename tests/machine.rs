@@ -12,6 +12,9 @@ mod machine {
 }
 
 use machine::world::{Distortion, Story, tell};
+use runsmith::runtime::action::{Action, Outcome};
+use runsmith::runtime::event::{Ask, Event, Generation, Moment, Terms, Ticket};
+use runsmith::runtime::machine::Machine;
 
 /// Stories in `make test`; a few seconds.
 const STORIES: u64 = 100_000;
@@ -73,4 +76,38 @@ fn the_table_of_transitions_is_true() {
         old == new,
         "the machine does something else than docs/machine.md says; `make golden`, and read the difference"
     );
+}
+
+/// Whoever waits for the proof of what serves hears nothing of a replacement that nobody has asked for and that fails.
+#[test]
+fn every_promise_of_a_proof_outlives_a_lost_socket() {
+    let (one, two, ticket) = (Generation(1), Generation(2), Ticket(7));
+    let terms = Terms {
+        boot_timeout: 60_000,
+        drain_timeout: 30_000,
+        min_uptime: 10_000,
+        backoff_initial: 1000,
+        backoff_max: 8000,
+        health: None,
+        exclusive: false,
+        fallback: true,
+    };
+    let mut machine = Machine::new(terms);
+    let mut answers = vec![];
+    let events = [
+        Event::Asked(Ask::Prove(ticket)),
+        Event::Started(one, terms),
+        Event::Ready(one),
+        Event::Unreachable(one),
+        Event::Started(two, terms),
+        Event::Ended(two, "died".to_owned()),
+        Event::Gone(two),
+    ];
+    for event in events {
+        answers.extend(machine.step(Moment(1000), event));
+    }
+    answers.retain(|action| matches!(action, Action::Answer(_, _)));
+    assert_eq!(answers, []);
+    answers.extend(machine.step(Moment(20_000), Event::Due));
+    assert!(answers.contains(&Action::Answer(ticket, Outcome::Proven(one))), "{answers:?}");
 }
