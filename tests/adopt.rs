@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use support::host::User;
@@ -359,6 +359,42 @@ fn a_directory_that_is_only_used_stays_as_it_is() {
     );
     place.remove("shop");
     assert!(!place.at(APP).exists());
+}
+
+/// Somebody makes the service directory while the run is at work, between its look and its renaming.
+#[test]
+fn what_appears_meanwhile_is_not_runsmiths() {
+    let place = Place::new();
+    fs::create_dir_all(place.at("/etc/sv")).unwrap();
+    let run = place.command("    shop: {}\n", &[]);
+    let log = place.scratch.path().join("strace");
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-e", "trace=syncfs", "-e", "inject=syncfs:signal=STOP:when=1", "-o"]);
+    command.arg(&log).arg(run.get_program()).args(run.get_args());
+    let strace = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut strace = strace.expect("strace is needed: run scripts/setup test");
+    // It syncs once everything is compared, and written under temporary names; then it is stopped.
+    let stopped = loop {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        if let Some(line) = text.lines().find(|line| line.contains("--- stopped by SIGSTOP")) {
+            break line.split(' ').next().unwrap().to_owned();
+        }
+        assert!(strace.try_wait().unwrap().is_none(), "the run was not stopped: {text}");
+        std::thread::yield_now();
+    };
+    let mine = place.at("/etc/sv/shop/run");
+    fs::create_dir(place.at("/etc/sv/shop")).unwrap();
+    fs::write(&mine, "by hand").unwrap();
+    assert!(Command::new("kill").args(["-CONT", &stopped]).status().unwrap().success());
+    let (code, text) = place.printed(&strace.wait_with_output().unwrap());
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("ROOT/etc/sv/shop"), "{text}");
+    let record = fs::read_to_string(place.at("/var/lib/runsmith/services/shop")).unwrap();
+    assert!(!record.contains("\"/etc/sv/shop/run\""), "{record}");
+    // The next run does not take it for one of runsmith's.
+    let text = place.refused("    shop: {}\n", &["--no-sync"]);
+    assert!(named(&text).contains(&"/etc/sv/shop/run"), "{text}");
+    assert_eq!(fs::read_to_string(&mine).unwrap(), "by hand");
 }
 
 #[test]

@@ -166,6 +166,7 @@ impl Recorded<'_> {
             Ok((changes, refusals)) => {
                 progress.change(self.run, changes);
                 if !refusals.is_empty() {
+                    self.unmake(&leaving, &refusals)?;
                     units.fail(refusals, &mut progress.failed);
                     return Ok(false);
                 }
@@ -240,6 +241,35 @@ impl Recorded<'_> {
         all
     }
 
+    /// Takes out of the records what could not be made, unless an earlier run made it: what is there now was put there by
+    /// somebody else, after the run had looked.
+    fn unmake(&self, leaving: &Leaving, refusals: &[units::Refusal]) -> Result<(), Failure> {
+        let paths = refusals.iter().flat_map(|refusal| &refusal.paths).map(String::as_str);
+        let refused: HashSet<&str> = paths.filter(|path| !self.run.names(path)).collect();
+        let mut records = vec![];
+        for record in &leaving.records {
+            if record.made.iter().any(|made| refused.contains(made.path.as_str())) {
+                let mut record = record.clone();
+                record.made.retain(|made| !refused.contains(made.path.as_str()));
+                records.push(record.entry());
+            }
+        }
+        self.write(records)
+    }
+
+    /// Puts records on disk.
+    fn write(&self, records: Vec<Entry>) -> Result<(), Failure> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let records = record_entries(records.into_iter());
+        let staged = stage::stage_whole(self.run, self.root, &in_order(records.iter().collect())?)
+            .map_err(|stopped| stopped.failure)?;
+        commit::commit(self.run, self.root, staged, self.options.durable)
+            .map(drop)
+            .map_err(|stopped| stopped.failure)
+    }
+
     fn prune(&self, leaving: &Leaving, progress: &mut Progress) -> Result<(), Failure> {
         let pruned = prune::prune(self.run, self.root, leaving, self.recording.records)?;
         progress.done.extend(pruned.changes);
@@ -254,13 +284,7 @@ impl Recorded<'_> {
                 None => forget(self.root, service)?,
             }
         }
-        if !records.is_empty() {
-            let records = record_entries(records.into_iter());
-            let staged = stage::stage_whole(self.run, self.root, &in_order(records.iter().collect())?)
-                .map_err(|stopped| stopped.failure)?;
-            commit::commit(self.run, self.root, staged, self.options.durable)
-                .map_err(|stopped| stopped.failure)?;
-        }
+        self.write(records)?;
         progress.note(pruned.notes);
         Ok(())
     }

@@ -103,6 +103,12 @@ impl Run {
         Some(Foreign { path: entry.path.clone(), kind: entry.kind.word(), change: change.join(", ") })
     }
 
+    /// Whether a record names this path that the run has read.
+    pub(super) fn names(&self, path: &str) -> bool {
+        let made = self.made.read().unwrap_or_else(PoisonError::into_inner);
+        made.as_ref().is_some_and(|made| made.contains_key(path))
+    }
+
     /// Whether an earlier run gave the directory at this path to the user `owner`.
     pub(super) fn gave(&self, path: &str, owner: &str) -> bool {
         let made = self.made.read().unwrap_or_else(PoisonError::into_inner);
