@@ -1015,3 +1015,30 @@ fn children_of_a_failed_candidate() {
         service.down();
     }
 }
+
+/// A release that has failed once is deployed again and serves; the next one fails on probation. What served before that is
+/// started, and not an older one: its failure was before it was deployed again.
+#[test]
+fn the_release_that_was_deployed_again_is_gone_back_to() {
+    let more = LATE_PROVEN.replace("20", "10");
+    let service = Service::start_native(Server::Gthread, Socket::Tcp, &more);
+    service.log.wait(0, PROVEN, HANDOVER);
+    let upgrades = |number: u32| {
+        let output = service.runsmith(&["upgrade"]);
+        assert_eq!(output.status.code(), Some(0), "{number}: {}\n{}", said(&output), service.log.text(0));
+    };
+    service.release(2, Release::Good);
+    service.switch(2);
+    upgrades(2);
+    let mark = service.log.mark();
+    kill(service.master(), Signal::KILL);
+    service.log.wait(mark, &["FALLBACK"], START);
+    serves_again(&service, mark, "1");
+    upgrades(2);
+    let mark = service.log.mark();
+    fails_late(&service, 3);
+    service.sv("2");
+    service.log.wait(mark, &["FALLBACK"], HANDOVER);
+    serves_again(&service, mark, "2");
+    service.down();
+}

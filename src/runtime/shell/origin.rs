@@ -328,7 +328,8 @@ impl Shell {
         }
     }
 
-    /// What served before. `sound`: only if that is not recorded as failed.
+    /// What served before. `sound`: only if that is not what has just failed, as it is after a restart of the same. What failed
+    /// earlier and was deployed again since has served again.
     fn before(&mut self, sound: bool) -> Option<Snapshot> {
         let text = match &self.before {
             Some(file) => whole(file),
@@ -337,7 +338,7 @@ impl Shell {
         let text = text.ok()?;
         let snapshot = Snapshot::read(&text, &self.service.application).ok()?;
         let has_failed = sound
-            && self.stored.failed().iter().any(|failed| failed.fingerprint == snapshot.made.fingerprint);
+            && self.stored.failed().first().is_some_and(|last| last.fingerprint == snapshot.made.fingerprint);
         if has_failed { None } else { self.with_release(snapshot) }
     }
 
