@@ -9,7 +9,8 @@ require "etc"
 # A generation stays in the release that it was started in, whatever the link leads to by then.
 working_directory ENV["RUNSMITH_RELEASE"] || {{ paths.current }}
 {% else %}
-working_directory {{ paths.current }}
+# The first master stays in the release that RUNSMITH_RELEASE names. A successor, which inherits UNICORN_FD, takes what the link leads to.
+working_directory ENV["UNICORN_FD"] ? {{ paths.current }} : ENV["RUNSMITH_RELEASE"] || {{ paths.current }}
 {% endif %}
 {% for socket in service.bind %}
 listen {{ socket.address }}, backlog: {{ socket.backlog }}{% if socket.umask is not none %}, umask: 0{{ socket.umask | safe }}{% endif %}

@@ -9,6 +9,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -70,7 +72,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     ),
     (
         "master_killed_after_a_back_out_by_usr2",
-        "the same with gunicorn and `strategy: usr2`",
+        "the same with gunicorn, unicorn and `strategy: usr2`",
         "the proven release is started; the address refuses while no master lives",
     ),
     (
@@ -125,6 +127,21 @@ const ROWS: &[(&str, &str, &str)] = &[
         "the second one is started, and after a kill -9 of its master the first",
     ),
     (
+        "state_deleted_while_it_serves",
+        "`state` in the service directory is deleted, a broken release is switched to and never deployed; then kill -9 of the master",
+        "the release that served is started, also under a new run of the runtime; none lost",
+    ),
+    (
+        "sick_while_the_runtime_is_stopped",
+        "a release fails its health check soon after it took over, while the runtime is stopped or killed until its probation is over",
+        "it is not proven: the release that served before is started; none lost",
+    ),
+    (
+        "processes_that_leave_the_session",
+        "a release starts a process in a session of its own that ignores TERM and accepts on the listening socket; another one is deployed",
+        "the process ends with its generation; lost is at most what it had in hand",
+    ),
+    (
         "failure_of_uvicorn_on_probation",
         "uvicorn, which is ready once it has lived for a while, with a release that fails on import after that",
         "the release that served before is started at once; `upgrade --proven` exits 1; lost is only what uvicorn closes unread when it ends",
@@ -136,7 +153,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     ),
     (
         "failure_on_probation_by_usr2",
-        "gunicorn and `strategy: usr2`, with a release whose master exits soon after it took over",
+        "gunicorn and unicorn with `strategy: usr2`, and a release whose master exits soon after it took over",
         "the release that served before is started; the address refuses while no master lives",
     ),
     (
@@ -209,10 +226,10 @@ fn proven(name: &'static str, server: Server, socket: Socket, more: &str) -> Cas
 }
 
 /// Switches to a broken release and has it deployed: it is backed out.
-fn back_out(service: &Service, number: u32) {
+fn back_out(service: &Service, number: u32) -> String {
     service.release(number, Release::Broken);
     service.switch(number);
-    is_backed_out(service);
+    is_backed_out(service)
 }
 
 fn is_backed_out(service: &Service) -> String {
@@ -384,16 +401,18 @@ fn master_of_unicorn_killed_after_a_back_out() {
 
 #[test]
 fn master_killed_after_a_back_out_by_usr2() {
-    let name = "master_killed_after_a_back_out_by_usr2";
-    let more = format!("{SOON_PROVEN}handoff: {{strategy: usr2}}\n");
-    let service = Service::start_native(Server::Gthread, Socket::Tcp, &more);
-    service.log.wait(0, PROVEN, SOON);
-    back_out(&service, 2);
-    let mark = service.log.mark();
-    kill(service.master(), Signal::KILL);
-    serves_again(&service, mark, "1");
-    service.log.wait(mark, PROVEN, SOON);
-    deploys_again(Case::of(name, service), 3, NoneLost);
+    for server in [Server::Gthread, Server::Unicorn] {
+        let more = format!("{SOON_PROVEN}handoff: {{strategy: usr2}}\n");
+        let service = Service::start_native(server, Socket::Tcp, &more);
+        service.log.wait(0, PROVEN, SOON);
+        let refused = back_out(&service, 2);
+        assert!(refused.contains("there_is_no_such"), "{refused}");
+        let mark = service.log.mark();
+        kill(service.master(), Signal::KILL);
+        serves_again(&service, mark, "1");
+        service.log.wait(mark, PROVEN, SOON);
+        deploys_again(Case::of("master_killed_after_a_back_out_by_usr2", service), 3, NoneLost);
+    }
 }
 
 fn rebooted(server: Server) {
@@ -638,6 +657,95 @@ fn fails_on_probation(case: Case, reason: &str, make: &dyn Fn(&Service, u32), re
 }
 
 #[test]
+fn state_deleted_while_it_serves() {
+    for adopted in [false, true] {
+        let case = proven("state_deleted_while_it_serves", Server::Sync, Socket::Unix, "");
+        fs::remove_dir_all(case.service.directory.join("state")).unwrap();
+        case.service.release(2, Release::Broken);
+        case.service.switch(2);
+        if adopted {
+            let mark = case.service.log.mark();
+            case.service.sv("kill");
+            case.service.log.wait(mark, &["goes on under this run"], START);
+        }
+        let mark = case.service.log.mark();
+        kill(case.service.master(), Signal::KILL);
+        case.service.log.wait(mark, &["runsmith: ready:"], START);
+        case.settles();
+        serves_again(&case.service, 0, "1");
+        deploys_again(case, 3, NoneLost);
+    }
+}
+
+#[test]
+fn sick_while_the_runtime_is_stopped() {
+    for killed in [false, true] {
+        let more =
+            "restart: {min_uptime: 4}\nhandoff: {health_check: {path: /health, timeout: 5, interval: 0.2}}\n";
+        let mut case = Case::start("sick_while_the_runtime_is_stopped", Server::Sync, Socket::Unix, more);
+        case.service.log.wait(0, PROVEN, SOON);
+        let flag = case.service.scratch().join("sick");
+        case.service.release(2, Release::Good);
+        let wsgi = case.service.root.join("releases/2/wsgi.py");
+        let text = fs::read_to_string(&wsgi).unwrap();
+        let sick =
+            format!("    if environ['PATH_INFO'] == '/health' and os.path.exists({flag:?}): raise OSError\n");
+        fs::write(&wsgi, text.replace("    body = ", &format!("{sick}    body = "))).unwrap();
+        case.service.switch(2);
+        let output = case.service.runsmith(&["upgrade"]);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        let mark = case.service.log.mark();
+        let begun = Instant::now();
+        if killed {
+            case.service.kill_runsv();
+        } else {
+            kill(case.service.runtime(), Signal::STOP);
+        }
+        fs::write(&flag, "").unwrap();
+        // Until its probation is over, whatever happens; the runtime cannot report that.
+        thread::sleep(Duration::from_secs(6).saturating_sub(begun.elapsed()));
+        if killed {
+            case.service.supervise();
+        } else {
+            kill(case.service.runtime(), Signal::CONT);
+        }
+        let mark = if killed { 0 } else { mark };
+        case.service.log.wait(mark, &["generation 2 FAILED on probation"], START);
+        assert!(
+            !case.service.log.text(mark).contains("proven: generation 2"),
+            "{}",
+            case.service.log.text(0)
+        );
+        case.settles();
+        serves_again(&case.service, mark, "1");
+        deploys_again(case, 3, NoneLost);
+    }
+}
+
+#[test]
+fn processes_that_leave_the_session() {
+    let leaves = "import os, signal, socket, time\n\
+        if os.fork() == 0:\n    os.setsid()\n    if os.fork() != 0: os._exit(0)\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    \
+        listener = socket.socket(fileno=os.dup(3))\n    listener.setblocking(False)\n    while True:\n        \
+        try: listener.accept()[0].sendall(b'HTTP/1.0 200 OK\\r\\nContent-Length: 4\\r\\n\\r\\n2 99')\n        \
+        except OSError: time.sleep(0.05)\n";
+    let case = Case::start("processes_that_leave_the_session", Server::Sync, Socket::Unix, "");
+    case.service.release_with(2, leaves, "");
+    case.service.switch(2);
+    let output = case.service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    // Master, workers, and what has left.
+    case.until("it has left", |service| service.user.processes().len() > service.processes);
+    case.service.release(3, Release::Good);
+    case.service.switch(3);
+    let mark = case.service.log.mark();
+    let output = case.service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    case.service.log.wait(mark, &["had left its session and is killed"], SOON);
+    case.ends("3", LostWithTheKilled(2));
+}
+
+#[test]
 fn failure_of_uvicorn_on_probation() {
     let program = virtualenv("uvicorn").join("bin/uvicorn");
     require("uvicorn", &program);
@@ -694,17 +802,22 @@ fn workers_of_puma_that_cannot_load() {
 
 #[test]
 fn failure_on_probation_by_usr2() {
-    let name = "failure_on_probation_by_usr2";
-    let more = "restart: {min_uptime: 8}\nhandoff: {strategy: usr2}\n";
-    let service = Service::start_native(Server::Gthread, Socket::Tcp, more);
-    service.log.wait(0, PROVEN, HANDOVER);
-    fails_late(&service, 2);
-    let mark = service.log.mark();
-    let output = service.runsmith(&["upgrade", "--proven"]);
-    assert_eq!(output.status.code(), Some(1), "{}\n{}", said(&output), service.log.text(0));
-    serves_again(&service, mark, "1");
-    service.log.wait(mark, PROVEN, HANDOVER);
-    deploys_again(Case::of(name, service), 3, NoneLost);
+    for server in [Server::Gthread, Server::Unicorn] {
+        let more = "restart: {min_uptime: 8}\nhandoff: {strategy: usr2}\n";
+        let mut service = Service::native(server, Socket::Tcp, more);
+        service.rewrite(|pillar| {
+            pillar.replace("worker_processes: 3", "worker_processes: 3, preload_app: true")
+        });
+        let service = service.started();
+        service.log.wait(0, PROVEN, HANDOVER);
+        fails_late(&service, 2);
+        let mark = service.log.mark();
+        let output = service.runsmith(&["upgrade", "--proven"]);
+        assert_eq!(output.status.code(), Some(1), "{}\n{}", said(&output), service.log.text(0));
+        serves_again(&service, mark, "1");
+        service.log.wait(mark, PROVEN, HANDOVER);
+        deploys_again(Case::of("failure_on_probation_by_usr2", service), 3, NoneLost);
+    }
 }
 
 #[test]

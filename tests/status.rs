@@ -833,6 +833,77 @@ fn a_generation_whose_workers_die_is_not_proven() {
     service.down();
 }
 
+/// Workers that have loaded the application and die soon after, one after the other: it is not proven, and shown.
+#[test]
+fn workers_that_die_soon_after_they_have_loaded_are_shown() {
+    for server in [Server::Sync, Server::Unicorn] {
+        let service = Service::start_native(server, Socket::Tcp, "restart: {min_uptime: 20}\n");
+        let flag = service.scratch().join("dying");
+        let python = format!(
+            "import os, threading\ndef late():\n    if os.path.exists({flag:?}): os.kill(os.getpid(), 11)\n\
+             os.register_at_fork(after_in_child=lambda: threading.Timer(0.7, late).start())\n"
+        );
+        let ruby = format!(
+            "Process.singleton_class.prepend(Module.new {{ def _fork; super.tap {{ |pid| Thread.new {{ sleep 0.7; \
+             Process.kill(:KILL, Process.pid) if File.exist?({flag:?}) }} if pid == 0 }}; end }})\n"
+        );
+        service.release_with(2, &python, &ruby);
+        service.switch(2);
+        let output = service.runsmith(&["upgrade"]);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        fs::write(&flag, "").expect("a flag");
+        for worker in workers(service.master()) {
+            kill(worker, Signal::KILL);
+        }
+        service.until("the deaths are shown", |service| {
+            let shown = |message: &String| message.contains("exited before or soon after they had loaded");
+            problems(service, "workers").iter().any(shown) || state(service)["restarts"] == 1
+        });
+        service.log.wait(0, &["generation 2 FAILED on probation: 5 of its workers exited"], START);
+        assert!(!service.log.text(0).contains("proven: generation 2"), "{}", service.log.text(0));
+        service.until("the release before serves", |service| service.version() == "1");
+        fs::remove_file(&flag).expect("the flag");
+        service.down();
+    }
+}
+
+/// A health check that fails while nothing better can be started.
+#[test]
+fn a_health_check_that_fails_is_shown() {
+    let more = "restart: {min_uptime: 0.5}\nhandoff: {boot_timeout: 2, drain_timeout: 2, \
+                health_check: {path: /health, timeout: 2, interval: 0.2}}\n";
+    let service = Service::native(Server::Sync, Socket::Tcp, more);
+    let flag = service.scratch().join("sick");
+    let wsgi = service.root.join("releases/1/wsgi.py");
+    let text = fs::read_to_string(&wsgi).expect("a release").replace(
+        "    body = ",
+        &format!("    if environ['PATH_INFO'] == '/health' and os.path.exists({flag:?}): raise OSError\n    body = "),
+    );
+    fs::write(&wsgi, text).expect("a release");
+    let service = service.started();
+    service.log.wait(0, &["runsmith: proven:"], SOON);
+    let code = |service: &Service| service.runsmith(&["status"]).status.code();
+    assert_eq!(code(&service), Some(0));
+    fs::write(&flag, "").expect("a flag");
+    service.until("the failure is shown", |service| {
+        problems(service, "health").iter().any(|message| message.contains("its health check has failed for"))
+            && state(service)["state"] == "degraded"
+    });
+    assert_eq!(
+        (code(&service), list(&service).status.code(), service.version().as_str()),
+        (Some(1), Some(1), "1")
+    );
+    // It is replaced in vain, again and again: that stays visible once the check passes.
+    service.until("it is replaced again and again", |service| {
+        problems(service, "health").iter().any(|message| message.contains("times within 10 minutes"))
+    });
+    fs::remove_file(&flag).expect("the flag");
+    service.until("the check passes", |service| {
+        problems(service, "health").iter().all(|message| !message.contains("has failed for"))
+    });
+    service.down();
+}
+
 /// Processes that somebody has stopped take no requests, however many of them there are.
 #[test]
 fn stopped_processes_are_shown() {

@@ -350,7 +350,7 @@ pub struct HandoffInput {
     /// What counts as ready: every worker has loaded the application, the program said so (sd_notify), or it is alive.
     #[schemars(extend("examples" = ["notify"], "x-default" = "workers; alive for server any"))]
     pub ready: Option<Ready>,
-    /// An HTTP request to the new generation only, before the old one is told to stop.
+    /// An HTTP request to the new generation, before the old one exits, and to the one that serves for as long as it does: every `interval`, on a private socket. One that fails three times in a row is replaced.
     #[schemars(extend("examples" = [{"path": "/health", "timeout": 2}], "default" = null))]
     pub health_check: Option<HealthCheckInput>,
 }

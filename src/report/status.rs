@@ -54,7 +54,8 @@ impl Entry {
 
     /// Whether a generation serves with the workers it is to have, and by the addresses it is to have.
     pub fn serves_well(&self) -> bool {
-        self.serves() && self.status.state != "degraded"
+        let is_log = |problem: &Problem| matches!(problem.code.as_str(), "log" | "log-service");
+        self.serves() && (self.status.state != "degraded" || self.status.problems.iter().all(is_log))
     }
 
     /// Whether a person has to do something: the service is to serve and does not, or something is wrong with it.

@@ -7,6 +7,9 @@ const LONGEST: usize = 200;
 /// What Python writes before the frames of an exception.
 const TRACEBACK: &str = "Traceback (most recent call last):";
 
+/// By which gunicorn's master ends when a worker could not boot (gunicorn/errors.py).
+const HALT: &str = "HaltServer";
+
 /// Why a server could not load its application, in its own words: the exception of the last traceback, else the last line
 /// that names an error. None if no line does.
 pub fn of_failure(output: &str) -> Option<String> {
@@ -26,10 +29,16 @@ pub fn of_worker(output: &str) -> Option<String> {
     output.lines().rev().map(without_prefix).find(tells).map(cut)
 }
 
-/// The exception of the last traceback: its first line that is not indented.
+/// The exception of the last traceback: its first line that is not indented. gunicorn's own, by which its master ends after a
+/// worker could not load the application, only if there is no other.
 fn exception(output: &str) -> Option<&str> {
-    let (_, after) = output.rsplit_once(TRACEBACK)?;
-    after.lines().skip(1).find(|line| !line.is_empty() && !line.starts_with([' ', '\t']))
+    let all = || {
+        let tracebacks = output.split(TRACEBACK).skip(1);
+        tracebacks.filter_map(|after| {
+            after.lines().skip(1).find(|line| !line.is_empty() && !line.starts_with([' ', '\t']))
+        })
+    };
+    all().filter(|line| !line.contains(HALT)).last().or_else(|| all().last())
 }
 
 /// The part of a line that names an error, as Python, Ruby and command lines do.
@@ -87,6 +96,11 @@ mod tests {
                 "Traceback (most recent call last):\n  a\nKeyError: 'A'\n\nDuring handling of the above exception, another exception \
                  occurred:\n\nTraceback (most recent call last):\n  b\nRuntimeError: B\n",
                 Some("RuntimeError: B"),
+            ),
+            (
+                "Traceback (most recent call last):\n  a\nModuleNotFoundError: No module named 'x'\n[7] [INFO] Worker exiting\n\
+                 Traceback (most recent call last):\n  b\ngunicorn.errors.HaltServer: <HaltServer 'Worker failed to boot.' 3>\n",
+                Some("ModuleNotFoundError: No module named 'x'"),
             ),
             // The beginning of the traceback is no longer there.
             (

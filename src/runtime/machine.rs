@@ -82,8 +82,6 @@ pub struct Serving {
     pub probation: Option<Moment>,
     /// What it was started from.
     pub origin: Origin,
-    /// It has failed on probation, and serves until another one does.
-    pub has_failed: bool,
     /// Its workers die again and again while they load the application: it is not proven meanwhile.
     pub dying: bool,
 }
@@ -274,7 +272,8 @@ impl Machine {
 
     /// When [`Event::Due`] is to be told, if nothing else happens before. None: it waits for events alone.
     pub fn deadline(&self) -> Option<Moment> {
-        let probation = self.serving().and_then(|serving| serving.probation);
+        // Where health is checked, the next good answer after its end ends it.
+        let probation = self.serving().and_then(|serving| serving.probation).filter(|_| !self.is_checked());
         let rival = self.rival.as_ref().map(Rival::deadline);
         let own = match &self.state {
             State::Booting(candidate) | State::Succeeding(_, candidate) => Some(candidate.until),
@@ -298,7 +297,7 @@ impl Machine {
     /// Takes in what happened at `now`; gives what is to be done, in this order.
     pub fn step(&mut self, now: Moment, event: Event) -> Vec<Action> {
         self.logs_before(&event);
-        self.prove_if_due(now);
+        self.prove_if_due(now, &event);
         match event {
             Event::Started(generation, terms) => self.started(now, generation, terms),
             Event::NotStarted(generation, reason) => self.not_started(now, generation, &reason),
@@ -565,7 +564,6 @@ impl Machine {
             strikes: 0,
             probation: Some(now.after(self.terms.min_uptime)),
             origin,
-            has_failed: false,
             dying: false,
         }
     }
@@ -675,8 +673,10 @@ impl Machine {
             }
         };
         let early = serving.probation.is_some();
+        let mut is_kept = false;
         if early {
             self.fails_probation(&serving, &format!("its master {how}"));
+            is_kept = self.keep_itself(generation);
         }
         if let Some(state) = follower {
             // Somebody gets ready already.
@@ -698,7 +698,7 @@ impl Machine {
         }
         if early {
             self.failures += 1;
-            if self.keep_itself(generation) {
+            if is_kept {
                 return self.rest(now);
             }
             return self.start_again(now, serving.origin);

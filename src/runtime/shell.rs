@@ -4,6 +4,7 @@ mod act;
 mod adopt;
 mod files;
 mod generation;
+mod health;
 mod keep;
 mod notice;
 mod origin;
@@ -13,7 +14,7 @@ mod succeed;
 mod workers;
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
@@ -87,8 +88,9 @@ pub struct Shell {
     snapshots: BTreeMap<Generation, File>,
     /// What served before the generation that serves, while that is on probation.
     before: Option<File>,
-    /// What was proven last, if it could not be written down, and why.
+    /// What was proven last, as far as this run knows.
     proven_here: Option<File>,
+    /// Why that could not be written down.
     unkept: Option<String>,
     /// Why what serves is not what is on disk, if it was not what somebody asked for.
     fallback: Option<String>,
@@ -117,8 +119,10 @@ pub struct Shell {
     was_busy: Cell<bool>,
     /// What a failed generation said last.
     said: String,
-    /// Candidates that are removed: what has left their sessions goes with them.
-    removed: BTreeSet<Generation>,
+    /// Since when the health check of the generation that serves fails, and why.
+    sick: Option<health::Sick>,
+    /// When a generation was replaced because its health check failed: those of the last [`health::WINDOW`].
+    hung: Vec<Moment>,
     /// How children have ended whose pidfds were not looked at yet.
     ended: BTreeMap<u32, String>,
     end: Option<End>,
@@ -272,7 +276,8 @@ fn begin(
         probes: BTreeMap::new(),
         was_busy: Cell::new(false),
         said: String::new(),
-        removed: BTreeSet::new(),
+        sick: None,
+        hung: vec![],
         ended: BTreeMap::new(),
         end: None,
         place,
@@ -321,7 +326,9 @@ impl Shell {
     /// Tells the machine everything that waits, and does what it answers.
     fn settle_events(&mut self) {
         while let Some(event) = self.events.pop_front() {
+            self.note_health(&event);
             let actions = self.machine.step(clock::now(), event);
+            self.note_replacements(&actions);
             // What was decided is written down before it is done: if this run is killed in between, the next one does it.
             self.keep();
             self.obey(actions);

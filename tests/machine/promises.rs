@@ -67,6 +67,8 @@ pub(crate) struct Ledger {
     failed_last: Option<u32>,
     /// What serves, or served last.
     serving_last: Option<u32>,
+    /// All that has served since the service is up.
+    served: BTreeSet<u32>,
     /// What served before that and did not fail, whether it is kept or not.
     previous: Option<u32>,
     /// Somebody has asked for what is on disk, and it was not started yet.
@@ -98,6 +100,7 @@ impl Ledger {
         self.failed_last = None;
         self.previous = None;
         self.serving_last = None;
+        self.served.clear();
         self.planned = false;
         self.has_served = false;
         self.last_backoff = None;
@@ -133,6 +136,9 @@ impl Ledger {
         if is_first && self.proven.is_some() && self.failed.contains(&content) && self.proven != Some(content)
         {
             return Err("what has failed is started, although something was proven".to_owned());
+        }
+        if self.has_served && !self.served.contains(&content) && self.proven != Some(content) {
+            return Err(format!("{content} has never served, and nobody asked for it"));
         }
         // What is recorded as failed is no alternative.
         let is_other = |one: u32| Some(one) != self.failed_last && !self.condemned.contains(&one);
@@ -468,7 +474,9 @@ impl Ledger {
                 }
                 let fact = self.fact(*generation, "service")?;
                 fact.serves = Some(now);
-                self.serving_last = Some(fact.content);
+                let content = fact.content;
+                self.serving_last = Some(content);
+                self.served.insert(content);
             }
             Action::Tell(Step::FailedProbation(generation, _)) => {
                 let content = self.facts.get(generation).map(|fact| fact.content);

@@ -5,7 +5,7 @@
 //! it uses what served: what is on disk may be a release that nobody has deployed, or one that has failed.
 
 use super::super::action::{Action, Origin, Outcome, Step};
-use super::super::event::{Generation, Moment};
+use super::super::event::{Event, Generation, Moment};
 use super::{Candidate, Machine, Serving, State};
 
 /// While a health check fails or workers die, the end of probation is looked at again after this many milliseconds.
@@ -56,8 +56,6 @@ impl Machine {
     /// The candidate takes over from `old`.
     pub(super) fn remember_before(&mut self, old: Option<&Serving>, candidate: &Candidate) {
         match old {
-            // What has failed is not what to go back to; what served before it still is.
-            Some(old) if old.has_failed => {}
             // Neither is the same; what served before it still is.
             Some(_) if candidate.origin == Origin::Serving && self.good.is_some() => {}
             Some(old) if old.probation.is_some() => {
@@ -73,10 +71,15 @@ impl Machine {
         }
     }
 
-    /// The first generation that serves has failed on probation, and nothing served before it: it is started again. What is
-    /// on disk may be something that nobody has deployed. False if there is something better.
+    /// The first generation that serves has failed on probation, and nothing served before it: from now on what was proven by an
+    /// earlier run is started, or itself again if nothing was. What is on disk may be something that nobody has deployed. True
+    /// if it is itself.
     pub(super) fn keep_itself(&mut self, generation: Generation) -> bool {
-        if self.good.is_some() || self.has_proven || !self.terms.fallback {
+        if self.good.is_some() || !self.terms.fallback {
+            return false;
+        }
+        if self.has_proven {
+            self.good = Some(Origin::LastProven);
             return false;
         }
         self.act(Action::KeepBefore(generation));
@@ -84,8 +87,15 @@ impl Machine {
         true
     }
 
-    /// The generation that serves is proven once its time has come.
-    pub(super) fn prove_if_due(&mut self, now: Moment) {
+    /// Whether the health of the generation that serves is checked.
+    pub(super) fn is_checked(&self) -> bool {
+        self.before.unwrap_or(self.terms).health.is_some()
+    }
+
+    /// The generation that serves is proven once its time has come. Where its health is checked that takes a good answer: while
+    /// this process was stopped, or no runtime was there, nobody has asked.
+    pub(super) fn prove_if_due(&mut self, now: Moment, event: &Event) {
+        let is_checked = self.is_checked();
         let (State::Serving(serving)
         | State::Succeeding(serving, _)
         | State::Vetting(serving, _, _)
@@ -97,12 +107,14 @@ impl Machine {
         if serving.probation.is_none_or(|until| now < until) {
             return;
         }
+        if is_checked && (*event != Event::Healthy(serving.generation) || serving.strikes > 0) {
+            return;
+        }
         if serving.strikes > 0 || serving.dying {
             serving.probation = Some(now.after(NOT_WHILE_SICK));
             return;
         }
         serving.probation = None;
-        serving.has_failed = false;
         let generation = serving.generation;
         self.good = Some(Origin::LastProven);
         self.has_proven = true;
@@ -116,9 +128,6 @@ impl Machine {
 
     /// A generation has failed within `min_uptime` after it took over.
     pub(super) fn fails_probation(&mut self, serving: &Serving, reason: &str) {
-        if let State::Serving(now) | State::Succeeding(now, _) | State::Vetting(now, _, _) = &mut self.state {
-            now.has_failed = true;
-        }
         self.act(Action::Condemn(serving.generation, reason.to_owned()));
         self.tell(Step::FailedProbation(serving.generation, reason.to_owned()));
         self.has_failed(serving.origin);

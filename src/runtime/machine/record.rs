@@ -20,9 +20,6 @@ pub struct Record {
     /// Until when it is on probation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probation: Option<Moment>,
-    /// The generation that serves has failed on probation.
-    #[serde(default)]
-    pub has_failed: bool,
     /// What an unplanned start uses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub good: Option<Origin>,
@@ -83,7 +80,6 @@ impl Machine {
             serving: self.serving().map(|serving| (serving.generation, serving.since)),
             origin: self.serving().map(|serving| serving.origin),
             probation: self.serving().and_then(|serving| serving.probation),
-            has_failed: self.serving().is_some_and(|serving| serving.has_failed),
             good: self.good,
             candidate: self.candidate().map(|candidate| candidate.generation),
             candidate_origin: self.candidate().map(|candidate| candidate.origin),
@@ -157,7 +153,6 @@ impl Machine {
                     probation: record.probation,
                     origin: record.origin.unwrap_or(Origin::Disk),
                     dying: false,
-                    has_failed: record.has_failed,
                 };
                 if record.candidate.is_some() {
                     let reason = "the runtime was started anew before the new master was ready";
@@ -182,6 +177,10 @@ impl Machine {
                     let reason = "it ended on probation, while no runtime was there".to_owned();
                     machine.act(Action::Condemn(generation, reason));
                     machine.keep_itself(generation);
+                } else if record.probation.is_some() {
+                    // It has served for long enough, and no runtime was there to say so.
+                    machine.act(Action::KeepBefore(generation));
+                    machine.good = Some(Origin::Before);
                 }
             }
             None => {

@@ -353,6 +353,9 @@ impl Shell {
         {
             Self::end(live, &all, &others);
         }
+        for stray in self.strays_of(generation, &all) {
+            stray.signal(server::Signal::Term);
+        }
         self.tell_if_gone(generation);
     }
 
@@ -417,9 +420,12 @@ impl Shell {
             sentence.push_str(&format!(" ({took:.2} s after its start)"));
         }
         match step {
-            Step::BackingOut(generation, _) | Step::Dropped(generation, _) => self.is_removed(*generation),
+            // Mostly something else of it is left, and this is done again when that has gone.
+            Step::BackingOut(generation, _) | Step::Dropped(generation, _) => {
+                self.end_strays_if_gone(*generation);
+            }
             Step::Failed(None, _) => {
-                self.newest().into_iter().for_each(|generation| self.is_removed(generation))
+                self.newest().into_iter().for_each(|generation| self.end_strays_if_gone(generation));
             }
             _ => {}
         }
@@ -508,9 +514,18 @@ impl Shell {
         self.said = self.last_words(generation);
     }
 
+    /// The generation whose output this one has. With `usr2` a master starts its successor, which writes to the same pipe.
+    fn writes_as(&self, generation: Generation) -> Generation {
+        if self.service.handoff.strategy != Strategy::Usr2 {
+            return generation;
+        }
+        let pipes = self.outputs.iter().map(|(number, _)| Generation(*number));
+        pipes.filter(|pipe| *pipe <= generation).max().unwrap_or(generation)
+    }
+
     /// What a generation said last. An application may say what nobody else is to see, so its secrets are masked.
     pub(super) fn last_words(&self, generation: Generation) -> String {
-        let mut said = self.last_lines(generation);
+        let mut said = self.last_lines(self.writes_as(generation));
         let snapshot = self.snapshot(generation);
         for secret in snapshot.iter().flat_map(|snapshot| snapshot.secrets.values()) {
             for line in secret.lines().filter(|line| line.len() >= LEAST_SECRET) {
@@ -630,9 +645,7 @@ impl Shell {
         let _ = fs::remove_file(self.place.file(&probe_name(generation)));
         self.checks.retain(|check| check.generation != generation);
         self.forget_snapshot(generation);
-        if self.removed.remove(&generation) {
-            self.end_strays_of(generation);
-        }
+        self.end_strays_of(generation);
     }
 }
 

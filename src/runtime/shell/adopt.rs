@@ -22,7 +22,7 @@ use crate::runtime::state::{self, Life, State};
 /// A number that a process claims to have as a generation counts below this: it is only a claim, and there must be numbers left.
 const LIKELY: u32 = 1_000_000_000;
 
-/// So often it is looked for what a failed candidate has left behind: whoever starts processes faster than they are killed is
+/// So often it is looked for what a generation has left behind: whoever starts processes faster than they are killed is
 /// ended with the service.
 const STRAY_LOOKS: usize = 8;
 
@@ -92,6 +92,7 @@ impl Shell {
             machine.knows_proven();
         }
         self.machine = machine;
+        self.adopt_proven(&record);
         if let (Some(candidate), Some(_)) = (record.candidate, self.machine.serving())
             && self.begun.contains_key(&candidate)
         {
@@ -282,31 +283,31 @@ impl Shell {
         }
     }
 
-    /// A candidate has failed: what it has started in sessions of their own ends with it, at the latest when nothing else is
-    /// left of it.
-    pub(super) fn is_removed(&mut self, generation: Generation) {
-        if self.generations.contains_key(&generation) {
-            self.removed.insert(generation);
-        } else {
+    /// Nothing may be left of a candidate that has failed: then what it has started in sessions of their own ends at once.
+    pub(super) fn end_strays_if_gone(&mut self, generation: Generation) {
+        if !self.generations.contains_key(&generation) {
             self.end_strays_of(generation);
         }
     }
 
-    /// Ends what has left the session of a candidate that never served, known by its number in the environment that it began
-    /// with, which no other generation has. With `usr2` all have the environment of the first one, so nothing tells them apart.
-    pub(super) fn end_strays_of(&mut self, generation: Generation) {
+    /// What has left the session of a generation, known by its number in the environment that it began with, which no other
+    /// generation has. With `usr2` all have the environment of the first one, so nothing tells them apart.
+    pub(super) fn strays_of(&self, generation: Generation, all: &HashMap<u32, Stat>) -> Vec<Process> {
         if self.service.handoff.strategy == Strategy::Usr2 {
-            return;
+            return vec![];
         }
         let number = generation.0.to_string();
+        self.unknown(all)
+            .filter(|(pid, _)| process::has_variable(**pid, "RUNSMITH_GENERATION", &number))
+            .filter_map(|(pid, stat)| Process::proven(*pid, stat.start, Some(self.identity.uid)))
+            .collect()
+    }
+
+    /// Ends what a generation has started in sessions of their own, once nothing else is left of it.
+    pub(super) fn end_strays_of(&mut self, generation: Generation) {
         // What is started while this looks is found by the next look.
         for _ in 0..STRAY_LOOKS {
-            let all = process::all();
-            let strays: Vec<_> = self
-                .unknown(&all)
-                .filter(|(pid, _)| process::has_variable(**pid, "RUNSMITH_GENERATION", &number))
-                .filter_map(|(pid, stat)| Process::proven(*pid, stat.start, Some(self.identity.uid)))
-                .collect();
+            let strays = self.strays_of(generation, &process::all());
             if strays.is_empty() {
                 return;
             }

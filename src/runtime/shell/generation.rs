@@ -1,6 +1,6 @@
 //! What the shell knows of a generation: its processes, and how ready they are.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::runtime::linux::process::{self, Process, Stat};
 use crate::runtime::server::{self, Signal};
 use crate::runtime::state::Life;
 
-use super::workers::{Dying, Watch};
+use super::workers::{Dying, LateDeaths, Watch};
 
 /// `ready: alive`: a master that lives so long counts as ready, in milliseconds. Whoever cannot bind, find its
 /// program or read its configuration has ended by then.
@@ -53,10 +53,12 @@ pub(super) struct Live {
     pub(super) alive_at: Option<Moment>,
     pub(super) has_loaded: bool,
     pub(super) is_ready: bool,
-    /// Workers that have loaded the application and have not exited since.
-    pub(super) loaded: BTreeSet<u32>,
+    /// Workers that have loaded the application and have not exited since, and when that was known.
+    pub(super) loaded: BTreeMap<u32, Moment>,
     /// Workers that exited before they had loaded the application.
     pub(super) early_deaths: u32,
+    /// Workers that exited soon after they had loaded it.
+    pub(super) late_deaths: LateDeaths,
     /// How the workers of a program that does not report on them are watched.
     pub(super) watch: Option<Watch>,
     /// It was told to go; workers that turn up later are told, too.
@@ -86,8 +88,9 @@ impl Live {
             alive_at: None,
             has_loaded: false,
             is_ready: false,
-            loaded: BTreeSet::new(),
+            loaded: BTreeMap::new(),
             early_deaths: 0,
+            late_deaths: LateDeaths::default(),
             watch: None,
             is_retired: false,
         }
@@ -151,7 +154,8 @@ impl Live {
         let processes =
             found.into_iter().filter_map(|(_, start, pid)| Process::proven(pid, start, Some(self.life.uid)));
         self.workers = processes.take(of as usize).map(|worker| (worker.pid, worker)).collect();
-        self.loaded = self.workers.keys().copied().collect();
+        // When they had was not written down; it is long ago.
+        self.loaded = self.workers.keys().map(|pid| (*pid, Moment(0))).collect();
     }
 
     /// Its processes but for the master, as they are now. `others`: masters of other generations in the same session.

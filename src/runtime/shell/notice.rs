@@ -171,7 +171,7 @@ impl Shell {
                     live.life.workers.1 = Some(of);
                 }
                 live.workers.insert(claim.sender, worker);
-                live.loaded.insert(claim.sender);
+                live.loaded.insert(claim.sender, clock::now());
             }
             Says::Ready if live.ready() == Ready::Notify => {}
             Says::Worker { .. } | Says::Ready | Says::Exited { .. } | Says::Successor { .. } => return,

@@ -19,6 +19,7 @@ use crate::runtime::linux::log::Log;
 use crate::runtime::linux::place::Place;
 use crate::runtime::linux::stored::{self, Failed, Stored};
 use crate::runtime::linux::{clock, take};
+use crate::runtime::machine::Record;
 use crate::runtime::snapshot::{Made, Reading, Snapshot};
 use crate::runtime::state::Life;
 
@@ -314,17 +315,31 @@ impl Shell {
 
     /// What was proven last, if its release is still there.
     fn proven(&mut self) -> Option<Snapshot> {
-        if let Some(file) = &self.proven_here {
-            let snapshot = Snapshot::read(&whole(file).ok()?, &self.service.application).ok()?;
-            return self.with_release(snapshot);
-        }
-        match self.stored.proven(&self.service.application) {
-            Ok(snapshot) => self.with_release(snapshot?),
-            Err(reason) => {
-                let path = self.stored.file(stored::PROVEN);
-                self.log.say(&format!("{} is not used: {reason}", path.display()));
-                None
+        if self.unkept.is_none() {
+            match self.stored.proven(&self.service.application) {
+                Ok(Some(snapshot)) => return self.with_release(snapshot),
+                // It may have been deleted while this run goes on.
+                Ok(None) => {}
+                Err(reason) => {
+                    let path = self.stored.file(stored::PROVEN);
+                    self.log.say(&format!("{} is not used: {reason}", path.display()));
+                }
             }
+        }
+        let text = whole(self.proven_here.as_ref()?).ok()?;
+        let snapshot = Snapshot::read(&text, &self.service.application).ok()?;
+        self.with_release(snapshot)
+    }
+
+    /// What a proven generation is made of, which an earlier run has started.
+    pub(super) fn adopt_proven(&mut self, record: &Record) {
+        if let (Some((serving, _)), None) = (record.serving, record.probation) {
+            let text = stored::read_file(&self.place.file(&snapshot_name(serving))).ok();
+            self.proven_here = text.and_then(|text| {
+                let mut file = memory().ok()?;
+                file.write_all(&text).ok()?;
+                Some(file)
+            });
         }
     }
 
@@ -358,14 +373,14 @@ impl Shell {
         let fingerprint = origins.made.fingerprint.clone();
         // A fallback is mostly what was proven last, and that is written down already.
         let is_known = !origins.from_disk
-            && self.proven_here.is_none()
+            && self.unkept.is_none()
             && matches!(self.stored.proven(&self.service.application), Ok(Some(one)) if one.made.fingerprint == fingerprint);
         let text = if is_known { Ok(None) } else { self.snapshot_text(generation).map(Some) };
         let kept = text
             .and_then(|text| text.map_or(Ok(()), |text| self.stored.keep_proven(&text)))
             .and_then(|()| self.stored.remove_failed(&fingerprint));
-        // What could not be written is known to this run alone.
-        self.proven_here = None;
+        // Should what is written down be lost, this run still knows it.
+        self.proven_here = self.snapshots.get(&generation).and_then(|file| file.try_clone().ok());
         self.unkept = None;
         if let Err(error) = kept {
             let path = self.stored.file(stored::PROVEN);
@@ -374,7 +389,6 @@ impl Shell {
                 path.display()
             );
             self.log.say(&trouble);
-            self.proven_here = self.snapshots.get(&generation).and_then(|file| file.try_clone().ok());
             self.unkept = Some(trouble);
         }
         let _ = fs::remove_file(self.place.file(BEFORE));

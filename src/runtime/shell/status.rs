@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Shell;
+use super::workers::{EXITED_EARLY, EXITED_SOON};
 use crate::model::input::LogKind;
 use crate::runtime::cause;
 use crate::runtime::event::{Generation, Moment};
@@ -33,6 +34,7 @@ impl Shell {
         let dropped = self.dropped(obstacle.is_none());
         let log = self.log_problem(obstacle, &dropped);
         let stopped = self.stopped();
+        let unhealthy = self.unhealthy(now);
         let one = |generation: Generation| {
             let live = self.generations.get(&generation);
             let serving = self.machine.serving().filter(|serving| serving.generation == generation);
@@ -53,7 +55,11 @@ impl Shell {
             State::Booting(_) | State::Proving(_, _) | State::Clearing => "booting",
             State::Resting(_) => "resting",
             State::Serving(_)
-                if shortage.is_some() || stopped.is_some() || socket.is_some() || dropped.since.is_some() =>
+                if shortage.is_some()
+                    || stopped.is_some()
+                    || unhealthy.is_some()
+                    || socket.is_some()
+                    || dropped.since.is_some() =>
             {
                 "degraded"
             }
@@ -64,8 +70,16 @@ impl Shell {
             State::Stopping | State::Over(_) => "stopping",
         };
         let unkept = self.unkept.clone().map(|message| Problem::new("proven", message));
-        let problems =
-            [stopped, shortage, self.fallback_problem(), unkept, self.other_release(), socket, log];
+        let problems = [
+            stopped,
+            shortage,
+            unhealthy,
+            self.fallback_problem(),
+            unkept,
+            self.other_release(),
+            socket,
+            log,
+        ];
         let problems = problems.into_iter().flatten();
         let problems = problems.chain(self.trouble.problems()).collect();
         let leaving = machine.leavers().iter().map(|leaver| leaver.generation);
@@ -189,7 +203,7 @@ impl Shell {
         }
         let why = self.fallback.as_deref().unwrap_or("what is on disk has failed");
         let message = format!(
-            "FALLBACK: {} serves, which was proven before, and not what is on disk: {why}; fix that, then run `runsmith upgrade {}`",
+            "FALLBACK: {} serves, which served before, and not what is on disk: {why}; fix that, then run `runsmith upgrade {}`",
             live.life.release,
             self.reference()
         );
@@ -237,9 +251,10 @@ impl Shell {
         if let Some(dying) = live.dying.filter(|dying| dying.is_serious()) {
             let are = if ready == 1 { "is" } else { "are" };
             let mut message = format!(
-                "{ready} of {} {are} ready; {} exited before they had loaded the application, within {} s",
+                "{ready} of {} {are} ready; {} exited {}, within {} s",
                 count(of, "worker"),
                 count(dying.deaths, "worker"),
+                if dying.had_loaded { EXITED_SOON } else { EXITED_EARLY },
                 now.since(dying.since).div_ceil(1000),
             );
             if let Some(words) = cause::of_worker(&self.last_words(serving.generation)) {

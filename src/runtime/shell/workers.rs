@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::Shell;
 use super::generation::Live;
+use crate::model::Service;
 use crate::runtime::event::{Event, Generation, Moment};
 use crate::runtime::linux::{clock, process};
 
@@ -27,13 +28,44 @@ const FEW_EARLY_DEATHS: u32 = 3;
 /// Workers are steady again once all of them have been ready for so long, in milliseconds.
 const STEADY: u64 = 5_000;
 
-/// Workers of a generation that was ready exit before they have loaded the application.
+/// When workers exited.
+pub(super) const EXITED_EARLY: &str = "before they had loaded the application";
+pub(super) const EXITED_SOON: &str = "before or soon after they had loaded the application";
+
+/// Workers of a generation that was ready exit before they have loaded the application, or soon after.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dying {
     /// Since when.
     pub(super) since: Moment,
     /// How many have.
     pub(super) deaths: u32,
+    /// At least one of them had loaded it.
+    pub(super) had_loaded: bool,
+}
+
+/// Workers that exit soon after they have loaded the application, one after the other: each is a successor of the one
+/// before. Workers that exit together, as after a HUP by hand, count as one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LateDeaths {
+    deaths: u32,
+    last: Option<Moment>,
+}
+
+impl LateDeaths {
+    /// Counts a worker that had loaded the application at `loaded` and has exited; whether it is one of a row.
+    fn count(&mut self, loaded: Moment, now: Moment) -> bool {
+        if now.since(loaded) >= STEADY || self.last.is_some_and(|last| loaded <= last) {
+            return false;
+        }
+        self.deaths += 1;
+        self.last = Some(now);
+        self.deaths > 1
+    }
+}
+
+/// Whether its workers exit by themselves after so many requests.
+fn recycles(service: &Service) -> bool {
+    service.settings.get("max_requests").is_some_and(|value| value.as_u64() != Some(0))
 }
 
 /// Looks at the workers of a master from outside.
@@ -86,13 +118,22 @@ impl Shell {
         });
         let Some((generation, live)) = of else { return };
         let generation = *generation;
-        if live.loaded.remove(&worker) || live.is_retired {
+        let loaded = live.loaded.remove(&worker);
+        if live.is_retired {
+            return;
+        }
+        let now = clock::now();
+        let had_loaded = loaded.is_some();
+        if let Some(loaded) = loaded
+            && (!live.is_ready || recycles(&live.service) || !live.late_deaths.count(loaded, now))
+        {
             return;
         }
         if live.is_ready {
-            let now = clock::now();
-            let dying = live.dying.get_or_insert(Dying { since: now, deaths: 0 });
+            let deaths = if had_loaded { live.late_deaths.deaths - 1 } else { 0 };
+            let dying = live.dying.get_or_insert(Dying { since: now, deaths, had_loaded });
             dying.deaths += 1;
+            dying.had_loaded |= had_loaded;
             live.count(now);
             live.whole_since = None;
             self.events.push_back(Event::Dying(generation));
@@ -145,6 +186,7 @@ impl Shell {
                 if is_whole(live) {
                     live.dying = None;
                     live.early_deaths = 0;
+                    live.late_deaths = LateDeaths::default();
                     steady.push(*generation);
                 }
             }
@@ -155,14 +197,31 @@ impl Shell {
     }
 
     fn is_unstable(&mut self, generation: Generation) {
-        let how = format!("{MOST_EARLY_DEATHS} of its workers exited before they had loaded the application");
-        self.tell(Event::Unstable(generation, how));
+        let had_loaded = self
+            .generations
+            .get(&generation)
+            .and_then(|live| live.dying)
+            .is_some_and(|dying| dying.had_loaded);
+        let when = if had_loaded { EXITED_SOON } else { EXITED_EARLY };
+        self.tell(Event::Unstable(generation, format!("{MOST_EARLY_DEATHS} of its workers exited {when}")));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn workers_that_exit_one_after_the_other_are_a_row_and_all_at_once_are_not() {
+        let mut row = LateDeaths::default();
+        let counted: Vec<bool> =
+            (0..4).map(|n| row.count(Moment(n * 2_000), Moment(n * 2_000 + 1_000))).collect();
+        assert_eq!(counted, [false, true, true, true]);
+        let mut together = LateDeaths::default();
+        assert!((0..9).all(|n| !together.count(Moment(n), Moment(1_000 + n))));
+        let mut old = LateDeaths::default();
+        assert!((0..9).all(|n| !old.count(Moment(n * 9_000), Moment(n * 9_000 + STEADY))));
+    }
 
     #[test]
     fn deaths_at_several_looks_are_too_many_and_one_pool_is_not() {
