@@ -30,6 +30,9 @@ const NAME: &str = "journal";
 /// What a new version is called until it is complete.
 const NEW: &str = "journal.new";
 
+/// So often it is read again if it became longer meanwhile.
+const READS: usize = 5;
+
 /// A longer one is not read, in bytes: a service has some five directories, of about 150 bytes each.
 const LONGEST: u64 = 64 << 20;
 
@@ -112,8 +115,11 @@ impl Journal {
         if !is_file || !dir.trusted() || !ours(stat.st_uid) || stat.st_mode & 0o022 != 0 {
             return Ok(());
         }
-        let bytes =
-            bounded::read(&fd, LONGEST).map_err(|error| error.of("read the journal", dir.path_of(NAME)))?;
+        // A run in another mount namespace, where the lock is another file, may be adding a line.
+        let mut reads = (0..READS).map(|_| bounded::read(&fd, LONGEST));
+        let read =
+            reads.find(|read| *read != Err(bounded::Refused::Grew)).unwrap_or(Err(bounded::Refused::Grew));
+        let bytes = read.map_err(|error| error.of("read the journal", dir.path_of(NAME)))?;
         for line in bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
             // What cannot be read proves nothing.
             if let Ok(line) = serde_json::from_slice(line) {
