@@ -5,9 +5,9 @@
 mod support;
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -619,6 +619,33 @@ fn a_log_reader_that_stands_still_stops_no_request() {
         assert!(Instant::now() < until, "{}", fs::read_to_string(&current).unwrap_or_default().len());
         std::thread::yield_now();
     }
+    service.sv("down");
+    service.assert_nothing_left();
+}
+
+/// svlogd stands still and the runtime is killed: the next run is started, though `finish` cannot write either.
+#[test]
+fn the_next_run_is_started_while_the_log_takes_nothing() {
+    let mut service = Service::native_with_log(Server::Sync, Socket::Tcp, "");
+    service.supervise();
+    service.wait_for_version("1", START);
+    kill(svlogd(&service), Signal::STOP);
+    // Filled to the last byte: a short line finds no room either.
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let log = format!("/proc/{}/fd/1", service.runtime());
+    let mut log = fs::OpenOptions::new().append(true).custom_flags(nonblocking).open(log).unwrap();
+    for size in [4096, 1] {
+        while log.write(&vec![b'\n'; size]).is_ok() {}
+    }
+    let (master, runtime) = (service.master(), service.runtime());
+    kill(runtime, Signal::KILL);
+    let next = support::runsv::until_recorded(&service.directory, "the next run", |found| {
+        found.state == 1 && found.pid != runtime && support::host::lives(found.pid)
+    });
+    service
+        .until("the next run answers", |service| support::faults::state(service)["runtime_pid"] == next.pid);
+    assert_eq!(service.master(), master);
+    kill(svlogd(&service), Signal::CONT);
     service.sv("down");
     service.assert_nothing_left();
 }
