@@ -292,7 +292,7 @@ pub struct Run {
 /// `status`.
 #[derive(Debug, Args)]
 pub struct Status {
-    /// Services, by name or directory; without one, every service of this host that runsmith executes
+    /// Services, by name below $SVDIR (/etc/service if that is not set) or /etc/sv, or by directory; without one, every service there that runsmith executes
     #[arg(value_name = "SERVICE")]
     pub services: Vec<String>,
     /// How it is printed
@@ -306,7 +306,7 @@ pub struct Status {
 /// `upgrade`.
 #[derive(Debug, Args)]
 pub struct Upgrade {
-    /// A service, by name or directory
+    /// A service, by name below $SVDIR (/etc/service if that is not set) or /etc/sv, or by directory
     #[arg(value_name = "SERVICE")]
     pub service: String,
     /// Gives up the hand-over that is under way; the old generation goes on serving

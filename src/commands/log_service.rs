@@ -63,7 +63,7 @@ fn trouble(service: &Path, directory: &Path, status: &Status) -> Option<Problem>
     let until = Instant::now() + LOCKED;
     loop {
         let reason = match (wanted(&service.display().to_string()), supervised(service)) {
-            (Wanted::Unknown, _) | (_, None) => {
+            (Wanted::Unknown | Wanted::Hidden, _) | (_, None) => {
                 return problem(format!(
                     "no runsv runs the log service {shown}; a `log` that is newer than runsv takes `sv exit` and `sv up`"
                 ));

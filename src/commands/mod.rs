@@ -269,10 +269,13 @@ impl Terminal {
 /// The least that rows fit into: no terminal is narrower.
 const COLUMNS: usize = 80;
 
+/// Fewer columns than this leave no room for what a row says.
+const LEAST_COLUMNS: usize = 40;
+
 /// The columns that the rows of `status` and `upgrade` may take: COLUMNS, else those of most terminals.
 fn columns() -> usize {
     let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    columns.unwrap_or(COLUMNS).max(COLUMNS)
+    columns.unwrap_or(COLUMNS).max(LEAST_COLUMNS)
 }
 
 /// Columns of the terminal; 140 where there is none.

@@ -21,10 +21,10 @@ use crate::runtime::snapshot::Snapshot;
 /// too: nobody knows which version that one has read.
 pub(super) fn than(status: &Status, target: &Target) -> Vec<String> {
     let Some(serving) = &status.serving else { return vec![] };
-    let mut newer = different(status, target);
+    let (mut newer, compared) = different(status, target);
     if let Some(start) = serving.master.and_then(process::stat) {
         let started = clock::wall_of(start.start);
-        for path in files(target) {
+        for path in files(target).into_iter().filter(|path| !compared.contains(path)) {
             // What is no longer there was taken away: its directory tells of that.
             if std::fs::symlink_metadata(&path).is_ok_and(|found| changed(&found) > started) {
                 newer.push(path.display().to_string());
@@ -43,10 +43,12 @@ pub(super) fn than(status: &Status, target: &Target) -> Vec<String> {
 const LONGEST: u64 = 16 << 20;
 
 /// What differs from what the serving generation is made of, however old it is: a start that nobody asked for uses what served.
-/// Only root may read what a generation is made of; others get nothing.
-fn different(status: &Status, target: &Target) -> Vec<String> {
-    let (Some(serving), Some(service)) = (&status.serving, &target.service) else { return vec![] };
-    let Some(place) = Place::existing(&target.run) else { return vec![] };
+/// Only root may read what a generation is made of; others get nothing. With it the files that were compared: their times say nothing
+/// more, and change with `chmod` and `mv`, too.
+fn different(status: &Status, target: &Target) -> (Vec<String>, Vec<PathBuf>) {
+    let nothing = (vec![], vec![]);
+    let (Some(serving), Some(service)) = (&status.serving, &target.service) else { return nothing };
+    let Some(place) = Place::existing(&target.run) else { return nothing };
     let read = |path: &Path| -> std::io::Result<Vec<u8>> {
         let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
@@ -56,9 +58,10 @@ fn different(status: &Status, target: &Target) -> Vec<String> {
     };
     let text = read(&place.file(&format!("generation.{}.json", serving.generation)));
     let Some(snapshot) = text.ok().and_then(|text| Snapshot::read(&text, &service.application).ok()) else {
-        return vec![];
+        return nothing;
     };
     let mut different = vec![];
+    let mut compared = vec![target.directory.join("run"), target.directory.join("env")];
     if snapshot.service != **service {
         different.push(target.directory.join("run").display().to_string());
     }
@@ -67,16 +70,19 @@ fn different(status: &Status, target: &Target) -> Vec<String> {
         let path = environment.join(name);
         let now = secret(&environment.display().to_string(), name).ok();
         // One that is new shows in the run script, too.
-        if snapshot.secrets.get(name).is_some_and(|served| now.as_ref() != Some(served)) {
+        let Some(served) = snapshot.secrets.get(name) else { continue };
+        if now.as_ref() != Some(served) {
             different.push(path.display().to_string());
         }
+        compared.push(path);
     }
-    if let (Some(path), Some(served)) = (service.config_file(), &snapshot.config)
-        && read(Path::new(path)).ok().as_deref() != Some(served.as_bytes())
-    {
-        different.push(path.to_owned());
+    if let (Some(path), Some(served)) = (service.config_file(), &snapshot.config) {
+        if read(Path::new(path)).ok().as_deref() != Some(served.as_bytes()) {
+            different.push(path.to_owned());
+        }
+        compared.push(path.into());
     }
-    different
+    (different, compared)
 }
 
 /// How long it may take to find out where `current` leads; if it takes longer, it is not known, and not reported as newer.

@@ -31,11 +31,23 @@ pub(super) fn status(arguments: &cli::Status, terminal: &mut Terminal) -> Outcom
     }
     let mut entries = vec![];
     let mut is_whole = true;
+    let is_only = arguments.services.len() == 1;
     for named in &arguments.services {
-        let target = target::one(named)?;
-        entries.push(ask(&target, !arguments.quiet)?);
-        // Whoever is quiet asks whether it serves, and what serves does not read the run script.
-        is_whole &= arguments.quiet || !tell(&target, terminal);
+        let asked =
+            target::one(named).map_err(Stop::from).and_then(|one| Ok((ask(&one, !arguments.quiet)?, one)));
+        match asked {
+            Ok((entry, target)) => {
+                entries.push(entry);
+                // Whoever is quiet asks whether it serves, and what serves does not read the run script.
+                is_whole &= arguments.quiet || !tell(&target, terminal);
+            }
+            // One that cannot be shown does not hide the others.
+            Err(Stop::Failure(failure)) if !is_only && !arguments.quiet => {
+                terminal.step("error", &failure.to_string());
+                is_whole = false;
+            }
+            Err(stop) => return Err(stop),
+        }
     }
     if arguments.quiet {
         // `sv start` waits until this succeeds: a fallback that serves, or a log that takes nothing, must not make it wait.
@@ -78,7 +90,7 @@ fn list(format: TableFormat, terminal: &mut Terminal) -> Outcome {
         }
     }
     if entries.is_empty() && is_whole {
-        terminal.say("note", "no service of this host is executed by runsmith");
+        terminal.say("note", &format!("runsmith executes no service below {}", target::places()));
     }
     show(&entries, format, false, terminal)?;
     Ok(exit(&entries, is_whole))
@@ -149,6 +161,7 @@ fn ask(target: &Target, detailed: bool) -> Result<Entry, Stop> {
     };
     Ok(Entry {
         is_supervised: wish != Wanted::Unknown,
+        is_hidden: wish == Wanted::Hidden,
         is_wanted,
         log,
         problems: why_down.into_iter().chain(log_problem).collect(),
@@ -178,7 +191,10 @@ pub(super) fn stopped_runtime(target: &Target) -> Option<u32> {
 
 /// Why no runtime answers although the service is to be up.
 fn why_down(target: &Target, wish: Wanted) -> Problem {
-    let message = if let Some((reason, ago)) = failed_start(&target.run) {
+    let obstacle = if wish == Wanted::Up { unsupervised::obstacle(target) } else { None };
+    let message = if let Some(reason) = obstacle {
+        reason
+    } else if let Some((reason, ago)) = failed_start(&target.run) {
         format!("the run could not begin {ago} s ago: {reason}")
     } else if wish == Wanted::Unknown {
         "no runsv watches over it, so nothing starts it".to_owned()

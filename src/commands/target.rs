@@ -51,6 +51,11 @@ fn services() -> PathBuf {
     std::env::var_os("SVDIR").filter(|value| !value.is_empty()).map_or_else(|| SERVICES.into(), PathBuf::from)
 }
 
+/// Where services are looked for by their names, for people.
+pub(super) fn places() -> String {
+    format!("{} (SVDIR) and {ALL}; one that lies elsewhere is named by its directory", services().display())
+}
+
 /// The service that `named` means.
 pub(super) fn one(named: &str) -> Result<Target, Failure> {
     let candidates = if named.contains('/') || named == "." {

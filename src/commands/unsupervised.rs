@@ -1,13 +1,19 @@
-//! An application that serves although no runtime is at work: what the last runtime has written down of it, as far as it lives.
+//! An application that serves although no runtime is at work: what the last runtime has written down of it, as far as it lives; and
+//! why there is no runtime.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use super::target::Target;
 use crate::runtime::event::{Generation, Moment};
 use crate::runtime::linux::clock;
 use crate::runtime::linux::place::Place;
 use crate::runtime::linux::process::{self, Process};
-use crate::runtime::linux::runsv::Wanted;
+use crate::runtime::linux::runsv::{Wanted, word};
 use crate::runtime::protocol::{GenerationStatus, Status};
 use crate::runtime::state::{self, Life, State};
+use crate::visible::{visible, without_numbers};
 
 /// The state in which an application serves and no runtime watches over it.
 pub(super) const STATE: &str = "unsupervised";
@@ -69,11 +75,13 @@ fn generation(state: &State, number: Generation, since: Option<Moment>) -> Optio
 /// What is to be done about it. `failed`: why the last run could not begin.
 pub(super) fn advice(target: &Target, wish: Wanted, failed: Option<String>) -> String {
     let directory = target.sv_reference();
-    match (failed, wish) {
+    let obstacle = if wish == Wanted::Up { obstacle(target) } else { None };
+    match (obstacle.or(failed), wish) {
         (Some(reason), _) => reason,
         (None, Wanted::Unknown) => format!(
             "runsv does not run: start runsvdir again, or `runsv {directory}`; the next run adopts the application, which goes on"
         ),
+        (None, Wanted::Hidden) => "only root can read what runsv does".to_owned(),
         (None, Wanted::Down) => format!(
             "the service is to be down: `sv up {directory}` has a run adopt the application"
         ),
@@ -81,4 +89,47 @@ pub(super) fn advice(target: &Target, wish: Wanted, failed: Option<String>) -> S
             "runsv starts another run, which adopts the application; the log has the last words of the one before".to_owned()
         }
     }
+}
+
+/// The kernel reads no more of a first line, in bytes (execve(2)).
+const FIRST_LINE: u64 = 256;
+
+/// Why runsv cannot execute the run script, with what to do about it: then no runtime begins, and only runsv's own output, which is
+/// runsvdir's, has the reason.
+pub(super) fn obstacle(target: &Target) -> Option<String> {
+    obstacle_in_words(target).map(|reason| without_numbers(&reason).into_owned())
+}
+
+fn obstacle_in_words(target: &Target) -> Option<String> {
+    let run = target.directory.join("run");
+    let shown = run.display();
+    let cannot = format!("runsv cannot execute {shown}");
+    let found = match std::fs::metadata(&run) {
+        Ok(found) => found,
+        Err(error) => return Some(format!("{cannot}: {error}")),
+    };
+    if !is_executable(&found) {
+        let name = word(&shown.to_string());
+        return Some(format!("{cannot}, which is not executable: `chmod +x {name}`"));
+    }
+    let mut line = vec![];
+    let file = std::fs::File::open(&run).ok()?;
+    BufReader::new(file.take(FIRST_LINE)).read_until(b'\n', &mut line).ok()?;
+    let line = String::from_utf8_lossy(&line).into_owned();
+    let program = line.strip_prefix("#!")?.split_ascii_whitespace().next()?;
+    let program = visible(program);
+    match std::fs::metadata(Path::new(&*program)) {
+        Err(error) => Some(format!(
+            "{cannot}: its first line names {program}: {error}; install runsmith there, or render the service again"
+        )),
+        Ok(found) if !is_executable(&found) => Some(format!(
+            "{cannot}: its first line names {program}, which is not executable: `chmod +x {}`",
+            word(&program)
+        )),
+        Ok(_) => None,
+    }
+}
+
+fn is_executable(found: &std::fs::Metadata) -> bool {
+    found.is_file() && found.permissions().mode() & 0o111 != 0
 }

@@ -88,7 +88,17 @@ fn trouble(target: &Target, silence: Silence) -> Stop {
         ))
         .into();
     }
+    let obstacle = unsupervised::obstacle(target);
     let sentence = match silence {
+        Silence::Down if wish == Wanted::Hidden => {
+            format!(
+                "no runtime of {name} is at work; only root can read why: `runsmith status {}`",
+                target.reference()
+            )
+        }
+        Silence::Down if wish == Wanted::Up && obstacle.is_some() => {
+            format!("no runtime of {name} is at work: {}", obstacle.unwrap_or_default())
+        }
         Silence::Down if wish == Wanted::Up => format!(
             "no runtime of {name} answers in {}, although the service is to be up: see its log; if `layout.run` was changed \
              while it ran, that takes `sv down {dir}` and `sv up {dir}`",

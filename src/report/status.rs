@@ -21,6 +21,8 @@ pub struct Entry {
     pub status: Status,
     /// runsv watches over it.
     pub is_supervised: bool,
+    /// Only root may read whether it does, and whether it is to be up.
+    pub is_hidden: bool,
     /// It is to be up.
     pub is_wanted: bool,
     /// Where its releases are.
@@ -68,8 +70,9 @@ impl Entry {
         let mut json = serde_json::to_value(&self.status).unwrap_or_default();
         if let Some(map) = json.as_object_mut() {
             map.insert("problems".to_owned(), json!(self.problems().collect::<Vec<_>>()));
-            map.insert("supervised".to_owned(), json!(self.is_supervised));
-            map.insert("wanted_up".to_owned(), json!(self.is_wanted));
+            let known = |what: bool| (!self.is_hidden).then_some(what);
+            map.insert("supervised".to_owned(), json!(known(self.is_supervised)));
+            map.insert("wanted_up".to_owned(), json!(known(self.is_wanted)));
             map.insert("newer".to_owned(), json!(self.newer));
             map.insert("log".to_owned(), json!({"path": self.log.path, "service": self.log.service}));
         }
@@ -253,6 +256,7 @@ pub fn details(entry: &Entry, now: u64, width: usize, colour: bool) -> String {
         say("runtime", &format!("{pid}, runsmith {version}; its keeper is {keeper}"));
     }
     let supervised = match (entry.is_supervised, entry.is_wanted) {
+        _ if entry.is_hidden => "only root can read what it does",
         (false, true) => {
             "no runsv watches over it any more, and the last one wanted it up: does runsvdir run?"
         }

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 
 use super::process::{Process, stat};
 
@@ -18,6 +19,8 @@ pub enum Wanted {
     Down,
     /// There is no runsv.
     Unknown,
+    /// Only root may read it.
+    Hidden,
 }
 
 /// Byte 17 of `supervise/status`, which runsv writes before it signals (runit 2.1.2, runsv.c): how `sv restart` is told from `sv down`.
@@ -26,8 +29,10 @@ pub enum Wanted {
 /// which is what sv asks first (runit 2.1.2, sv.c, svstatus_get).
 pub fn wanted(directory: &str) -> Wanted {
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    if openat(CWD, format!("{directory}/supervise/ok"), flags, Mode::empty()).is_err() {
-        return Wanted::Unknown;
+    match openat(CWD, format!("{directory}/supervise/ok"), flags, Mode::empty()) {
+        Ok(_) => {}
+        Err(Errno::ACCESS) => return Wanted::Hidden,
+        Err(_) => return Wanted::Unknown,
     }
     // It is there, whole, before `ok` is, and another one takes its place by a rename: what fails
     // once, for want of descriptors say, is no word about runsv.

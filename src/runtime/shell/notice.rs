@@ -68,7 +68,7 @@ impl Shell {
                 Told::Child => self.ended.extend(process::reap()),
                 Told::Term => match wanted(&self.service.service.directory) {
                     Wanted::Up => self.ask(Ask::Restart),
-                    Wanted::Down | Wanted::Unknown => self.ask(Ask::Stop),
+                    Wanted::Down | Wanted::Unknown | Wanted::Hidden => self.ask(Ask::Stop),
                 },
                 Told::Upgrade => self.ask(Ask::Upgrade(None)),
                 Told::Reopen => self.ask(Ask::Reopen),

@@ -229,8 +229,19 @@ impl Shell {
         strange.sort_unstable();
         let (pid, directory) = strange.first()?;
         let inside = directory.strip_prefix(releases).ok()?.components().next()?;
+        if release.symlink_metadata().is_err() {
+            let message = format!(
+                "{}, the release that serves, is not there any more: it was renamed or removed (process {pid} runs in {}); \
+                 put it back, or let {} lead to another release and run `runsmith upgrade {}`",
+                release.display(),
+                releases.join(inside).display(),
+                live.service.current(),
+                self.reference()
+            );
+            return Some(Problem::new("release", message));
+        }
         let message = format!(
-            "{} in {}, process {pid} for one, and not in {}: somebody has made the server reload by hand; `runsmith upgrade {}` makes it one release again",
+            "{} in {}, process {pid} for one, and not in {}: the server was made to reload by hand, or a release was renamed; `runsmith upgrade {}` makes it one release again",
             if strange.len() == 1 {
                 "1 process runs".to_owned()
             } else {
