@@ -35,6 +35,9 @@ const DESCRIPTORS: usize = 4;
 /// Their private memory may grow by so much, in KiB: what is allocated once.
 const MEMORY: usize = 1024;
 
+/// So many old files of the log are kept, as svlogd is told to.
+const OLD_LOGS: usize = 4;
+
 /// Size of the file systems of the run directory and the log. svlogd keeps four old files of 400 KB beside the one it writes.
 const SMALL: [(&str, &str); 2] = [("run", "64k"), ("log", "4m")];
 
@@ -83,7 +86,7 @@ impl Site {
         let more = format!(
             "handoff: {{boot_timeout: 25, drain_timeout: 30{}{check}}}\n\
              restart: {{min_uptime: {MIN_UPTIME}, backoff_initial: 0.2, backoff_max: 2}}\n\
-             environment: {{CHAOS_VALUE: \"1\"}}\nlog: {{size: 400000, number: 4}}\n",
+             environment: {{CHAOS_VALUE: \"1\"}}\nlog: {{size: 400000, number: {OLD_LOGS}}}\n",
             if check.is_empty() { "" } else { ", " }
         );
         let mut service = Service::native_with_log(server, socket, &more);
@@ -327,6 +330,7 @@ impl Site {
         let (asked, lost) = self.clients.take(&self.excused);
         wrong.extend(lost);
         wrong.extend(self.made_by_the_wrong_release(&asked, settled));
+        self.tidy_the_log();
         self.excused.clear();
         self.may.clear();
         self.falls_back = false;
@@ -375,6 +379,22 @@ impl Site {
             std::thread::park_timeout(LOOK);
         }
         None
+    }
+
+    /// svlogd removes one old file when it begins another, and leaves one more each time that it is killed: it is killed so often
+    /// here that the small file system would be full in the end.
+    fn tidy_the_log(&self) {
+        let files =
+            fs::read_dir(self.service.root.join("shared/logs/service")).into_iter().flatten().flatten();
+        let mut old: Vec<PathBuf> = files
+            .filter(|file| file.file_name().as_encoded_bytes().starts_with(b"@"))
+            .map(|file| file.path())
+            .collect();
+        old.sort();
+        for file in &old[..old.len().saturating_sub(OLD_LOGS)] {
+            // It may just have been removed by svlogd.
+            let _ = fs::remove_file(file);
+        }
     }
 
     /// What `runsmith status` says, held against the processes that there are.
