@@ -57,8 +57,10 @@ impl Run {
         let begun = Instant::now();
         Self {
             seed: number("CHAOS_SEED").unwrap_or(SEED),
-            // Whoever says how many steps wants all of them.
-            until: steps.is_none().then(|| begun + Duration::from_secs(SECONDS)),
+            // Whoever says how many steps wants all of them, unless a limit is given, too.
+            until: number("CHAOS_SECONDS")
+                .or(steps.is_none().then_some(SECONDS))
+                .map(|seconds| begun + Duration::from_secs(seconds)),
             steps: steps.unwrap_or(u32::MAX),
             requests: number("CHAOS_REQUESTS").unwrap_or(0) as usize,
             only: std::env::var("CHAOS_ONLY").ok(),
