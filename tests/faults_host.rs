@@ -233,6 +233,8 @@ fn without_keeper_and_state_the_application_is_found_and_its_sockets_are_taken_o
         row.service.log.wait(mark, &["processes were found that no record names"], SOON);
         row.service.log.wait(mark, &["done:"], SOON);
         wait_until_gone(old, &row.service);
+        // The old one finishes its requests.
+        row.service.until_settled();
         assert_ne!(row.service.master(), old);
     }
     row.end();

@@ -73,6 +73,8 @@ pub(crate) struct Ledger {
     previous: Option<u32>,
     /// Somebody has asked for what is on disk, and it was not started yet.
     pub(crate) planned: bool,
+    /// An earlier run has been asked, and nothing serves: that is the next start.
+    pub(crate) resumed: bool,
     /// Something has served since the service is up.
     has_served: bool,
     pub(crate) stop_asked: bool,
@@ -102,6 +104,7 @@ impl Ledger {
         self.serving_last = None;
         self.served.clear();
         self.planned = false;
+        self.resumed = false;
         self.has_served = false;
         self.last_backoff = None;
     }
@@ -119,6 +122,9 @@ impl Ledger {
             }
             Origin::LastProven | Origin::Serving => kept(self.proven, self.before).unwrap_or(self.disk),
         };
+        if std::mem::take(&mut self.resumed) && origin != Origin::Disk {
+            return Err(format!("an earlier run was asked for what is on disk, and {origin:?} is started"));
+        }
         if std::mem::take(&mut self.planned) || !terms.fallback {
             self.failed_last = None;
             return Ok(content);

@@ -398,6 +398,8 @@ impl World {
         if record.queued || record.candidate_origin == Some(Origin::Disk) {
             // What was asked of the run before is still to come.
             self.ledger.planned = true;
+            let rests = matches!(self.machine.state(), State::Resting(_));
+            self.ledger.resumed = self.machine.serving().is_none() && !rests;
         }
         if self.ledger.proven.is_some() {
             self.machine.knows_proven();

@@ -89,10 +89,15 @@ impl Machine {
             failures: self.failures,
             restarts: self.restarts,
             resting: if let State::Resting(until) = self.state { Some(until) } else { None },
-            queued: self.next.is_some(),
+            queued: self.next.is_some() || self.is_to_begin(),
             ready: self.logs_record(),
             stopping: self.state == State::Stopping,
         }
+    }
+
+    /// Somebody has asked for a start that has not begun: what was there before has to go first, or this run has just begun.
+    fn is_to_begin(&self) -> bool {
+        self.resumed || (self.state == State::Clearing && self.clearing == Origin::Disk)
     }
 
     /// Goes on from what an earlier run has kept; `left` says what there is of each generation. Gives the machine and what
