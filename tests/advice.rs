@@ -6,15 +6,15 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use rustix::process::Signal;
 
-use support::START;
 use support::faults::state;
 use support::host::kill;
 use support::row::said;
-use support::service::{Server, Service, Socket};
+use support::service::{Release, Server, Service, Socket};
+use support::{SOON, START};
 
 /// Whether the sentence is in the text, wherever its lines are folded.
 fn has(text: &str, sentence: &str) -> bool {
@@ -126,4 +126,136 @@ fn a_release_that_was_renamed_is_called_that() {
     fs::rename(&to, &from).expect("its name");
     assert_eq!(status(&service).1, Some(0));
     service.down();
+}
+
+/// Begins `runsmith upgrade`.
+fn begin_upgrade(service: &Service) -> std::process::Child {
+    Command::new(env!("CARGO_BIN_EXE_runsmith"))
+        .arg("upgrade")
+        .arg(&service.directory)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("runsmith")
+}
+
+/// Nothing serves after a failed start: what to do is shown, and that the release that was proven is gone.
+#[test]
+fn a_start_that_failed_has_a_next_step() {
+    let mut service = Service::native(Server::Sync, Socket::Unix, "restart: {min_uptime: 0.5}\n").started();
+    service.log.wait(0, &["runsmith: proven:"], SOON);
+    service.release(2, Release::Broken);
+    service.switch(2);
+    let (from, to) = (service.root.join("releases/1"), service.root.join("releases/1.gone"));
+    fs::rename(&from, &to).expect("another name");
+    service.reboot();
+    service.until("it rests", |service| state(service)["state"] == "resting");
+    let (text, code) = status(&service);
+    assert_eq!(code, Some(1), "{text}");
+    let advice = format!(
+        "fix what the last start failed for, then run `runsmith upgrade {}`",
+        service.directory.display()
+    );
+    let gone = format!(
+        "nothing can be fallen back to: {}, which was proven last, is not there any more",
+        from.display()
+    );
+    assert!(has(&text, &advice) && has(&text, &gone), "{text}");
+    fs::rename(&to, &from).expect("its name");
+    service.down();
+}
+
+/// Workers whose master has ended serve: an upgrade that fails meanwhile does not say that nothing does.
+#[test]
+fn orphaned_workers_are_not_called_nothing() {
+    let more = "restart: {min_uptime: 0.5, fallback: none, backoff_initial: 60, backoff_max: 60}\n";
+    let service = Service::start_native(Server::Sync, Socket::Unix, more);
+    service.log.wait(0, &["runsmith: proven:"], SOON);
+    service.release(2, Release::Broken);
+    service.switch(2);
+    kill(service.master(), Signal::KILL);
+    service.until("it rests", |service| state(service)["state"] == "resting");
+    let (text, _) = status(&service);
+    assert!(has(&text, "only workers without a master serve: fix what"), "{text}");
+    let output = service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(has(&said(&output), "; only workers without a master serve"), "{}", said(&output));
+    assert!(!has(&said(&output), "nothing serves"), "{}", said(&output));
+    assert_eq!(service.version(), "1");
+    service.down();
+}
+
+/// A hand-over that somebody gives up has not failed: there is nothing to fix, also while a fallback serves.
+#[test]
+fn what_was_given_up_has_not_failed() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, "restart: {min_uptime: 3600}\n");
+    let mark = service.log.mark();
+    let end = service.deploy(2, Release::Good);
+    assert!(end.text.contains("done:"), "{}", end.text);
+    kill(service.master(), Signal::KILL);
+    service.log.wait(mark, &["ready: generation 3 serves"], START);
+    service.until("it has settled", |service| state(service)["state"] == "serving");
+    assert!(has(&status(&service).0, "FALLBACK"), "{}", status(&service).0);
+
+    service.release(3, Release::Waiting);
+    service.switch(3);
+    let asked = begin_upgrade(&service);
+    service.log.wait(mark, &["generation 4 is master"], START);
+    let output = service.runsmith(&["upgrade", "--abort"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let output = asked.wait_with_output().expect("runsmith");
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let text = said(&output);
+    assert!(has(&text, "it was given up, as requested; generation 3") && !has(&text, "next:"), "{text}");
+    let (text, _) = status(&service);
+    assert!(has(&text, "not what is on disk: the upgrade to it was given up"), "{text}");
+    assert!(!has(&text, "has failed"), "{text}");
+    service.down();
+}
+
+/// A fallback that ends is started again: the reason is still that of what is on disk.
+#[test]
+fn the_reason_of_a_fallback_is_of_what_is_on_disk() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, "restart: {min_uptime: 3600}\n");
+    let mark = service.log.mark();
+    let end = service.deploy(2, Release::Good);
+    assert!(end.text.contains("done:"), "{}", end.text);
+    kill(service.master(), Signal::KILL);
+    service.log.wait(mark, &["ready: generation 3 serves"], START);
+    service.until("it has settled", |service| state(service)["state"] == "serving");
+    let reason = state(&service)["fallback"].clone();
+    assert!(reason.as_str().is_some_and(|reason| reason.contains("signal 9")), "{reason}");
+
+    // Nobody deploys this one.
+    service.release(3, Release::Good);
+    service.switch(3);
+    kill(service.master(), Signal::KILL);
+    service.log.wait(mark, &["ready: generation 4 serves"], START);
+    service.until("it has settled", |service| state(service)["state"] == "serving");
+    let now = state(&service);
+    assert_eq!(now["fallback"], "nobody has deployed what is on disk", "{now}");
+    service.down();
+}
+
+/// USR2 by hand makes gunicorn and unicorn start a second master beside the first: that is shown, and an upgrade ends it.
+#[test]
+fn a_second_master_is_shown() {
+    for server in [Server::Unicorn, Server::Sync] {
+        let service = Service::start_native(server, Socket::Unix, "");
+        assert_eq!(status(&service).1, Some(0));
+        kill(service.master(), Signal::USR2);
+        service.until("the second master is shown", |service| {
+            let now = state(service);
+            now["problems"].as_array().is_some_and(|all| all.iter().any(|one| one["code"] == "second-master"))
+        });
+        let (text, code) = status(&service);
+        assert_eq!(code, Some(1), "{text}");
+        let advice = format!("`runsmith upgrade {}` makes it one again", service.directory.display());
+        assert!(has(&text, &advice), "{text}");
+        let output = service.runsmith(&["upgrade"]);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert_eq!(status(&service).1, Some(0), "{}", status(&service).0);
+        service.assert_one_generation();
+        service.down();
+    }
 }

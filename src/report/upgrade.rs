@@ -48,20 +48,32 @@ pub fn outcome(reply: &Reply, asked: &Asked) -> String {
                 lines.push("another upgrade, which was requested meanwhile, begins now".to_owned());
             }
         }
-        Reply::BackedOut { on_probation, reason, output: last, serving, release, candidate } => {
+        Reply::BackedOut {
+            on_probation,
+            reason,
+            output: last,
+            serving,
+            release,
+            candidate,
+            orphans,
+            given_up,
+        } => {
             let what = if *on_probation { "failed" } else { "backed out" };
             let from = release.iter().filter(|release| !release.is_empty());
             let from: String = from.map(|release| format!(", release {},", visible(release))).collect();
             let now = match (serving, candidate) {
                 (Some(serving), _) if *on_probation => format!("generation {serving}{from} serves now"),
                 (Some(serving), _) => format!("generation {serving}{from} goes on serving"),
-                (None, Some(candidate)) => {
-                    format!("nothing serves, and generation {candidate} is being started")
+                (None, candidate) => {
+                    let now = if *orphans { "only workers without a master serve" } else { "nothing serves" };
+                    let started = candidate.map(|one| format!(", and generation {one} is being started"));
+                    format!("{now}{}", started.unwrap_or_default())
                 }
-                (None, None) => "nothing serves".to_owned(),
             };
             lines.push(format!("{name}: {what}: {}; {now}", visible(reason)));
-            lines.push(format!("next: fix what failed, then run `runsmith upgrade {reference}`"));
+            if !given_up {
+                lines.push(format!("next: fix what failed, then run `runsmith upgrade {reference}`"));
+            }
             if !last.is_empty() {
                 output.push_str("the last output of the generation that failed:\n");
                 for line in last.lines() {

@@ -73,6 +73,8 @@ pub enum Outcome {
     Proven(Generation),
     /// It was backed out, and why; the generation that served before still does, if there was one.
     BackedOut(String),
+    /// It was given up because somebody asked for that.
+    GivenUp(String),
     /// It had taken over and has failed on probation, and why; what serves instead is decided.
     FailedProbation(Generation, String),
     /// It was not begun, and why.

@@ -64,6 +64,12 @@ pub enum Reply {
         /// The generation that is started now, if one is.
         #[serde(default)]
         candidate: Option<u32>,
+        /// No generation serves, but workers whose master has ended do.
+        #[serde(default)]
+        orphans: bool,
+        /// Nothing has failed: somebody gave it up.
+        #[serde(default)]
+        given_up: bool,
     },
     /// It was not begun: the last line.
     Refused {

@@ -4,6 +4,9 @@ use super::super::action::{Action, Origin, Outcome, Step};
 use super::super::event::{Ask, Generation, Moment, Ticket};
 use super::{Machine, Next, State};
 
+/// Why a hand-over is backed out that somebody has given up.
+const GIVEN_UP: &str = "it was given up, as requested";
+
 impl Machine {
     pub(super) fn asked(&mut self, now: Moment, ask: Ask) {
         match ask {
@@ -134,7 +137,9 @@ impl Machine {
     /// The new generation was backed out. If nobody had asked for it, those who want the one that serves proven go on waiting.
     pub(super) fn answer_backed_out(&mut self, serving: Generation, reason: String) {
         if self.asked.is_some() {
-            self.answer(&Outcome::BackedOut(reason));
+            let is_given_up = reason == GIVEN_UP;
+            let outcome = if is_given_up { Outcome::GivenUp(reason) } else { Outcome::BackedOut(reason) };
+            self.answer(&outcome);
         } else if self.serving().is_some_and(|serving| serving.probation.is_none()) {
             self.answer_proven(serving);
         }
@@ -157,7 +162,7 @@ impl Machine {
         let refused = match &self.state {
             State::Succeeding(serving, _) | State::Vetting(serving, _, _) => {
                 self.act(Action::Answer(ticket, Outcome::Done(serving.generation)));
-                self.give_up(now, "it was given up, as asked", true);
+                self.give_up(now, GIVEN_UP, true);
                 return;
             }
             State::Draining(_) => "it is too late: the old generation was told to finish",

@@ -403,13 +403,7 @@ impl Shell {
         let step = &self.explained_step(step);
         let mut sentence = match step {
             Step::BackOff(failures, wait) => {
-                let orphans = self.machine.orphans();
-                words::back_off(
-                    *failures,
-                    *wait,
-                    orphans.iter().any(|one| self.generations.contains_key(one)),
-                    &self.reference(),
-                )
+                words::back_off(*failures, *wait, self.orphans_serve(), &self.reference())
             }
             _ => words::sentence(step),
         };
@@ -430,7 +424,13 @@ impl Shell {
             _ => {}
         }
         match step {
-            Step::BackingOut(generation, reason) => self.note(*generation, Some(reason.clone())),
+            Step::BackingOut(generation, reason) => {
+                self.note(*generation, Some(reason.clone()));
+                // What has failed was condemned before.
+                if self.serving_falls_back() {
+                    self.fallback.get_or_insert_with(|| "the upgrade to it was given up".to_owned());
+                }
+            }
             Step::Failed(None, reason) => {
                 if let Some(generation) = self.newest() {
                     self.note(generation, Some(reason.clone()));
@@ -543,15 +543,38 @@ impl Shell {
                 falls_back: self.machine.falls_back(),
                 queued: self.machine.is_queued() || self.machine.candidate().is_some(),
             },
-            Outcome::BackedOut(reason) => self.backed_out(None, reason),
-            Outcome::FailedProbation(generation, reason) => self.backed_out(Some(*generation), reason),
+            Outcome::BackedOut(reason) => self.backed_out(None, reason, false),
+            Outcome::GivenUp(reason) => self.backed_out(None, reason, true),
+            Outcome::FailedProbation(generation, reason) => self.backed_out(Some(*generation), reason, false),
             Outcome::Refused(reason) => Reply::Refused { reason: without_numbers(reason).into_owned() },
         };
         self.control.finish(ticket, &reply);
     }
 
+    /// Whether what serves is not what somebody has asked for.
+    fn serving_falls_back(&self) -> bool {
+        let serving = self.machine.serving().and_then(|serving| self.generations.get(&serving.generation));
+        serving.is_some_and(|live| live.life.fallback)
+    }
+
+    /// Whether workers whose master has ended serve. With `usr2` they leave as soon as they see that.
+    pub(super) fn orphans_serve(&self) -> bool {
+        let orphans = self.machine.orphans().iter().filter_map(|one| self.generations.get(one));
+        let sessions: Vec<_> = orphans
+            .filter(|live| live.service.handoff.strategy != Strategy::Usr2)
+            .map(|live| (live.life.session, live.life.uid))
+            .collect();
+        let lives = |pid: u32, stat: &process::Stat| {
+            !matches!(stat.state, b'Z' | b'X')
+                && sessions.iter().any(|(session, uid)| {
+                    stat.session == *session && pid != *session && process::runs_as(pid, *uid)
+                })
+        };
+        !sessions.is_empty() && process::all().iter().any(|(pid, stat)| lives(*pid, stat))
+    }
+
     /// The outcome of what has failed. `on_probation`: the generation that had taken over.
-    fn backed_out(&self, on_probation: Option<Generation>, reason: &str) -> Reply {
+    fn backed_out(&self, on_probation: Option<Generation>, reason: &str, given_up: bool) -> Reply {
         let serving = self.machine.serving().map(|serving| serving.generation);
         let release = |one: Generation| Some(self.generations.get(&one)?.life.release.clone());
         Reply::BackedOut {
@@ -560,13 +583,16 @@ impl Shell {
                 Some(generation) => {
                     format!("{generation} failed on probation: {}", self.explained_exit(generation, reason))
                 }
+                None if given_up => reason.to_owned(),
                 None => self.explained(reason),
             },
             // What was said last is that of another generation by now.
-            output: if on_probation.is_some() { String::new() } else { self.said.clone() },
+            output: if on_probation.is_some() || given_up { String::new() } else { self.said.clone() },
             serving: serving.map(|one| one.0),
             release: serving.and_then(release),
             candidate: self.machine.candidate().map(|candidate| candidate.generation.0),
+            orphans: serving.is_none() && self.orphans_serve(),
+            given_up,
         }
     }
 

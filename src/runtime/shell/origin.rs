@@ -139,11 +139,15 @@ impl Shell {
         match kept {
             Some(snapshot) => {
                 // Mostly it is what is on disk, too; then nothing is fallen back to.
-                if let Ok(reading) = self.read_snapshot(generation)
+                let reading = self.read_snapshot(generation).ok();
+                if let Some(reading) = &reading
                     && reading.made.fingerprint == snapshot.made.fingerprint
                 {
                     self.is_from_disk(generation, &reading.made);
-                    return Ok(reading);
+                    return Ok(reading.clone());
+                }
+                if let Some(reading) = &reading {
+                    self.why_not(&reading.made);
                 }
                 self.use_kept(generation, &snapshot)
             }
@@ -180,6 +184,17 @@ impl Shell {
         }
         self.is_from_disk(generation, &reading.made);
         Ok(reading)
+    }
+
+    /// What is on disk is not started: why is known if somebody has deployed it. What has failed may be something else, which is not on
+    /// disk any more.
+    fn why_not(&mut self, disk: &Made) {
+        let has_failed = self.stored.failed().iter().any(|one| one.fingerprint == disk.fingerprint);
+        let was_started =
+            self.made.values().any(|one| one.from_disk && one.made.fingerprint == disk.fingerprint);
+        if !has_failed && !was_started {
+            self.fallback = Some("nobody has deployed what is on disk".to_owned());
+        }
     }
 
     fn use_disk(&mut self, generation: Generation) -> Result<Reading, String> {
@@ -270,8 +285,7 @@ impl Shell {
         take::write(snapshot, &file)?;
         self.hold_snapshot(generation, file);
         let Snapshot { made, service, .. } = snapshot.clone();
-        let why =
-            self.fallback.get_or_insert_with(|| "nobody has deployed what is on disk".to_owned()).clone();
+        let why = self.fallback.get_or_insert_with(|| "what is on disk is not proven".to_owned()).clone();
         self.log.say(&format!(
             "FALLBACK: {generation} is started from what has served, {}, and not from what is on disk: {why}; \
              `runsmith upgrade {}` tries what is on disk",
@@ -397,7 +411,10 @@ impl Shell {
 
     /// What it was started from has failed.
     pub(super) fn condemn(&mut self, generation: Generation, reason: &str) {
-        self.fallback = Some(reason.to_owned());
+        let is_fallback = self.made.get(&generation).is_some_and(|origins| origins.is_fallback);
+        if !is_fallback || self.fallback.is_none() {
+            self.fallback = Some(reason.to_owned());
+        }
         let Some(origins) = self.made.get(&generation).filter(|origins| !origins.is_fallback) else { return };
         let failed = Failed {
             fingerprint: origins.made.fingerprint.clone(),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Shell;
 use super::workers::{EXITED_EARLY, EXITED_SOON};
-use crate::model::input::LogKind;
+use crate::model::input::{Fallback, LogKind};
 use crate::runtime::cause;
 use crate::runtime::event::{Generation, Moment};
 use crate::runtime::linux::process::Stopped;
@@ -75,6 +75,8 @@ impl Shell {
             shortage,
             unhealthy,
             self.fallback_problem(),
+            self.resting_problem(),
+            self.second_master(),
             unkept,
             self.other_release(),
             socket,
@@ -208,6 +210,51 @@ impl Shell {
             self.reference()
         );
         Some(Problem::new("fallback", message))
+    }
+
+    /// Nothing serves, because the last start failed: what to do. The reason is that of the last start.
+    fn resting_problem(&self) -> Option<Problem> {
+        if !matches!(self.machine.state(), State::Resting(_)) {
+            return None;
+        }
+        let meanwhile =
+            if self.orphans_serve() { "only workers without a master serve" } else { "nothing serves" };
+        let mut message = format!(
+            "{meanwhile}: fix what the last start failed for, then run `runsmith upgrade {}`",
+            self.reference()
+        );
+        if self.service.restart.fallback == Fallback::Proven {
+            match self.stored.proven(&self.service.application) {
+                Ok(Some(proven)) if std::fs::symlink_metadata(&proven.made.release).is_err() => {
+                    message.push_str(&format!(
+                        "; nothing can be fallen back to: {}, which was proven last, is not there any more",
+                        proven.made.release
+                    ));
+                }
+                Ok(None) => {
+                    message.push_str("; nothing can be fallen back to: nothing was proven yet");
+                }
+                _ => {}
+            }
+        }
+        Some(Problem::new("resting", message))
+    }
+
+    /// Somebody has sent the server's signal for a hand-over of its own: there are two masters, whose workers all serve.
+    fn second_master(&self) -> Option<Problem> {
+        if self.machine.candidate().is_some() {
+            return None;
+        }
+        let serving = self.machine.serving()?.generation;
+        let second = self.unasked_successor(serving)?;
+        let message = format!(
+            "a second master, process {}, which nobody asked runsmith for, serves beside that of generation {}: somebody has sent \
+             USR2 to the server; `runsmith upgrade {}` makes it one again",
+            second.pid,
+            serving.0,
+            self.reference()
+        );
+        Some(Problem::new("second-master", message))
     }
 
     /// Processes of the generation that serves that run in another release than the one it was started in: by their

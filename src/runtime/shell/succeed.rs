@@ -107,7 +107,7 @@ impl Shell {
     }
 
     /// A child of a master that has run a program: workers are only forked.
-    fn unasked_successor(&self, old: Generation) -> Option<Process> {
+    pub(super) fn unasked_successor(&self, old: Generation) -> Option<Process> {
         let live = self.generations.get(&old)?;
         let master = live.master.as_ref()?.pid;
         let known = |pid: u32| self.generations.values().any(|live| live.life.master.0 == pid);
