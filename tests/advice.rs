@@ -259,3 +259,31 @@ fn a_second_master_is_shown() {
         service.down();
     }
 }
+
+/// A program that is not there, or whose interpreter is not, is named with its path.
+#[test]
+fn reasons_name_the_path() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, "");
+    let run = fs::read_to_string(service.directory.join("run")).expect("run");
+    let venv =
+        run.lines().find_map(|line| line.strip_prefix("virtualenv: ")).expect("a virtualenv").to_owned();
+    let own = service.root.join("venv/bin");
+    fs::create_dir_all(&own).expect("a directory");
+    fs::write(own.join("gunicorn"), "#!/nowhere/bin/python\n").expect("a program");
+    set_mode(&own.join("gunicorn"), 0o755);
+    let own = service.root.join("venv").display().to_string();
+    for (virtualenv, reason) in [
+        (
+            "/nowhere/venv",
+            "gunicorn cannot be run: it is in none of the directories /nowhere/venv/bin,".to_owned(),
+        ),
+        (&own, format!("the first line of {own}/bin/gunicorn names /nowhere/bin/python")),
+    ] {
+        service.edit_run(|text| text.replace(&venv, virtualenv));
+        let output = service.runsmith(&["upgrade"]);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(has(&said(&output), &reason), "{}", said(&output));
+        service.edit_run(|_| run.clone());
+    }
+    service.down();
+}

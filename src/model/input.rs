@@ -336,8 +336,9 @@ pub enum Unlimited {
 #[serde(deny_unknown_fields, default)]
 #[schemars(inline)]
 pub struct HandoffInput {
-    /// `sockets`: a second master inherits the listening sockets. `usr2`: the master re-executes itself, as the gist did.
-    /// A shell run script can only do `usr2`.
+    /// `sockets`: a second master inherits the listening sockets. `usr2`: the master re-executes itself, as the gist did; then
+    /// the server owns its sockets, and while no master lives (it has crashed, or nothing has started yet) the addresses refuse
+    /// connections. A shell run script can only do `usr2`.
     #[schemars(extend("examples" = ["usr2"], "x-default" = "sockets; usr2 with a shell run script"))]
     pub strategy: Option<Strategy>,
     /// How long a new generation may take to get ready, before it is removed.

@@ -4,7 +4,7 @@
 //! load packages through the link, from whichever release it leads to by then. So the interpreter is run by its real path.
 
 use std::fs::OpenOptions;
-use std::io::Read as _;
+use std::io::{Error, Read as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -51,6 +51,31 @@ fn find(program: &str, path: &str) -> Option<PathBuf> {
     path.split(':').map(|directory| Path::new(directory).join(program)).find(|file| is_program(file))
 }
 
+/// Why a program could not be run, with the file or the interpreter that the reason is about: the system names neither. `path`: where
+/// it was looked for.
+pub(super) fn why_not(program: &str, path: &str, error: &Error) -> String {
+    let Some(file) = find(program, path) else {
+        let is_there = |directory: &&str| Path::new(directory).join(program).exists();
+        if program.contains('/') {
+            return format!("{error}: is {program} there, and executable by this user?");
+        }
+        return match path.split(':').find(is_there) {
+            Some(directory) => format!("{} is not executable", Path::new(directory).join(program).display()),
+            None => format!("it is in none of the directories {}", path.replace(':', ", ")),
+        };
+    };
+    let mut head = vec![];
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    if let Ok(opened) = OpenOptions::new().read(true).custom_flags(flags).open(&file) {
+        let _ = opened.take(HEAD).read_to_end(&mut head);
+    }
+    let words = interpreter(&String::from_utf8_lossy(&head));
+    match words.as_deref().and_then(|words| words.first()) {
+        Some(named) => format!("{error}: the first line of {} names {named}", file.display()),
+        None => format!("{}: {error}", file.display()),
+    }
+}
+
 /// The interpreter and its argument, as the first line says; pip writes a long one as a script of the shell.
 fn interpreter(head: &str) -> Option<Vec<String>> {
     let mut lines = head.lines();
@@ -88,5 +113,22 @@ mod tests {
             let expected = expected.map(|words| words.into_iter().map(str::to_owned).collect::<Vec<_>>());
             assert_eq!(interpreter(&head), expected, "{head}");
         }
+    }
+
+    #[test]
+    fn a_reason_names_the_file_and_its_interpreter() {
+        let scratch = std::env::temp_dir().join(format!("runsmith-why-not-{}", std::process::id()));
+        std::fs::create_dir_all(&scratch).unwrap();
+        let file = scratch.join("server");
+        let path = format!("/nowhere/bin:{}", scratch.display());
+        let missing = || Error::from_raw_os_error(rustix::io::Errno::NOENT.raw_os_error());
+        let why = || why_not("server", &path, &missing());
+        assert!(why().ends_with(&format!("none of the directories /nowhere/bin, {}", scratch.display())));
+        std::fs::write(&file, "#!/nowhere/python\n").unwrap();
+        assert_eq!(why(), format!("{} is not executable", file.display()));
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let expected = format!("the first line of {} names /nowhere/python", file.display());
+        assert!(why().ends_with(&expected), "{}", why());
+        std::fs::remove_dir_all(&scratch).unwrap();
     }
 }

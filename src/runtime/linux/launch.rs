@@ -126,8 +126,10 @@ fn launch(runtime: &OwnedFd) -> Result<std::convert::Infallible, String> {
         become_user(*uid, *gid, groups)?;
     }
     let directory = &order.directory;
+    let user = order.environment.iter().find(|(name, _)| name == "USER");
+    let user = user.map_or_else(|| "the user".to_owned(), |(_, name)| format!("the user {name}"));
     std::env::set_current_dir(directory)
-        .map_err(|error| format!("the user cannot enter {directory}: {error}; does it lead to a release?"))?;
+        .map_err(|error| format!("{user} cannot enter {directory}: {error}; does it lead to a release?"))?;
     let directory = std::env::current_dir().map_err(said("the release has no path"))?;
     let path = order.environment.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_str());
     let words = interpreter::pinned_command(&order.command, path.unwrap_or_default(), &order.pins);
@@ -146,7 +148,9 @@ fn launch(runtime: &OwnedFd) -> Result<std::convert::Infallible, String> {
             .map_err(|error| format!("a socket cannot be inherited: {error}"))?;
     }
     let error = command.exec();
-    Err(format!("{program} cannot be run: {error}"))
+    let shown = if words == order.command { program } else { order.command.first().unwrap_or(program) };
+    let reason = interpreter::why_not(program, path.unwrap_or_default(), &error);
+    Err(format!("{shown} cannot be run: {reason}"))
 }
 
 /// What whoever started runsvdir had ignored is not ignored by the server: a caught signal is the default one in a program

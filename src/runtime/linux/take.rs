@@ -24,8 +24,9 @@ const LONGEST_CONFIG: u64 = 4 << 20;
 pub fn take(service: Service) -> Result<Snapshot, String> {
     let identity = host::identity_of(&service)?;
     let current = service.current();
-    let release = resolve(&current, &identity)
-        .map_err(|error| format!("the user cannot enter {current}: {error}; does it lead to a release?"))?;
+    let release = resolve(&current, &identity).map_err(|error| {
+        format!("the user {} cannot enter {current}: {error}; does it lead to a release?", service.user)
+    })?;
     // Whether the user has it is found when the command is looked for.
     let virtualenv = service.virtualenv.as_ref().map(|venv| resolve(venv, &identity).unwrap_or(venv.clone()));
     let directory = format!("{}/env", service.service.directory);
