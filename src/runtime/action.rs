@@ -81,6 +81,9 @@ pub enum Outcome {
     Refused(String),
 }
 
+/// Why a hand-over is backed out that somebody has given up.
+pub const GIVEN_UP: &str = "it was given up, as requested";
+
 /// A step, as the log tells it. [`super::words`] puts it into a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {

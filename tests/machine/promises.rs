@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use runsmith::runtime::action::{Action, End, Origin, Outcome, Step};
+use runsmith::runtime::action::{Action, End, GIVEN_UP, Origin, Outcome, Step};
 use runsmith::runtime::event::{Ask, Event, Generation, Moment, Terms, Ticket};
 use runsmith::runtime::machine::{Machine, State};
 
@@ -491,7 +491,7 @@ impl Ledger {
                 self.last_backoff = None;
             }
             Action::Tell(Step::BackingOut(generation, reason) | Step::Dropped(generation, reason)) => {
-                if !reason.contains("as asked") {
+                if reason != GIVEN_UP {
                     let content =
                         self.facts.get(generation).filter(|fact| !fact.same).map(|fact| fact.content);
                     self.failed.extend(content);

@@ -1,11 +1,8 @@
 //! What somebody asks for.
 
-use super::super::action::{Action, Origin, Outcome, Step};
+use super::super::action::{Action, GIVEN_UP, Origin, Outcome, Step};
 use super::super::event::{Ask, Generation, Moment, Ticket};
 use super::{Machine, Next, State};
-
-/// Why a hand-over is backed out that somebody has given up.
-const GIVEN_UP: &str = "it was given up, as requested";
 
 impl Machine {
     pub(super) fn asked(&mut self, now: Moment, ask: Ask) {
