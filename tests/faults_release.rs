@@ -142,6 +142,11 @@ const ROWS: &[(&str, &str, &str)] = &[
         "the process ends with its generation; lost is at most what it had in hand",
     ),
     (
+        "failure_on_probation_of_what_was_deployed_twice",
+        "before anything was proven, a release that fails late is deployed twice in a row",
+        "the release that served before both is started",
+    ),
+    (
         "failure_of_uvicorn_on_probation",
         "uvicorn, which is ready once it has lived for a while, with a release that fails on import after that",
         "the release that served before is started at once; `upgrade --proven` exits 1; lost is only what uvicorn closes unread when it ends",
@@ -743,6 +748,22 @@ fn processes_that_leave_the_session() {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     case.service.log.wait(mark, &["had left its session and is killed"], SOON);
     case.ends("3", LostWithTheKilled(2));
+}
+
+#[test]
+fn failure_on_probation_of_what_was_deployed_twice() {
+    let service = Service::start_native(Server::Gthread, Socket::Unix, "restart: {min_uptime: 300}\n");
+    fails_late(&service, 2);
+    let mark = service.log.mark();
+    for _ in 0..2 {
+        let output = service.runsmith(&["upgrade"]);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    }
+    service.log.wait(mark, &["FAILED on probation"], SOON);
+    service.log.wait(mark, &["FALLBACK"], START);
+    service.until("the release before both serves", |service| service.version() == "1");
+    serves_again(&service, mark, "1");
+    service.down();
 }
 
 #[test]

@@ -464,7 +464,12 @@ impl Ledger {
                 }
             }
             Action::KeepBefore(generation) => {
-                self.before = self.facts.get(generation).map(|fact| fact.content);
+                let content = |one: &Generation| self.facts.get(one).map(|fact| fact.content);
+                let serving = machine.serving().map(|one| one.generation).filter(|one| one != generation);
+                // What is deployed twice is no step back: what served before both is kept.
+                if self.before.is_none() || serving.as_ref().and_then(content) != content(generation) {
+                    self.before = content(generation);
+                }
             }
             Action::AskWorkers(generation) => {
                 if self.fact(*generation, "a second request")?.retired.is_none() {
@@ -475,12 +480,13 @@ impl Ledger {
                 self.has_served = true;
                 let old = was.serving().map(|one| one.generation).filter(|one| one != generation);
                 let old = old.and_then(|old| self.facts.get(&old)).map(|fact| fact.content);
-                if let Some(old) = old.filter(|old| !self.failed.contains(old)) {
-                    self.previous = Some(old);
-                }
                 let fact = self.fact(*generation, "service")?;
                 fact.serves = Some(now);
                 let content = fact.content;
+                let is_new = |old: &u32| !self.failed.contains(old) && *old != content;
+                if let Some(old) = old.filter(is_new) {
+                    self.previous = Some(old);
+                }
                 self.serving_last = Some(content);
                 self.served.insert(content);
             }

@@ -431,6 +431,10 @@ impl Shell {
     /// Another generation takes over from this one, which is not proven.
     pub(super) fn keep_before(&mut self, generation: Generation) {
         let (from, to) = (self.place.file(&snapshot_name(generation)), self.place.file(BEFORE));
+        // If the same is deployed twice and fails, what served before both is what to go back to.
+        if self.is_followed_by_the_same(generation) && (self.before.is_some() || to.exists()) {
+            return;
+        }
         self.before = self.snapshots.get(&generation).and_then(|file| file.try_clone().ok());
         let _ = fs::remove_file(&to);
         // It is never written to again, so another name for it is enough. On a full disk only this run knows it.
@@ -438,6 +442,14 @@ impl Shell {
         if let (Err(error), None) = (linked, &self.before) {
             self.log.say(&format!("what {generation} was made of cannot be kept: {error}"));
         }
+    }
+
+    /// Whether the generation that serves instead of this one was made of the same.
+    fn is_followed_by_the_same(&self, generation: Generation) -> bool {
+        let fingerprint = |one: Generation| self.made.get(&one).map(|origins| &origins.made.fingerprint);
+        let serving = self.machine.serving().map(|serving| serving.generation);
+        let follower = serving.filter(|serving| *serving != generation).and_then(fingerprint);
+        follower.is_some() && follower == fingerprint(generation)
     }
 
     pub(super) fn forget_snapshot(&mut self, generation: Generation) {
