@@ -250,7 +250,7 @@ pub struct Read {
     /// Prints only what is at this key
     #[arg(long, value_name = "A:B:C")]
     pub key: Option<String>,
-    /// Prints the values of secrets; without it they are masked: all below `secrets`, and what is named like one
+    /// Prints the values of secrets; without it they are masked: all below `secrets`, and what is sensitive by its name or by what it holds
     #[arg(long)]
     pub show_secrets: bool,
 }

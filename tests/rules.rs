@@ -75,7 +75,10 @@ fn every_rule_finds_its_wrong_example_and_no_rule_the_right_one() {
         }
         for pillar in pillars(&folder, "wrong") {
             let findings = found(&validate(&folder, std::slice::from_ref(&pillar), "json"));
-            let others: Vec<_> = findings.iter().filter(|(name, _)| name != rule.name).collect();
+            // A secret in a command is one that everybody sees, whatever else is wrong with the command.
+            let beside = |name: &str| rule == &rule::COMMAND_OPTION && name == rule::PLAIN_SECRET.name;
+            let others: Vec<_> =
+                findings.iter().filter(|(name, _)| name != rule.name && !beside(name)).collect();
             if findings.is_empty() || !others.is_empty() {
                 wrong.push(format!("{}/{pillar}: {findings:?}", rule.name));
             }

@@ -117,7 +117,6 @@ fn host(
     if applications.is_empty() && !emptied && which == Which::New {
         return Err(Failure::Usage(nothing(key)).into());
     }
-    texts.secrets.extend(services::secret_spans(&applications));
     let levels = levels(&arguments.severities)?;
     let judged = |found| {
         let mut found: Vec<Diagnostic> = [findings, found].concat();

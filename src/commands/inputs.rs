@@ -166,7 +166,13 @@ impl Reading {
                 // Looked at as one, so that the comments of a text of many documents are read once.
                 let span = Span::new(id, 0, source.text().len());
                 let value = Value::List(std::mem::take(&mut parsed.documents));
-                let whole = Node { span, via: None, style: Style::Collection, value };
+                let mut whole = Node { span, via: None, style: Style::Collection, ordinary: false, value };
+                // JSON has no comments.
+                if format == Format::Yaml {
+                    let found = silence::find(&source, id, std::slice::from_ref(&whole));
+                    silence::make_ordinary(&found, &source, &mut whole);
+                    silences.extend(found);
+                }
                 secrets.extend(services::secrets_in_document(&whole, source.text()));
                 if let Value::List(each) = whole.value {
                     parsed.documents = each;
@@ -174,10 +180,6 @@ impl Reading {
                 // Of a key that is given twice, a document has one value only.
                 if !parsed.warnings.is_empty() {
                     secrets.extend(services::secrets_in_text(source.text(), id));
-                }
-                // JSON has no comments.
-                if format == Format::Yaml {
-                    silences.extend(silence::find(&source, id, &parsed.documents));
                 }
                 documents.extend(parsed.documents);
                 found.extend(parsed.warnings);

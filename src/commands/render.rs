@@ -52,8 +52,7 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
     if applications.is_empty() && !emptied {
         return Err(Failure::Usage(nothing(key)).into());
     }
-    let mut secrets = pillars.secrets;
-    secrets.extend(services::secret_spans(&applications));
+    let secrets = pillars.secrets;
     let sets = inputs::sets(arguments.set.as_deref(), &pillars.sets);
     let of_records = arguments.out.is_some().then_some(sets.as_slice());
     let asked = Asked { threads: threads(), sets: of_records, known: false, files: true };

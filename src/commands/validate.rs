@@ -95,7 +95,6 @@ fn check_with(
     let (applications, unfit) = services::select(std::mem::take(&mut pillars.documents), key);
     let mut found = std::mem::take(&mut pillars.findings);
     found.extend(unfit);
-    pillars.secrets.extend(services::secret_spans(&applications));
     let count = applications.len();
     let texts = Texts { sources: &pillars.sources, dialect: pillars.dialect };
     let unjudged = if host {

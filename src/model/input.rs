@@ -75,8 +75,8 @@ pub struct Application {
     pub bind: Option<OneOrMany<BindInput>>,
 
     /// Environment variables. Strings, or integers (written in decimal); quote booleans and floats, which
-    /// Salt, Ansible and YAML 1.2 spell differently. A variable whose name says PASSWORD, SECRET, TOKEN, KEY or DSN
-    /// is kept like one of `secrets`.
+    /// Salt, Ansible and YAML 1.2 spell differently. A variable that is sensitive by its name (PASSWORD, TOKEN, API_KEY …)
+    /// or by what it holds (a URL with a password, a private key …) is kept like one of `secrets`.
     #[schemars(schema_with = "variables")]
     #[schemars(extend("examples" = [{"LANG": "C.UTF-8", "OMP_NUM_THREADS": 4}], "default" = {}))]
     pub environment: BTreeMap<String, Text>,

@@ -1,7 +1,6 @@
-//! What a pillar's words say about secrets: by its name a key tells that its value is one. A guess that takes rather too
-//! many than one too few, for excerpts, messages and whatever else is printed.
+//! Which values are sensitive: the one classifier. It decides by the name of a value and by what the value holds; whatever it
+//! recognises is kept in files of root's and masked wherever something is printed.
 
-use super::Service;
 use crate::pillar::Value;
 
 /// What a key of a pillar says about the value that follows.
@@ -9,10 +8,46 @@ use crate::pillar::Value;
 pub enum Named {
     /// Whatever stands below it is secret: `secrets`, also if it is misspelt.
     All,
-    /// It is secret unless it is a map: an application may be called `monkey`.
+    /// It is secret unless it is a map (an application may be called `token`) or [ordinary](is_ordinary).
     Value,
     /// Nothing.
     No,
+}
+
+/// Why a value is sensitive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// By its name.
+    Name,
+    /// It is a URL with a password in it.
+    Url,
+    /// It is or holds a private key.
+    PrivateKey,
+    /// It has the form of a token of a well-known service.
+    Token,
+    /// It gives a value to such a name: `host=db password=…`, `--password …`.
+    Assignment,
+}
+
+impl Why {
+    /// What follows the name of the value in a sentence.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Name => "is named like a secret",
+            Self::Url => "is a URL with a password in it",
+            Self::PrivateKey => "is a private key",
+            Self::Token => "has the form of a token",
+            Self::Assignment => "holds a secret",
+        }
+    }
+}
+
+/// Whether the value `text` of the name `name` is sensitive, and why.
+pub fn why(name: &str, text: &str) -> Option<Why> {
+    if (is_named(name) && !is_ordinary(text)) || (is_bare_key(name) && is_random(text)) {
+        return Some(Why::Name);
+    }
+    found(text).map(|(why, _)| why)
 }
 
 /// What the key `key` says.
@@ -31,10 +66,7 @@ pub fn named(key: &str) -> Named {
     };
     if may_be && like_secrets() {
         Named::All
-    } else if Service::is_secret_name(key)
-        // Nearly no key gets as far as being taken apart.
-        || (has_any(key, &["PASS", "PW", "CREDENTIAL"]) && words(key).any(|word| is_other(&word)))
-    {
+    } else if is_named(key) {
         Named::Value
     } else {
         Named::No
@@ -43,7 +75,7 @@ pub fn named(key: &str) -> Named {
 
 /// Whether a name has any of some words in capitals anywhere in it, whatever its own letters are. It is asked a million times
 /// of a large pillar: a copy of the name in capitals, and a search in it for each word, took a tenth of reading one.
-pub(super) fn has_any(name: &str, words: &[&str]) -> bool {
+fn has_any(name: &str, words: &[&str]) -> bool {
     let bytes = name.as_bytes();
     bytes.iter().enumerate().any(|(at, byte)| {
         let begins = |word: &&str| {
@@ -73,105 +105,414 @@ fn words(name: &str) -> impl Iterator<Item = String> {
         }
         before = Some(c);
     }
-    words.into_iter()
+    // A name may end in what is no letter.
+    words.into_iter().filter(|word| !word.is_empty())
 }
 
-/// Words for a secret besides those of [`Service::is_secret_name`].
-fn is_other(word: &str) -> bool {
-    matches!(word, "PASS" | "PASSPHRASE" | "PW" | "CREDENTIAL" | "CREDENTIALS")
-}
+/// Words whose last place in a name says that the value is about a secret and not one.
+const ABOUT: &[&str] = &[
+    "AGE",
+    "ALG",
+    "ALGORITHM",
+    "ATTEMPTS",
+    "AUDIENCE",
+    "BACKEND",
+    "BITS",
+    "CHARS",
+    "CLASS",
+    "CLASSES",
+    "COLUMN",
+    "COUNT",
+    "DAY",
+    "DAYS",
+    "DIR",
+    "DIRECTORY",
+    "DISABLED",
+    "ENABLED",
+    "ENCODING",
+    "ENDPOINT",
+    "EXPIRATION",
+    "EXPIRE",
+    "EXPIRES",
+    "EXPIRY",
+    "FIELD",
+    "FILE",
+    "FILENAME",
+    "FINGERPRINT",
+    "FOLDER",
+    "FORMAT",
+    "HASHER",
+    "HASHERS",
+    "HEADER",
+    "HINT",
+    "HOST",
+    "HOUR",
+    "HOURS",
+    "ID",
+    "IDS",
+    "INTERVAL",
+    "ISSUER",
+    "LABEL",
+    "LENGTH",
+    "LIFETIME",
+    "LIMIT",
+    "LOCATION",
+    "MAX",
+    "METHOD",
+    "MIN",
+    "MINUTE",
+    "MINUTES",
+    "MODE",
+    "NAME",
+    "NAMES",
+    "PATH",
+    "PATTERN",
+    "PERIOD",
+    "PLACEHOLDER",
+    "POLICY",
+    "PORT",
+    "PREFIX",
+    "PROMPT",
+    "PROVIDER",
+    "REGEX",
+    "REGION",
+    "REQUIRED",
+    "RESET",
+    "RETRIES",
+    "ROTATION",
+    "SCOPE",
+    "SCOPES",
+    "SECOND",
+    "SECONDS",
+    "SERVER",
+    "SIZE",
+    "SOURCE",
+    "STORE",
+    "STRENGTH",
+    "SUFFIX",
+    "TABLE",
+    "TIMEOUT",
+    "TTL",
+    "TYPE",
+    "URI",
+    "URL",
+    "URLS",
+    "VALIDATOR",
+    "VALIDATORS",
+    "VERSION",
+];
+
+/// Words whose first place in a name says the same.
+const MEASURED: &[&str] = &[
+    "ALLOW", "COUNT", "DISABLE", "ENABLE", "HAS", "IS", "MAX", "MIN", "NUM", "REQUIRE", "REQUIRES", "USE",
+    "USES",
+];
+
+/// Words before `KEY` of keys that are none of a lock.
+const OTHER_KEYS: &[&str] = &[
+    "AUTHORIZED",
+    "BUCKET",
+    "CACHE",
+    "DICT",
+    "FOREIGN",
+    "GROUP",
+    "HOST",
+    "HOT",
+    "IDEMPOTENCY",
+    "INDEX",
+    "JOIN",
+    "KNOWN",
+    "LOOKUP",
+    "MAP",
+    "METRIC",
+    "OBJECT",
+    "ORDER",
+    "PARTITION",
+    "PRIMARY",
+    "PUB",
+    "PUBLIC",
+    "ROUTING",
+    "SHARD",
+    "SORT",
+    "TRANSLATION",
+    "UNIQUE",
+];
+
+/// Words before `KEY` that say that it opens something, also in the middle of a text.
+const LOCKS: &[&str] = &[
+    "ACCESS",
+    "ACCOUNT",
+    "ADMIN",
+    "API",
+    "APP",
+    "APPLICATION",
+    "AUTH",
+    "CIPHER",
+    "CLIENT",
+    "COOKIE",
+    "CRYPT",
+    "CRYPTO",
+    "DEPLOY",
+    "ENCRYPTION",
+    "FERNET",
+    "HMAC",
+    "JWT",
+    "LICENSE",
+    "MASTER",
+    "PRIVATE",
+    "SECRET",
+    "SERVICE",
+    "SESSION",
+    "SIGNING",
+    "SSH",
+    "STORAGE",
+];
+
+/// What stands before `PASS` and `PWD` in one word.
+const WHOSE: &[&str] = &[
+    "ADMIN", "APP", "AUTH", "DB", "FTP", "HTTP", "LDAP", "MAIL", "MYSQL", "PG", "REDIS", "ROOT", "SMTP",
+    "SQL", "SUDO", "USER",
+];
 
 /// Whether a name says that its value is a secret, and nothing in it says that it is not: `TOKEN_URL` tells where
-/// tokens come from, `PASSWORD_MIN_LENGTH` is a number, a `SECRETARY` is a person and a `MONKEY` has no key. It takes
-/// rather one too few; who prints something asks [`named`].
-pub fn is_surely_secret(name: &str) -> bool {
-    const ABOUT: &[&str] = &[
-        "AGE",
-        "ALGORITHM",
-        "AUDIENCE",
-        "CLASS",
-        "COUNT",
-        "DAYS",
-        "DIR",
-        "DIRECTORY",
-        "ENABLED",
-        "ENDPOINT",
-        "EXPIRATION",
-        "EXPIRE",
-        "EXPIRES",
-        "EXPIRY",
-        "FIELD",
-        "FILE",
-        "HASHERS",
-        "HEADER",
-        "HOST",
-        "HOURS",
-        "ID",
-        "ISSUER",
-        "LENGTH",
-        "LIFETIME",
-        "LIMIT",
-        "MAX",
-        "MIN",
-        "MINUTES",
-        "NAME",
-        "PATH",
-        "POLICY",
-        "PREFIX",
-        "REQUIRED",
-        "SECONDS",
-        "SIZE",
-        "TIMEOUT",
-        "TTL",
-        "TYPE",
-        "URI",
-        "URL",
-        "VALIDATORS",
-        "VERSION",
-    ];
-    let words: Vec<String> = words(name).collect();
-    if words.last().is_some_and(|last| ABOUT.contains(&last.as_str())) {
+/// tokens come from, `PASSWORD_MIN_LENGTH` is a number, a `SECRETARY` is a person and a `MONKEY` has no key.
+pub fn is_named(name: &str) -> bool {
+    // Nearly no name gets as far as being taken apart.
+    const PARTS: &[&str] = &["AUTHORIZATION", "CREDENTIAL", "DSN", "KEY", "PASS", "PW", "SECRET", "TOKEN"];
+    has_any(name, PARTS) && is_named_in_words(name, false)
+}
+
+fn is_named_in_words(name: &str, in_text: bool) -> bool {
+    // A shell's working directory.
+    if name == "PWD" {
         return false;
     }
-    let is_public = words.iter().any(|word| word == "PUBLIC");
-    words.iter().any(|word| {
+    let words: Vec<String> = words(name).collect();
+    let (Some(first), Some(last)) = (words.first(), words.last()) else { return false };
+    if ABOUT.contains(&last.as_str()) || (words.len() > 1 && MEASURED.contains(&first.as_str())) {
+        return false;
+    }
+    words.iter().enumerate().any(|(at, word)| {
         let one = word.strip_suffix('S').unwrap_or(word);
-        is_other(word)
-            || word.contains("PASSWORD")
-            || word.contains("PASSWD")
-            || ["SECRET", "TOKEN", "DSN"].iter().any(|end| word.ends_with(end) || one.ends_with(end))
-            || (!is_public
-                && (one == "KEY"
-                    || ["APIKEY", "ACCESSKEY", "SECRETKEY", "PRIVATEKEY"]
-                        .iter()
-                        .any(|end| one.ends_with(end))))
+        let before = at.checked_sub(1).and_then(|at| words.get(at)).map_or("", String::as_str);
+        let ends = |ends: &[&str]| ends.iter().any(|end| word.ends_with(end) || one.ends_with(end));
+        let is_whose = |end: &str| word.strip_suffix(end).is_some_and(|whose| WHOSE.contains(&whose));
+        match word.as_str() {
+            "PASS" | "PASSPHRASE" | "PASSCODE" | "PW" | "PWD" | "CREDENTIAL" | "CREDENTIALS" | "CREDS" => {
+                !matches!(before, "OLD" | "BY") || word != "PWD" && word != "PASS"
+            }
+            "AUTHORIZATION" => words.len() == at + 1,
+            "KEY" | "KEYS" if LOCKS.contains(&before) => true,
+            "KEY" | "KEYS" => !in_text && at > 0 && words.len() == at + 1 && !OTHER_KEYS.contains(&before),
+            _ => {
+                word.contains("PASSWORD")
+                    || word.contains("PASSWD")
+                    || ends(&["SECRET", "TOKEN", "DSN", "APIKEY", "ACCESSKEY", "SECRETKEY", "PRIVATEKEY"])
+                    || is_whose("PASS")
+                    || is_whose("PWD")
+            }
+        }
     })
 }
 
-/// Whether a text gives a value to a name that is surely a secret's: `host=db password=hunter2`. In a text a key may be
-/// anything: `order=key:asc`.
-pub fn surely_assigns(text: &str) -> bool {
-    let is_meant = |name: &str| is_surely_secret(name) && words(name).last().is_none_or(|last| last != "KEY");
-    named_before(text, is_meant).is_some_and(|at| {
-        let value = text.get(at..).unwrap_or_default().trim_start_matches(['"', '\'', ' ']);
-        // What a program fills in is no secret yet.
-        value.chars().next().is_some_and(|first| first.is_alphanumeric())
-    })
+/// A key of what, nobody knows.
+fn is_bare_key(name: &str) -> bool {
+    ["key", "keys"].iter().any(|key| name.eq_ignore_ascii_case(key))
 }
 
-/// Whether a text gives a value to a name that says secret: `DB_PASSWORD=…`, `DB_PASSWORD: …`; or is a URL with a password.
-pub fn assigns(text: &str) -> bool {
-    value_in(text).is_some()
+/// Whether a text is as long and as mixed as keys are, and nothing that people write.
+fn is_random(text: &str) -> bool {
+    const SHORTEST: usize = 16;
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=_-".contains(&byte);
+    text.len() >= SHORTEST
+        && text.bytes().all(is_part)
+        && text.bytes().any(|byte| byte.is_ascii_digit())
+        && text.bytes().any(|byte| byte.is_ascii_alphabetic())
+        && !text.starts_with('/')
 }
 
-/// Where in a line the value begins that follows the first key or name that says secret and `:` or `=`; or the password of a URL.
-pub fn value_in(line: &str) -> Option<usize> {
+/// Whether a text is no secret whatever its name is: nothing, a switch, or a path below the usual directories.
+pub fn is_ordinary(text: &str) -> bool {
+    const SWITCHES: &[&str] = &["true", "false", "yes", "no", "on", "off", "none", "null"];
+    const ROOTS: &[&str] =
+        &["/etc/", "/home/", "/mnt/", "/opt/", "/root/", "/run/", "/srv/", "/tmp/", "/usr/", "/var/"];
+    text.is_empty()
+        || SWITCHES.iter().any(|switch| text.eq_ignore_ascii_case(switch))
+        || (text.starts_with('/')
+            && ROOTS.iter().any(|root| text.starts_with(root))
+            && !text.contains(char::is_whitespace))
+}
+
+/// Whether a text begins with what a program fills in later.
+fn is_filled_in(text: &str) -> bool {
+    ["%(", "${", "$(", "{{", "{%", "<"].iter().any(|sign| text.starts_with(sign))
+        || text.chars().next().is_none_or(|first| first == '=')
+        || text.trim_end_matches('*').is_empty()
+}
+
+/// Why a text is sensitive whatever its name is, and where in it the secret begins.
+fn found(text: &str) -> Option<(Why, usize)> {
     // Nearly no value of a large pillar has any of these.
-    if !line.bytes().any(|byte| matches!(byte, b':' | b'=' | b'-')) {
+    if text.bytes().any(|byte| matches!(byte, b':' | b'=' | b'-')) {
+        if let Some(at) = password_in_url(text) {
+            return Some((Why::Url, at));
+        }
+        if let Some(at) = private_key_in(text) {
+            return Some((Why::PrivateKey, at));
+        }
+        if let Some(at) = assigned_in(text).into_iter().chain(option_value_in(text)).min() {
+            return Some((Why::Assignment, at));
+        }
+    }
+    token_in(text).map(|range| (Why::Token, range.start))
+}
+
+/// What is to be masked wherever else it appears, of a sensitive text: itself, and the secret in it.
+pub fn parts(text: &str) -> Vec<&str> {
+    let mut parts = vec![text];
+    if let Some((why, at)) = found(text) {
+        let rest = unquoted(text.get(at..).unwrap_or_default());
+        parts.extend(match why {
+            Why::Url => rest[..authority(rest)].rsplit_once('@').map(|(password, _)| password),
+            Why::Token | Why::Assignment => {
+                let end = |c: char| c.is_whitespace() || "\"'&;,}".contains(c);
+                Some(&rest[..rest.find(end).unwrap_or(rest.len())])
+            }
+            Why::Name | Why::PrivateKey => None,
+        });
+    }
+    parts
+}
+
+/// A text without what may stand between a name and its secret.
+fn unquoted(text: &str) -> &str {
+    let text = text.trim_start_matches(['"', '\'', ' ', '\t', ',']);
+    ["Bearer ", "Basic ", "Token "].iter().find_map(|word| text.strip_prefix(word)).unwrap_or(text)
+}
+
+fn private_key_in(text: &str) -> Option<usize> {
+    let begin = text.find("-----BEGIN ");
+    begin.filter(|at| text[*at..].contains("PRIVATE KEY")).or_else(|| text.find("PuTTY-User-Key-File-"))
+}
+
+/// Where a token of a well-known form stands. The forms are those that the services document.
+fn token_in(text: &str) -> Option<std::ops::Range<usize>> {
+    /// What a token begins with, and how many characters follow at least.
+    const FORMS: &[(&str, usize)] = &[
+        ("AGE-SECRET-KEY-1", 40),
+        ("AIza", 35),
+        ("EAACEdEose0cBA", 8),
+        ("SG.", 40),
+        ("dckr_pat_", 20),
+        ("doo_v1_", 40),
+        ("dop_v1_", 40),
+        ("eyJ", 30),
+        ("ghp_", 30),
+        ("gho_", 30),
+        ("ghr_", 30),
+        ("ghs_", 30),
+        ("ghu_", 30),
+        ("github_pat_", 30),
+        ("gldt-", 20),
+        ("glpat-", 20),
+        ("glrt-", 20),
+        ("glsa_", 20),
+        ("hf_", 30),
+        ("hvb.", 20),
+        ("hvs.", 20),
+        ("lin_api_", 30),
+        ("npm_", 30),
+        ("pypi-", 50),
+        ("rk_live_", 16),
+        ("rk_test_", 16),
+        ("rubygems_", 40),
+        ("shpat_", 30),
+        ("shpss_", 30),
+        ("sk-", 32),
+        ("sk_live_", 16),
+        ("sk_test_", 16),
+        ("whsec_", 20),
+        ("xapp-", 20),
+        ("xoxa-", 20),
+        ("xoxb-", 20),
+        ("xoxp-", 20),
+        ("xoxr-", 20),
+        ("xoxs-", 20),
+        ("ya29.", 30),
+    ];
+    const SHORTEST: usize = 22;
+    if text.len() < SHORTEST {
         return None;
     }
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        if !is_part(bytes[at]) {
+            at += 1;
+            continue;
+        }
+        let length = bytes[at..].iter().position(|byte| !is_part(*byte)).unwrap_or(bytes.len() - at);
+        let word = &text[at..at + length];
+        let is_token = length >= SHORTEST
+            && FORMS.iter().any(|(begin, least)| {
+                word.strip_prefix(begin).is_some_and(|rest| {
+                    rest.len() >= *least
+                        && rest.bytes().any(|byte| byte.is_ascii_digit())
+                        // Of three parts, the first two are JSON.
+                        && (*begin != "eyJ" || rest.contains(".eyJ"))
+                        // A sentence with dashes is none.
+                        && (*begin != "sk-" || rest.bytes().any(|byte| byte.is_ascii_uppercase()))
+                })
+            });
+        if is_token {
+            return Some(at..at + length);
+        }
+        at += length;
+    }
+    const HOOK: &str = "hooks.slack.com/services/";
+    text.find(HOOK).map(|at| at + HOOK.len()..text.len()).filter(|range| range.len() >= SHORTEST)
+}
+
+/// Where a value begins that a text gives to a name of a secret: `host=db password=hunter2`. In a text a key may be
+/// anything, `order=key:asc`, and a colon may be one of prose: `password: eight letters or more`.
+fn assigned_in(text: &str) -> Option<usize> {
+    const LONGEST: usize = 100;
+    text.match_indices([':', '=']).find_map(|(separator, sign)| {
+        let name = name_before(text, separator)?;
+        let is_key = sign == "=" && is_bare_key(name);
+        // It is asked of every value that has one of the signs.
+        let has_name = is_named(name) && is_named_in_words(name, true);
+        if !is_key && !has_name {
+            return None;
+        }
+        let value = unquoted(text.get(separator + 1..)?);
+        let end = |c: char| matches!(c, '"' | '\'' | ',' | ';' | '}' | '&' | '\n');
+        // A text may be full of such names: of what follows each no more is looked at than anybody writes on a line.
+        let most = (0..=LONGEST.min(value.len())).rev().find(|at| value.is_char_boundary(*at)).unwrap_or(0);
+        let whole = value[..value[..most].find(end).unwrap_or(most)].trim();
+        let is_meant = !is_key || is_random(whole);
+        let is_prose = sign == ":" && whole.contains(' ');
+        (is_meant && !is_prose && !is_filled_in(value) && !is_ordinary(whole)).then_some(separator + 1)
+    })
+}
+
+/// Whether a text is sensitive whatever its name is.
+pub fn assigns(text: &str) -> bool {
+    found(text).is_some()
+}
+
+/// Where in a line the secret begins: what follows the first key or name of a secret and `:` or `=`, the password of a URL, a
+/// token. The line may be of a text that cannot be read, so it covers rather too much.
+pub fn value_in(line: &str) -> Option<usize> {
+    let token = token_in(line).map(|range| range.start);
+    // Nearly no value of a large pillar has any of these.
+    if !line.bytes().any(|byte| matches!(byte, b':' | b'=' | b'-')) {
+        return token;
+    }
     let named = named_before(line, |name| named(name) != Named::No);
-    named.into_iter().chain(option_value_in(line)).chain(password_in_url(line)).min()
+    let others = option_value_in(line).into_iter().chain(password_in_url(line)).chain(private_key_in(line));
+    named.into_iter().chain(token).chain(others).min()
 }
 
 /// Where a value begins that follows an option of a command in a word of its own: `--password X`, `"--token", "X"`.
@@ -187,7 +528,7 @@ fn option_value_in(line: &str) -> Option<usize> {
 
 /// Whether the word of a command is an option whose value, which follows, is a secret.
 pub fn is_secret_option(word: &str) -> bool {
-    word.starts_with('-') && !word.contains('=') && is_surely_secret(word.trim_start_matches('-'))
+    word.starts_with('-') && !word.contains('=') && is_named(word.trim_start_matches('-'))
 }
 
 fn is_part_of_name(c: char) -> bool {
@@ -200,30 +541,38 @@ pub fn password_in_url(text: &str) -> Option<usize> {
         let is_scheme = text[..at].chars().next_back().is_some_and(|c| c.is_ascii_alphanumeric());
         let begin = at + sign.len();
         let rest = &text[begin..];
-        let authority = &rest[..rest.find(['/', '?', '#', ' ', '\n']).unwrap_or(rest.len())];
-        let (user, _) = authority.rsplit_once('@')?;
+        let (user, _) = rest[..authority(rest)].rsplit_once('@')?;
         let (name, password) = user.split_once(':')?;
-        (is_scheme && !password.is_empty()).then_some(begin + name.len() + 1)
+        (is_scheme && !is_filled_in(password)).then_some(begin + name.len() + 1)
     })
+}
+
+/// How long the part of a URL is that a text begins with, in which user, password and host stand.
+fn authority(text: &str) -> usize {
+    text.find(['/', '?', '#', ' ', '\n']).unwrap_or(text.len())
 }
 
 /// Where the value begins of the first name before `:` or `=` that is meant.
 fn named_before(line: &str, is_meant: impl Fn(&str) -> bool) -> Option<usize> {
-    line.match_indices([':', '=']).find_map(|(separator, _)| {
-        let before = line.get(..separator)?.trim_end().trim_end_matches(['"', '\'']);
-        let start = before
-            .char_indices()
-            .rev()
-            .take_while(|(_, c)| is_part_of_name(*c))
-            .last()
-            .map_or(before.len(), |(at, _)| at);
-        is_meant(before.get(start..)?).then_some(separator + 1)
-    })
+    line.match_indices([':', '='])
+        .find_map(|(separator, _)| is_meant(name_before(line, separator)?).then_some(separator + 1))
+}
+
+/// The name that ends before a separator.
+fn name_before(line: &str, separator: usize) -> Option<&str> {
+    let before = line.get(..separator)?.trim_end().trim_end_matches(['"', '\'']);
+    let start = before
+        .char_indices()
+        .rev()
+        .take_while(|(_, c)| is_part_of_name(*c))
+        .last()
+        .map_or(before.len(), |(at, _)| at);
+    before.get(start..)
 }
 
 /// Whether what stands at `steps` (keys and indexes from an application on) is secret.
 pub fn is_at<'a>(steps: impl IntoIterator<Item = &'a str>, value: Option<&Value>) -> bool {
-    steps.into_iter().any(|step| named(step) != Named::No)
+    steps.into_iter().any(|step| named(step) != Named::No || is_bare_key(step))
         || matches!(value, Some(Value::Str(text)) if assigns(text))
 }
 
@@ -260,7 +609,7 @@ mod tests {
         for key in ["secrets", "secret", "Secrets", "SECRETS", "secert", "screts", "secrets_", "secretes"] {
             assert_eq!(named(key), Named::All, "{key}");
         }
-        for key in ["DB_PASSWORD", "apiKey", "sentry_dsn", "x_secret_x", "monkey"] {
+        for key in ["DB_PASSWORD", "apiKey", "sentry_dsn", "x_secret_x"] {
             assert_eq!(named(key), Named::Value, "{key}");
         }
         let schema: serde_json::Value =
@@ -272,7 +621,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_surely_secret() {
+    fn names_of_secrets() {
         for name in [
             "DB_PASSWORD",
             "DBPASSWORD",
@@ -280,20 +629,27 @@ mod tests {
             "API_KEY",
             "API-KEYS",
             "APIKEY",
-            "KEY",
+            "STRIPE_KEY",
             "CLIENT_SECRET",
             "clientSecret",
             "SECRETS",
             "ACCESS_TOKEN",
             "SENTRY_DSN",
             "DB_PASS",
+            "DBPASS",
             "PW",
+            "SMTP_PWD",
+            "pwd",
+            "MYSQL_PWD",
             "PASSPHRASE",
             "AWS_CREDENTIALS",
             "PRIVATE_KEY",
+            "SECRET_KEY_BASE",
+            "API_KEY_PROD",
+            "PGPASSWORD",
+            "Authorization",
         ] {
-            assert!(is_surely_secret(name), "{name}");
-            assert_ne!(named(name), Named::No, "{name} is not masked");
+            assert!(is_named(name), "{name}");
         }
         for name in [
             "TOKEN_URL",
@@ -302,27 +658,70 @@ mod tests {
             "MONKEY",
             "KEYBOARD",
             "PUBLIC_KEY",
+            "public_key_path",
             "SSL_KEY_FILE",
             "TOKENIZER",
             "AWS_ACCESS_KEY_ID",
             "PASSENGER",
             "COMPASS",
             "PWD",
+            "OLD_PWD",
+            "BY_PASS",
+            "MAX_TOKENS",
+            "key",
+            "KEYS",
+            "primary_key",
+            "KEYSTONE",
+            "BROKEN",
+            "TURKEY",
+            "USE_PASSWORD",
+            "PASS_",
             "",
             "_",
         ] {
-            assert!(!is_surely_secret(name), "{name}");
+            assert_eq!(is_named(name), name == "PASS_", "{name}");
         }
+    }
+
+    #[test]
+    fn texts_that_hold_secrets() {
         for (text, is_secret) in [
             ("host=x password=hunter2", true),
             ("jdbc:x?user=u&password=hunter2", true),
             ("password=%(secret)s", false),
+            ("password=${DB_PASSWORD}", false),
             ("key=", false),
             ("a: b", false),
             ("key:asc", false),
+            ("token == x", false),
             ("primary_key=id password=hunter2", true),
+            ("password: hunter2", true),
+            ("your password: at least eight letters", false),
+            ("Authorization: Bearer 0123abcd", true),
+            ("{\"auth_token\": \"hunter2\"}", true),
+            ("https://maps.example/?key=0123456789abcdefgh", true),
+            ("https://example/?key=name", false),
+            ("ghp_0123456789abcdefghijABCDEFGHIJ012345", true),
+            ("see ghp_0123", false),
+            ("-----BEGIN RSA PRIVATE KEY-----\nx", true),
+            ("-----BEGIN CERTIFICATE-----\nx", false),
+            ("/etc/ssl/private/a-long-name-of-a-file-0123456789.pem", false),
+            ("redis://:${PASSWORD}@h/0", false),
         ] {
-            assert_eq!(surely_assigns(text), is_secret, "{text}");
+            assert_eq!(assigns(text), is_secret, "{text}");
+        }
+        assert_eq!(why("SSL_KEY", "/etc/ssl/private/x.key"), None);
+        assert_eq!(why("DB_PASSWORD", ""), None);
+        assert_eq!(why("key", "us"), None);
+        assert_eq!(why("key", "0123456789abcdefgh"), Some(Why::Name));
+        assert_eq!(parts("postgres://u:p@w@h/db"), ["postgres://u:p@w@h/db", "p@w"]);
+        assert_eq!(parts("host=x password='hunter2' x"), ["host=x password='hunter2' x", "hunter2"]);
+    }
+
+    #[test]
+    fn a_text_of_many_names_is_looked_at_in_a_moment() {
+        for text in ["key=", "password:", "token: \"", "a://b:", "--token ", "-----BEGIN "] {
+            let _ = (why("x", &text.repeat(20_000)), value_in(&text.repeat(20_000)));
         }
     }
 
@@ -365,7 +764,6 @@ mod tests {
             ("gunicorn --keyfile /x --token", None),
         ] {
             assert_eq!(value_in(text).map(|at| &text[at..]), value, "{text}");
-            assert_eq!(assigns(text), value.is_some(), "{text}");
         }
     }
 }

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::duration::Duration;
 use super::input::{Fallback, LogKind, Ready, Resource, RunScript, Server, Strategy};
-use super::secret::has_any;
 
 /// Where run directories are, one for each application, unless its pillar says otherwise (`layout.run`).
 pub const RUN: &str = "/run/runsmith";
@@ -254,11 +253,6 @@ impl Service {
     /// bind by itself nor keep a PID file.
     pub fn inherits_sockets(&self) -> bool {
         self.run_script == RunScript::Native && self.handoff.strategy == Strategy::Sockets
-    }
-
-    /// Whether a variable's name says that its value is a secret.
-    pub fn is_secret_name(name: &str) -> bool {
-        has_any(name, &["PASSWORD", "PASSWD", "SECRET", "TOKEN", "KEY", "DSN"])
     }
 
     /// The server's configuration file that its command names, if it has one of ours.

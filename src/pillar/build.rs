@@ -156,7 +156,7 @@ impl Builder<'_, '_> {
             _ => self.scalar(link, tag, way)?,
         };
         let via = way.via.map(|via| self.span(via));
-        Some(Node { span: self.span(range), via, style, value })
+        Some(Node { span: self.span(range), via, style, ordinary: false, value })
     }
 
     fn unknown_tag(&mut self, number: u32) -> Option<Node> {
@@ -262,7 +262,13 @@ impl Builder<'_, '_> {
             let below = Way { via: below.via.or(item.via), shared: true, ..below };
             let value = Value::List(vec![self.node(entry.key, below)?, self.node(entry.value, below)?]);
             let via = below.via.map(|via| self.span(via));
-            nodes.push(Node { span: self.span(range), via, style: Style::Collection, value });
+            nodes.push(Node {
+                span: self.span(range),
+                via,
+                style: Style::Collection,
+                ordinary: false,
+                value,
+            });
         }
         Some(Value::List(nodes))
     }

@@ -90,7 +90,7 @@ impl Reader<'_> {
             b'-' | b'0'..=b'9' => self.number()?,
             _ => self.word()?,
         };
-        Ok(Node { span: self.span(start), via: None, style, value })
+        Ok(Node { span: self.span(start), via: None, style, ordinary: false, value })
     }
 
     fn word(&mut self) -> Result<Value> {
@@ -155,7 +155,8 @@ impl Reader<'_> {
                 return self.fail("expected a key in double quotes");
             }
             let value = Value::Str(self.string()?);
-            let key = Node { span: self.span(start), via: None, style: Style::Quoted, value };
+            let key =
+                Node { span: self.span(start), via: None, style: Style::Quoted, ordinary: false, value };
             self.blanks();
             if self.byte() != b':' {
                 return self.fail("expected `:` after the key");

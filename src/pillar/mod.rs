@@ -101,6 +101,8 @@ pub struct Node {
     pub via: Option<Span>,
     /// How it was written.
     pub style: Style,
+    /// A comment says that it is no secret, whatever it looks like.
+    pub ordinary: bool,
     /// What the dialect makes of it.
     pub value: Value,
 }
@@ -199,7 +201,13 @@ impl Node {
 
     /// A node at the same place that holds nothing.
     pub fn hollow(&self) -> Self {
-        Self { span: self.span, via: self.via, style: self.style, value: Value::Null }
+        Self {
+            span: self.span,
+            via: self.via,
+            style: self.style,
+            ordinary: self.ordinary,
+            value: Value::Null,
+        }
     }
 
     /// The value at `steps`, if there is one.

@@ -5,7 +5,7 @@ use super::rules;
 rules! { Secrets:
     PLAIN_SECRET = "plain-secret", Warning, Free, yaml {
         "A secret among the plain variables",
-        what: "A variable of `environment` whose name says PASSWORD, PASSWD, PASSPHRASE, PASS, SECRET, TOKEN, KEY, CREDENTIALS or DSN (`TOKEN_URL` and `PASSWORD_MIN_LENGTH` do not, nor does `MONKEY`), or whose value is a private key, a URL with a password, or holds one (`password=…`). The value is never shown. Write it below `secrets`.",
-        why: "Plain variables stand in the run script, which every user of the host can read. Those whose names hold PASSWORD, PASSWD, SECRET, TOKEN, KEY or DSN are kept apart all the same, but who reads the pillar cannot see it.",
+        what: "A value outside `secrets` that is sensitive. By its name: PASSWORD, PASSWD, PASSPHRASE, PASS, PWD, SECRET, TOKEN, API_KEY and other KEYs, CREDENTIALS, DSN or AUTHORIZATION are words of it (`TOKEN_URL`, `PASSWORD_MIN_LENGTH`, `public_key` and `MONKEY` are ordinary, and so is a path such as `/etc/app/key.pem`). By what it holds: a private key, a URL with a password, a token of a well-known form, or one of these names with a value (`password=…`). The value is never shown. Write it below `secrets`. If it is no secret, a comment `# runsmith: allow(plain-secret) because REASON` makes it an ordinary value, which is shown and written like any other.",
+        why: "A variable of `environment` that is recognised is kept in a file that only root reads all the same, but who reads the pillar cannot see it. What stands elsewhere, as in `gunicorn.raw_env` or a command, is written to files that every user of the host can read.",
     }
 }

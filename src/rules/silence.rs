@@ -3,7 +3,7 @@
 //! At the end of a line the comment is about that line; on a line of its own about the next one
 //! that is neither blank nor a comment.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{finding, judge};
 use crate::diagnostic::Diagnostic;
@@ -83,6 +83,26 @@ pub fn find(source: &Source, id: SourceId, documents: &[Node]) -> Vec<Silence> {
         found.push(Silence { span: Span::new(id, start, end), line, meaning });
     }
     found
+}
+
+/// Marks the values on the lines where a comment says that what looks like a secret is none.
+pub fn make_ordinary(silences: &[Silence], source: &Source, node: &mut Node) {
+    let says = |silence: &&Silence| {
+        matches!(&silence.meaning, Meaning::Names { rules, has_reason: true, .. }
+            if rules.iter().any(|rule| rule.name == rule::PLAIN_SECRET.name))
+    };
+    let lines: HashSet<usize> = silences.iter().filter(says).map(|silence| silence.line).collect();
+    if !lines.is_empty() {
+        mark(node, &lines, source);
+    }
+}
+
+fn mark(node: &mut Node, lines: &HashSet<usize>, source: &Source) {
+    match &mut node.value {
+        Value::Map(pairs) => pairs.iter_mut().for_each(|pair| mark(&mut pair.value, lines, source)),
+        Value::List(items) => items.iter_mut().for_each(|item| mark(item, lines, source)),
+        _ => node.ordinary = lines.contains(&source.position(node.span.start).line),
+    }
 }
 
 /// Whether a comment that does not begin with the mark was meant to: it nearly does, and goes on as

@@ -2,7 +2,7 @@
 
 use super::{Texts, finding};
 use crate::diagnostic::{Diagnostic, Fix};
-use crate::model::Service;
+use crate::model::secret;
 use crate::pillar::{Dialect, Int, Node, Pair, Style, Value, read_plain};
 use crate::rule;
 
@@ -20,7 +20,7 @@ fn scalars(node: &Node, texts: Texts<'_>, secret: bool, found: &mut Vec<Diagnost
             for Pair { key, value } in pairs {
                 let name = if let Value::Str(name) = &key.value { name.as_str() } else { "" };
                 found.extend(scalar(key, "", texts, || false));
-                let is_secret = || secret || name == "secrets" || Service::is_secret_name(name);
+                let is_secret = || secret || name == "secrets" || secret::is_named(name);
                 if is_scalar(value) {
                     found.extend(scalar(value, name, texts, is_secret));
                 } else {

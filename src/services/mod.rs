@@ -31,7 +31,7 @@ use wanted::{Wanted, clashes, compare_contents, in_order};
 
 pub use empty::without_empty;
 pub use read_back::{rendered, specimens};
-pub use secrets::{masked, secret_spans, secrets_in_document, secrets_in_text};
+pub use secrets::{masked, secrets_in_document, secrets_in_text};
 pub(crate) use threads::in_parallel;
 
 /// How many bytes the files of all services of a run may have, since they are in memory at once. A service has 10 to 60 KB.

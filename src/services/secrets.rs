@@ -3,50 +3,20 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use crate::model::Service;
 use crate::model::secret::{
-    Named, assigns, is_secret_option, is_shouted, is_variable, named, password_in_url, value_in,
+    Named, assigns, is_ordinary, is_secret_option, is_shouted, is_variable, named, value_in, why,
 };
-use crate::pillar::{Application, Node, Pair, Value};
+use crate::pillar::{Node, Pair, Value};
 use crate::source::{SourceId, Span};
 
 /// What stands for a secret, whatever its length.
 const MASK: &str = "********";
 
-/// Where secrets stand: no excerpt of a finding may show what is there.
-pub fn secret_spans(applications: &[Application]) -> Vec<Span> {
-    let mut spans = vec![];
-    for application in applications {
-        secrets_of(&application.own, &mut spans);
-        if let Some(defaults) = application.defaults.as_deref().filter(|_| application.is_first) {
-            secrets_of(defaults, &mut spans);
-        }
-    }
-    spans
-}
-
-fn secrets_of(node: &Node, spans: &mut Vec<Span>) {
-    for (section, all) in [("secrets", true), ("environment", false)] {
-        let Some(pair) = node.get(section) else { continue };
-        let Value::Map(variables) = &pair.value.value else { continue };
-        spans.extend(
-            variables
-                .iter()
-                .filter(|variable| {
-                    all || Service::is_secret_name(&variable.key.key_text())
-                        || matches!(&variable.value.value, Value::Str(text) if password_in_url(text).is_some())
-                })
-                .map(|variable| variable.value.span),
-        );
-    }
-}
-
-/// Where secrets stand in a document of which nobody knows yet what it is: all below `secrets`, the
-/// values of keys that are named like one, texts that give a value to such a name, wherever they
-/// are, and comments with any of these. Rather too many than one too few.
+/// Where secrets stand in a document of which nobody knows yet what it is: all below `secrets`, what [the classifier](why)
+/// recognises wherever it stands, and comments with any of these.
 pub fn secrets_in_document(document: &Node, text: &str) -> Vec<Span> {
     let mut found = Found { spans: vec![], sections: vec![] };
-    found.collect(document, Below::Anything);
+    found.collect(document, "", Below::Anything);
     let Found { mut spans, sections } = found;
     spans.extend(secrets_in_comments(text, document.span.source, &sections));
     // The same value comes by many aliases.
@@ -78,6 +48,9 @@ enum Below {
     Anything,
     /// A map of variables, where a name that says secret says so of a map as well.
     Variables,
+    /// A name of a secret: what is ordinary is none all the same.
+    Named,
+    /// `secrets`.
     Secret,
 }
 
@@ -88,21 +61,29 @@ struct Found {
 }
 
 impl Found {
-    fn collect(&mut self, node: &Node, below: Below) {
-        match &node.value {
-            Value::Map(pairs) => self.map(pairs, below),
+    /// `name` is the key that the value has, or the list that it is in.
+    fn collect(&mut self, node: &Node, name: &str, below: Below) {
+        let is_sensitive = match &node.value {
+            Value::Map(pairs) => return self.map(pairs, below),
             Value::List(items) => {
                 // `["gunicorn", "--token", "hunter2"]`
                 let mut follows = false;
                 for item in items {
-                    self.collect(item, if follows { Below::Secret } else { below });
+                    let below = if follows && below != Below::Secret { Below::Named } else { below };
+                    self.collect(item, name, below);
                     follows = matches!(&item.value, Value::Str(word) if is_secret_option(word));
                 }
+                return;
             }
-            Value::Null => {}
-            _ if below == Below::Secret => self.spans.push(node.span),
-            Value::Str(text) if assigns(text) => self.spans.push(node.span),
-            _ => {}
+            Value::Null => false,
+            _ if below == Below::Secret => true,
+            _ if node.ordinary => false,
+            Value::Str(text) => (below == Below::Named && !is_ordinary(text)) || why(name, text).is_some(),
+            Value::Bool(_) => false,
+            _ => below == Below::Named,
+        };
+        if is_sensitive {
+            self.spans.push(node.span);
         }
     }
 
@@ -125,12 +106,12 @@ impl Found {
                     self.sections.push(pair.value.span);
                     Below::Secret
                 }
-                Named::Value if !is_map || below == Below::Variables => Below::Secret,
-                _ if lost && is_shouted(&key) => Below::Secret,
+                _ if below == Below::Secret || (lost && is_shouted(&key)) => Below::Secret,
+                Named::Value if !is_map || below == Below::Variables => Below::Named,
                 _ if key == "environment" && below == Below::Anything => Below::Variables,
                 _ => below,
             };
-            self.collect(&pair.value, below);
+            self.collect(&pair.value, &key, below);
         }
     }
 }

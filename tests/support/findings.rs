@@ -59,7 +59,6 @@ impl Found {
             Format::Json => vec![],
         };
         let (applications, unfit) = services::select(parsed.documents, None);
-        found.secrets.extend(services::secret_spans(&applications));
         found.applications = applications.len();
         found.diagnostics = parsed.warnings;
         found.diagnostics.extend(unfit);

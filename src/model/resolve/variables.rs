@@ -1,18 +1,19 @@
 //! What the process is given: variables and limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::ARGUMENT_MAX;
 use super::check::Check;
 use crate::model::input::{LimitInput, LimitValue, Resource, RunScript, Text};
 use crate::model::paths;
-use crate::model::service::{Limit, Service};
+use crate::model::secret;
+use crate::model::service::Limit;
+use crate::pillar::{Node, Value};
 use crate::rule;
 
 pub(super) type Variables = BTreeMap<String, String>;
 
-/// Plain variables, and those that are kept in files: all of `secrets`, and of `environment` those
-/// whose names say so.
+/// Plain variables, and those that are kept in files: all of `secrets`, and of `environment` those that are sensitive.
 pub(super) fn variables(
     environment: BTreeMap<String, Text>,
     secrets: BTreeMap<String, Text>,
@@ -21,9 +22,12 @@ pub(super) fn variables(
 ) -> (Variables, Variables) {
     let mut plain = Variables::new();
     let mut kept = Variables::new();
+    let ordinary = ordinary(check.node);
     for (name, value) in environment {
-        let target = if Service::is_secret_name(&name) { &mut kept } else { &mut plain };
-        target.insert(name, value.to_string());
+        let value = value.to_string();
+        let is_sensitive = secret::why(&name, &value).is_some() && !ordinary.contains(name.as_str());
+        let target = if is_sensitive { &mut kept } else { &mut plain };
+        target.insert(name, value);
     }
     for (name, value) in secrets {
         if plain.contains_key(&name) || kept.contains_key(&name) {
@@ -75,6 +79,17 @@ pub(super) fn variables(
         }
     }
     (plain, kept)
+}
+
+/// The variables of which a comment says that they are no secrets.
+fn ordinary(node: &Node) -> HashSet<&str> {
+    let variables = node.get("environment").map(|pair| &pair.value.value);
+    let Some(Value::Map(variables)) = variables else { return HashSet::new() };
+    let names = variables.iter().filter_map(|pair| match &pair.key.value {
+        Value::Str(name) if pair.value.ordinary => Some(name.as_str()),
+        _ => None,
+    });
+    names.collect()
 }
 
 /// Why a variable would not arrive: the service itself sets it.
