@@ -17,6 +17,7 @@ use rustix::net::sockopt::socket_peercred;
 use rustix::net::{SocketFlags, accept_with, listen};
 use serde::{Deserialize, Serialize};
 
+use super::line_mark::LineMark;
 use super::listen::Kept;
 use super::{clock, kernel, memory, passing};
 use crate::runtime::event::Moment;
@@ -51,6 +52,9 @@ pub enum Request {
     Keep {
         /// The log comes first.
         log: bool,
+        /// Then the [`LineMark`].
+        #[serde(default)]
+        mark: bool,
         /// The listening sockets.
         listeners: Vec<Kept>,
         /// The generations whose output it is.
@@ -116,6 +120,11 @@ struct Keeper {
     dropped: Option<u64>,
     /// All that were dropped.
     all_dropped: Dropped,
+    /// Where it is noted whether the log is within a line, and what was noted last.
+    mark: Option<LineMark>,
+    is_marked: bool,
+    /// The generation of which a part of a line was passed on last.
+    unended: Option<u32>,
     connections: Vec<OwnedFd>,
     was_asked: Cell<bool>,
     is_over: bool,
@@ -256,7 +265,9 @@ impl Keeper {
         };
         self.was_asked.set(true);
         match serde_json::from_slice(&message.bytes) {
-            Ok(Request::Keep { log, listeners, outputs }) => self.keep(log, listeners, &outputs, message.fds),
+            Ok(Request::Keep { log, mark, listeners, outputs }) => {
+                self.keep((log, mark), listeners, &outputs, message.fds);
+            }
             Ok(Request::Remember(state)) => self.state = Some(state),
             Ok(Request::Give) => self.give(at),
             Ok(Request::Last(generation)) => {
@@ -282,11 +293,21 @@ impl Keeper {
         }
     }
 
-    fn keep(&mut self, has_log: bool, listeners: Vec<Kept>, outputs: &[u32], fds: Vec<OwnedFd>) {
+    fn keep(
+        &mut self,
+        (has_log, has_mark): (bool, bool),
+        listeners: Vec<Kept>,
+        outputs: &[u32],
+        fds: Vec<OwnedFd>,
+    ) {
         let mut fds = fds.into_iter();
         if has_log {
             self.log = fds.next().and_then(|fd| log(fd.as_fd()));
             self.all_dropped.end();
+        }
+        if has_mark {
+            self.mark = fds.next().map(LineMark::shared);
+            self.is_marked = false;
         }
         self.listeners = listeners.into_iter().zip(fds.by_ref()).collect();
         let mut old = std::mem::take(&mut self.outputs);
@@ -349,7 +370,7 @@ impl Keeper {
         let end = if count == 0 {
             output.is_open = false;
             // What ends without a newline gets one, so that it does not run into somebody else's line.
-            if !output.line.is_empty() {
+            if !output.line.is_empty() || self.unended == Some(output.generation) {
                 output.line.push(b'\n');
             }
             output.line.len()
@@ -367,8 +388,23 @@ impl Keeper {
             *dropped += lines;
             self.all_dropped.lose(lines, clock::wall());
         } else {
-            self.unwritten.extend_from_slice(&whole);
+            self.pass_on(generation, &whole);
         }
+    }
+
+    /// What a generation has said; what another one has begun does not run into it.
+    fn pass_on(&mut self, generation: u32, bytes: &[u8]) {
+        let Some(last) = bytes.last() else { return };
+        let is_within = match self.unwritten.last() {
+            Some(last) => *last != b'\n',
+            // The runtime may have ended the line.
+            None => self.mark.as_ref().is_none_or(LineMark::is_within),
+        };
+        if is_within && self.unended.is_some_and(|other| other != generation) {
+            self.unwritten.push(b'\n');
+        }
+        self.unwritten.extend_from_slice(bytes);
+        self.unended = (*last != b'\n').then_some(generation);
     }
 
     /// All that is in the pipes, before it ends.
@@ -385,7 +421,7 @@ impl Keeper {
         // The rest of a line that is half read comes to the next keeper, which goes on where this one has ended.
         for output in std::mem::take(&mut self.outputs) {
             if self.dropped.is_none() {
-                self.unwritten.extend_from_slice(&output.line);
+                self.pass_on(output.generation, &output.line);
             }
         }
     }
@@ -422,15 +458,24 @@ impl Keeper {
                 self.unwritten.iter().take(most).rposition(|byte| *byte == b'\n').map_or(most, |end| end + 1);
             match rustix::io::write(log, self.unwritten.get(..end).unwrap_or_default()) {
                 Ok(count) => {
+                    let is_within = self.unwritten.get(count.saturating_sub(1)) != Some(&b'\n');
+                    // The runtime takes the mark away when it has ended the line.
+                    if let Some(mark) = self.mark.as_ref().filter(|_| is_within || self.is_marked) {
+                        mark.set(is_within);
+                    }
+                    self.is_marked = is_within;
                     self.unwritten.drain(..count);
                     self.stuck = None;
                     self.all_dropped.end();
                     if self.unwritten.is_empty()
                         && let Some(dropped @ 1..) = self.dropped.take()
                     {
-                        let line =
-                            format!("runsmith: {dropped} lines of the server found no room in the log\n");
+                        let end = if is_within { "\n" } else { "" };
+                        let line = format!(
+                            "{end}runsmith: {dropped} lines of the server found no room in the log\n"
+                        );
                         self.unwritten.extend_from_slice(line.as_bytes());
+                        self.unended = None;
                     }
                 }
                 Err(Errno::AGAIN) => {

@@ -102,19 +102,21 @@ impl Keeping {
         self.process.has_ended()
     }
 
-    /// Has it hold this and nothing else.
+    /// Has it hold this and nothing else. `mark`: where it notes whether the log is within a line; it comes with a log.
     pub fn keep(
         &self,
         log: Option<BorrowedFd<'_>>,
+        mark: Option<BorrowedFd<'_>>,
         listeners: &[Listener],
         outputs: &[(u32, OwnedFd)],
     ) -> io::Result<()> {
         let request = Request::Keep {
             log: log.is_some(),
+            mark: mark.is_some(),
             listeners: listeners.iter().map(|listener| listener.kept.clone()).collect(),
             outputs: outputs.iter().map(|(generation, _)| *generation).collect(),
         };
-        let mut fds: Vec<BorrowedFd<'_>> = log.into_iter().collect();
+        let mut fds: Vec<BorrowedFd<'_>> = log.into_iter().chain(mark).collect();
         fds.extend(listeners.iter().map(AsFd::as_fd));
         fds.extend(outputs.iter().map(|(_, pipe)| pipe.as_fd()));
         self.tell(&request, &fds)

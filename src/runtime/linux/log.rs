@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -9,6 +10,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::clock;
+use super::line_mark::LineMark;
 use crate::runtime::protocol::Dropped;
 use crate::visible::{visible, without_numbers};
 
@@ -23,6 +25,8 @@ pub struct Log {
     /// Lines that found no room, and the log does not know it yet.
     untold: u32,
     dropped: Dropped,
+    /// Whether the keeper has written a part of a line last.
+    mark: Option<LineMark>,
 }
 
 impl Log {
@@ -31,7 +35,12 @@ impl Log {
         let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
         let flags = i32::try_from(flags.bits()).unwrap_or(0);
         let pipe = OpenOptions::new().append(true).custom_flags(flags).open("/proc/self/fd/1");
-        Self { pipe: pipe.ok(), untold: 0, dropped: Dropped::default() }
+        Self { pipe: pipe.ok(), untold: 0, dropped: Dropped::default(), mark: LineMark::new().ok() }
+    }
+
+    /// What the keeper notes there whether the log is within a line; none without memory for it.
+    pub fn mark(&self) -> Option<BorrowedFd<'_>> {
+        self.mark.as_ref().map(AsFd::as_fd)
     }
 
     /// A line.
@@ -88,12 +97,17 @@ impl Log {
     }
 
     fn write(&mut self, sentence: &str) -> bool {
-        let line = format!("runsmith: {}\n", visible(sentence));
-        match &mut self.pipe {
+        let is_within = self.mark.as_ref().is_some_and(LineMark::is_within);
+        let line = format!("{}runsmith: {}\n", if is_within { "\n" } else { "" }, visible(sentence));
+        let is_written = match &mut self.pipe {
             // Within a page, a pipe takes a line whole or not at all (pipe(7)).
             Some(pipe) => pipe.write_all(line.as_bytes()).is_ok(),
             // A socket cannot be opened again.
             None => std::io::stdout().write_all(line.as_bytes()).is_ok(),
+        };
+        if let Some(mark) = self.mark.as_ref().filter(|_| is_within && is_written) {
+            mark.set(false);
         }
+        is_written
     }
 }

@@ -18,6 +18,7 @@ pub mod keepers;
 pub mod keeping;
 pub mod kernel;
 pub mod launch;
+pub mod line_mark;
 pub mod listen;
 pub mod listen_as;
 pub mod log;

@@ -129,7 +129,8 @@ impl Shell {
         };
         let stdout = std::io::stdout();
         let log = log.then(|| stdout.as_fd());
-        let mut told = keeper.keep(log, &self.listeners, &self.outputs);
+        let mark = log.and_then(|_| self.log.mark());
+        let mut told = keeper.keep(log, mark, &self.listeners, &self.outputs);
         if let Some(kept) = &self.kept
             && told.is_ok()
         {
@@ -147,7 +148,7 @@ impl Shell {
         let recorded: Vec<_> = self.place.recorded_keeper(&self.boot).into_iter().collect();
         let stdout = std::io::stdout();
         let begun = Keeping::start(&self.place, &application).and_then(|keeper| {
-            keeper.keep(Some(stdout.as_fd()), &self.listeners, &[])?;
+            keeper.keep(Some(stdout.as_fd()), self.log.mark(), &self.listeners, &[])?;
             Ok(keeper)
         });
         let keeper = match begun {
@@ -175,7 +176,7 @@ impl Shell {
         // From now on it knows of what those before it have dropped, and the next run learns it from it.
         self.dropped.end();
         let told = keeper.add_dropped(&self.dropped);
-        let told = told.and_then(|()| keeper.keep(None, &self.listeners, &self.outputs));
+        let told = told.and_then(|()| keeper.keep(None, None, &self.listeners, &self.outputs));
         match told.and_then(|()| self.kept.as_ref().map_or(Ok(()), |kept| keeper.remember(kept))) {
             Ok(()) => {
                 self.keeper = Some(keeper);

@@ -1,0 +1,63 @@
+//! Whether the log ends within a line: a byte that the runtime and its keeper share.
+//!
+//! Both write to the log. A line of the server that is longer than a pipe takes in one piece is passed on in pieces, and a line of the
+//! runtime that follows such a piece has to begin with a newline. Nobody waits for the other one: between a piece and its mark
+//! the runtime may still write, which costs a line of its own and nothing else.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+
+/// See the module.
+pub struct LineMark {
+    file: File,
+}
+
+impl LineMark {
+    /// A new one: the log is at the beginning of a line.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { file: File::from(memfd_create("line", MemfdFlags::CLOEXEC)?) })
+    }
+
+    /// The other process has it, too.
+    pub fn shared(fd: OwnedFd) -> Self {
+        Self { file: File::from(fd) }
+    }
+
+    /// Whether the last byte that was written did not end a line.
+    pub fn is_within(&self) -> bool {
+        let mut byte = [0];
+        self.file.read_at(&mut byte, 0).is_ok() && byte[0] != 0
+    }
+
+    /// Notes it.
+    pub fn set(&self, is_within: bool) {
+        // Without memory for a byte a line is glued to another one, which is no reason to fail.
+        let _ = self.file.write_all_at(&[u8::from(is_within)], 0);
+    }
+}
+
+impl AsFd for LineMark {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_see_the_mark() {
+        let ours = LineMark::new().unwrap();
+        let theirs = LineMark::shared(ours.as_fd().try_clone_to_owned().unwrap());
+        assert!(!ours.is_within() && !theirs.is_within());
+        theirs.set(true);
+        assert!(ours.is_within());
+        ours.set(false);
+        assert!(!theirs.is_within());
+    }
+}
