@@ -111,3 +111,36 @@ fn every_promise_of_a_proof_outlives_a_lost_socket() {
     answers.extend(machine.step(Moment(20_000), Event::Due));
     assert!(answers.contains(&Action::Answer(ticket, Outcome::Proven(one))), "{answers:?}");
 }
+
+/// The end of a generation is reported after its probation is over: it may have ended before, while the runtime was stopped or the
+/// machine was busy. It is not proven by that.
+#[test]
+fn what_has_ended_is_not_proven() {
+    let terms = Terms {
+        boot_timeout: 60_000,
+        drain_timeout: 30_000,
+        min_uptime: 4_000,
+        fallback: true,
+        backoff_initial: 1000,
+        backoff_max: 8000,
+        health: None,
+        exclusive: false,
+    };
+    let ended = |generation| Event::Ended(generation, "was ended by signal 9 (KILL)".to_owned());
+    for end in [ended, Event::Gone] {
+        let mut machine = Machine::new(terms);
+        let (first, second) = (Generation(1), Generation(2));
+        machine.step(Moment(0), Event::Asked(Ask::Begin));
+        machine.step(Moment(0), Event::Started(first, terms));
+        machine.step(Moment(100), Event::Ready(first));
+        machine.step(Moment(200), Event::Asked(Ask::Upgrade(None)));
+        machine.step(Moment(200), Event::Started(second, terms));
+        machine.step(Moment(300), Event::Ready(second));
+        machine.step(Moment(300), Event::Gone(first));
+        let actions = machine.step(Moment(9_000), end(second));
+        let is_proven = actions.iter().any(|action| matches!(action, Action::Prove(_)));
+        let is_condemned =
+            actions.iter().any(|action| matches!(action, Action::Condemn(one, _) if *one == second));
+        assert!(!is_proven && is_condemned, "{actions:?}");
+    }
+}

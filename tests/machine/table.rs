@@ -51,7 +51,7 @@ fn states() -> Vec<(&'static str, Machine, Moment)> {
     let exclusive = Terms { exclusive: true, min_uptime: 0, ..TERMS };
     let clearing = [
         vec![up(), Event::Started(one, exclusive), Event::Loaded(one), Event::Ready(one)],
-        vec![Event::Ended(one, "died".to_owned())],
+        vec![Event::Due, Event::Ended(one, "died".to_owned())],
     ]
     .concat();
     let all: Vec<(&str, Terms, Vec<Event>)> = vec![

@@ -107,6 +107,10 @@ impl Machine {
         if serving.probation.is_none_or(|until| now < until) {
             return;
         }
+        // It may have ended long ago: whoever reports it may have been stopped, or had to wait for a busy machine.
+        if matches!(event, Event::Ended(one, _) | Event::Gone(one) if *one == serving.generation) {
+            return;
+        }
         if is_checked && (*event != Event::Healthy(serving.generation) || serving.strikes > 0) {
             return;
         }

@@ -390,8 +390,20 @@ impl Shell {
             && self.unkept.is_none()
             && matches!(self.stored.proven(&self.service.application), Ok(Some(one)) if one.made.fingerprint == fingerprint);
         let text = if is_known { Ok(None) } else { self.snapshot_text(generation).map(Some) };
+        let text = match text {
+            Ok(text) => text,
+            Err(error) => {
+                // What is known to be good stays what it was.
+                let trouble = format!(
+                    "what {generation} is made of cannot be read: {error}; it is not known that it is good"
+                );
+                self.log.say(&trouble);
+                self.unkept = Some(trouble);
+                return;
+            }
+        };
         let kept = text
-            .and_then(|text| text.map_or(Ok(()), |text| self.stored.keep_proven(&text)))
+            .map_or(Ok(()), |text| self.stored.keep_proven(&text))
             .and_then(|()| self.stored.remove_failed(&fingerprint));
         // Should what is written down be lost, this run still knows it.
         self.proven_here = self.snapshots.get(&generation).and_then(|file| file.try_clone().ok());
