@@ -265,3 +265,175 @@ fn read_masks_secrets() {
         (json!({"A": mask, "N": mask, "E": null}), note)
     );
 }
+
+/// Forty kinds of secrets, as variables of an application. What stands for the secret in each has SECRET in it.
+const KINDS: &[(&str, &str)] = &[
+    ("DB_PASSWORD", "hunter2"),
+    ("DBPASSWORD", "hunter2"),
+    ("MYSQL_PASSWD", "hunter2"),
+    ("SMTP_PWD", "hunter2"),
+    ("DB_PASS", "hunter2"),
+    ("DBPASS", "hunter2"),
+    ("PGPASSWORD", "hunter2"),
+    ("KEY_PASSPHRASE", "hunter2"),
+    ("ADMIN_PW", "hunter2"),
+    ("SECRET_KEY_BASE", "hunter2"),
+    ("CLIENT_SECRET", "hunter2"),
+    ("clientSecret", "hunter2"),
+    ("API_KEY", "hunter2"),
+    ("apiKey", "hunter2"),
+    ("APIKEY", "hunter2"),
+    ("STRIPE_KEY", "hunter2"),
+    ("SIGNING_KEYS", "hunter2"),
+    ("ENCRYPTION_KEY_OLD", "hunter2"),
+    ("ACCESS_TOKEN", "hunter2"),
+    ("AUTH_TOKENS", "hunter2"),
+    ("SENTRY_DSN", "https://hunter2@sentry/1"),
+    ("AWS_CREDENTIALS", "hunter2"),
+    ("SERVICE_CREDS", "hunter2"),
+    ("AUTHORIZATION", "hunter2"),
+    ("DATABASE_URL", "postgres://u:hunter2@h/db"),
+    ("CACHE", "redis://:hunter2@h/0"),
+    ("PROXY", "see http://u:hunter2@proxy:3128 for it"),
+    ("DSN_OF_JDBC_1", "jdbc:x?user=u&password=hunter2"),
+    ("CONNECTION", "host=db password=hunter2 user=u"),
+    ("ODBC", "Server=x;Password='hunter2';"),
+    ("JSON", "{\"auth_token\": \"hunter2\"}"),
+    ("OPTIONS", "--verbose --password hunter2"),
+    ("OPTION", "--api-key=hunter2"),
+    ("HEADER", "Authorization: Bearer hunter2"),
+    ("PEM", "-----BEGIN RSA PRIVATE KEY-----\nhunter2==\n-----END RSA PRIVATE KEY-----"),
+    ("GITHUB", "ghp_hunter2abcdefghijABCDEFGHIJ0123456789"),
+    ("GITLAB", "glpat-hunter2abcdefghij0123"),
+    ("SLACK", "xoxb-hunter2abcdefghij0123"),
+    ("STRIPE", "sk_live_hunter2abcdefghij0123"),
+    ("JWT", "eyJhunter2bGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJlc2ln"),
+];
+
+/// Forty variables that look like secrets and are none. Each value has `plainNx` in it, where N is its place.
+const LOOK_ALIKES: &[(&str, &str)] = &[
+    ("KEYBOARD", "plain0x"),
+    ("PUBLIC_KEY", "plain1x"),
+    ("public_key_path", "/x/plain2x"),
+    ("PUBLIC_KEY_PATH", "/x/plain3x"),
+    ("TOKEN_URL", "https://plain4x/token"),
+    ("PASSWORD_MIN_LENGTH", "plain5x"),
+    ("SECRETARY", "plain6x"),
+    ("MONKEY", "plain7x"),
+    ("TURKEY", "plain8x"),
+    ("KEYSTONE", "plain9x"),
+    ("TOKENIZER", "plain10x"),
+    ("BROKEN", "plain11x"),
+    ("COMPASS", "plain12x"),
+    ("PASSENGER", "plain13x"),
+    ("BYPASS", "plain14x"),
+    ("OLD_PWD", "plain15x"),
+    ("MAX_TOKENS", "plain16x"),
+    ("USE_PASSWORD", "plain17x"),
+    ("AWS_ACCESS_KEY_ID", "plain18x"),
+    ("SSL_KEY_FILE", "plain19x"),
+    ("SSL_KEY", "/etc/ssl/plain20x.key"),
+    ("GOOGLE_APPLICATION_CREDENTIALS", "/etc/app/plain21x.json"),
+    ("PRIMARY_KEY", "plain22x"),
+    ("SORT_KEY", "plain23x"),
+    ("CACHE_KEY", "plain24x"),
+    ("KEY", "plain25x"),
+    ("SECRET_NAME", "plain26x"),
+    ("TOKEN_TTL", "plain27x"),
+    ("PASSWORD_RESET_TIMEOUT", "plain28x"),
+    ("SESSION_TOKEN_HEADER", "plain29x"),
+    ("CSRF_TOKEN_NAME", "plain30x"),
+    ("PASSWORD_HASHERS", "plain31x"),
+    ("DATABASE_HOST", "postgres://plain32x/db"),
+    ("USER_AT", "http://plain33x@host/"),
+    ("FILLED_IN", "password=${plain34x}"),
+    ("PROSE", "your password: at least plain35x letters"),
+    ("ORDER", "order=key:plain36x"),
+    ("CERTIFICATE", "-----BEGIN CERTIFICATE-----\nplain37x\n-----END CERTIFICATE-----"),
+    ("SHORT_FORM", "ghp_plain38x"),
+    ("SKETCH", "sk-plain39x-is-a-branch-of-a-repository"),
+];
+
+/// Every output of every command that has the pillar's values in it.
+const COMMANDS: &[&[&str]] = &[
+    &["validate", "p.yaml"],
+    &["validate", "--format", "json", "p.yaml"],
+    &["validate", "--format", "github", "p.yaml"],
+    &["validate", "--format", "sarif", "p.yaml"],
+    &["validate", "--format", "junit", "p.yaml"],
+    &["validate", "--format", "gitlab", "p.yaml"],
+    &["validate", "--fix", "--diff", "p.yaml"],
+    &["read", "p.yaml"],
+    &["render", "p.yaml"],
+    &["render", "--format", "json", "p.yaml"],
+    &["render", "p.yaml", "--diff", "--against", "empty"],
+    &["render", "p.yaml", "--diff", "--against", "empty", "--format", "patch"],
+    &["render", "p.yaml", "--diff", "--against", "empty", "--format", "markdown"],
+    &["render", "p.yaml", "--diff", "--against", "empty", "--format", "json"],
+    &["render", "p.yaml", "--explain", "/etc/sv/web/run"],
+    &["render", "p.yaml", "--explain", "/etc/sv/web/run", "--format", "json"],
+    &["render", "p.yaml", "--explain", "/etc/sv/web/env/DB_PASS"],
+];
+
+#[test]
+fn no_output_shows_any_kind_of_secret_and_each_look_alike_is_shown() {
+    assert!(KINDS.len() >= 40 && LOOK_ALIKES.len() >= 40);
+    for script in ["native", "shell"] {
+        let scratch = tempfile::tempdir().unwrap();
+        std::fs::create_dir(scratch.path().join("empty")).unwrap();
+        let all: serde_json::Map<String, Value> =
+            KINDS.iter().chain(LOOK_ALIKES).map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+        let pillar = json!({"application": "web", "user": "deploy", "virtualenv_home": "/home/deploy",
+            "run_script": script, "environment": all});
+        // JSON, line by line, is YAML.
+        std::fs::write(scratch.path().join("p.yaml"), format!("{pillar:#}\n")).unwrap();
+        // The findings of `validate` do not quote it, and it has no file of its own any more.
+        let shows = |words: &&&[&str]| words[0] != "validate" && !words.contains(&"/etc/sv/web/env/DB_PASS");
+        for arguments in COMMANDS.iter().filter(shows) {
+            let output = runsmith(scratch.path(), arguments);
+            let all = [&output.stdout[..], &output.stderr].concat();
+            let text = String::from_utf8_lossy(&all);
+            assert_ne!(output.status.code(), Some(2), "{arguments:?}: {text}");
+            let line = text.lines().find(|line| line.contains(SECRET));
+            assert_eq!(line, None, "{script}: {arguments:?} shows a secret");
+            if arguments.iter().any(|word| *word == "validate" || word.starts_with("/etc/sv/web/env")) {
+                continue;
+            }
+            for (at, (name, _)) in LOOK_ALIKES.iter().enumerate() {
+                assert!(text.contains(&format!("plain{at}x")), "{script}: {arguments:?} masks {name}");
+            }
+        }
+        // Every user may read the run script, and only root the files beside it.
+        let output = runsmith(scratch.path(), &["render", "p.yaml", "--format", "json", "--show-secrets"]);
+        let tree: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let holding = |entry: &&Value| entry["content"].as_str().is_some_and(|text| text.contains(SECRET));
+        let entries: Vec<&Value> = tree["entries"].as_array().unwrap().iter().filter(holding).collect();
+        assert_eq!(entries.len(), KINDS.len(), "{script}");
+        for entry in entries {
+            assert_eq!((&entry["mode"], &entry["owner"]), (&json!("0600"), &json!("root")), "{entry}");
+        }
+    }
+}
+
+#[test]
+fn a_comment_with_a_reason_makes_a_value_ordinary_everywhere() {
+    let scratch = tempfile::tempdir().unwrap();
+    std::fs::create_dir(scratch.path().join("empty")).unwrap();
+    for (reason, is_shown) in [(" because a browser is sent it", true), ("", false)] {
+        let text = format!(
+            "application: web\nuser: deploy\nvirtualenv_home: /home/deploy\nenvironment:\n  SENTRY_DSN: https://hunter2@sentry/1 # runsmith: allow(plain-secret){reason}\n"
+        );
+        std::fs::write(scratch.path().join("p.yaml"), text).unwrap();
+        for arguments in
+            COMMANDS.iter().filter(|words| words[0] != "validate" && words.len() != 4 || words[0] == "read")
+        {
+            if arguments.contains(&"/etc/sv/web/env/DB_PASS") {
+                continue;
+            }
+            let output = runsmith(scratch.path(), arguments);
+            let all = [&output.stdout[..], &output.stderr].concat();
+            let text = String::from_utf8_lossy(&all);
+            assert_eq!(text.contains(SECRET), is_shown, "{arguments:?} {reason:?}: {text}");
+        }
+    }
+}

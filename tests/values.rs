@@ -330,7 +330,9 @@ fn service(name: &'static str, texts: &mut Texts, scratch: &Path) -> Service {
     let secret = |texts: &mut Texts| {
         let value = texts.any();
         // A shell run script's secrets are read by chpst, which drops these: refused, see below.
-        if shell { value.trim_end_matches([' ', '\t']).to_owned() } else { value }
+        let value = if shell { value.trim_end_matches([' ', '\t']).to_owned() } else { value };
+        // A secret without a value is refused (rule `empty-secret`).
+        if value.is_empty() { "x".to_owned() } else { value }
     };
     let root = texts.path(scratch);
     // Two trees that random names cannot lead into each other.

@@ -278,7 +278,8 @@ const WHOSE: &[&str] = &[
 /// tokens come from, `PASSWORD_MIN_LENGTH` is a number, a `SECRETARY` is a person and a `MONKEY` has no key.
 pub fn is_named(name: &str) -> bool {
     // Nearly no name gets as far as being taken apart.
-    const PARTS: &[&str] = &["AUTHORIZATION", "CREDENTIAL", "DSN", "KEY", "PASS", "PW", "SECRET", "TOKEN"];
+    const PARTS: &[&str] =
+        &["AUTHORIZATION", "CREDENTIAL", "CREDS", "DSN", "KEY", "PASS", "PW", "SECRET", "TOKEN"];
     has_any(name, PARTS) && is_named_in_words(name, false)
 }
 

@@ -101,7 +101,7 @@ pub struct Node {
     pub via: Option<Span>,
     /// How it was written.
     pub style: Style,
-    /// A comment says that it is no secret, whatever it looks like.
+    /// A comment says that it is no secret, whatever it looks like; or it is a null that takes a default away.
     pub ordinary: bool,
     /// What the dialect makes of it.
     pub value: Value,

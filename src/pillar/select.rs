@@ -183,6 +183,10 @@ fn merge(base: &Node, over: Node) -> Node {
                 let value = std::mem::replace(&mut other.value, base.hollow());
                 other.value = merge(&pair.value, value);
             }
+            // It takes the default away.
+            Some(other) if other.value.value == Value::Null => {
+                other.value.ordinary = pair.value.value != Value::Null;
+            }
             Some(_) => {}
             None => above.push(pair.clone()),
         }

@@ -2,7 +2,7 @@
 
 use super::{Subject, finding};
 use crate::diagnostic::Diagnostic;
-use crate::model::secret::{Why, is_named, is_ordinary, is_secret_option, why};
+use crate::model::secret::{Why, dotted, is_named, is_ordinary, is_secret_option, why};
 use crate::pillar::{Node, Pair, Value};
 use crate::rule;
 
@@ -10,7 +10,7 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     let Value::Map(sections) = &subject.node.value else { return };
     for Pair { key, value } in sections {
         match &key.value {
-            Value::Str(section) if section == "secrets" => {}
+            Value::Str(section) if section == "secrets" => secrets(value, found),
             Value::Str(section) if section == "environment" => variables(value, found),
             Value::Str(section) => elsewhere(value, section, false, &mut vec![section], found),
             _ => {}
@@ -22,6 +22,9 @@ fn variables(environment: &Node, found: &mut Vec<Diagnostic>) {
     let Value::Map(variables) = &environment.value else { return };
     for Pair { key, value } in variables {
         let (Value::Str(name), Value::Str(text)) = (&key.value, &value.value) else { continue };
+        if let Some(what) = undecrypted(text).filter(|_| is_named(name) || !is_masked(text)) {
+            found.push(still_encrypted(&format!("environment.{name}"), what, value));
+        }
         let Some(why) = why(name, text) else { continue };
         found.push(
             finding(&rule::PLAIN_SECRET, format!("`environment.{name}` {}", why.words()))
@@ -29,6 +32,54 @@ fn variables(environment: &Node, found: &mut Vec<Diagnostic>) {
                 .help("It is kept in a file that only root reads all the same; `secrets` says so to whoever reads the pillar."),
         );
     }
+}
+
+fn secrets(secrets: &Node, found: &mut Vec<Diagnostic>) {
+    let Value::Map(secrets) = &secrets.value else { return };
+    for Pair { key, value } in secrets {
+        let Value::Str(name) = &key.value else { continue };
+        let path = dotted(["secrets", name.as_str()]);
+        match &value.value {
+            // It takes a default away.
+            Value::Null if value.ordinary => {}
+            Value::Null => found.push(empty(&path, "is null", value)),
+            Value::Str(text) if text.is_empty() => found.push(empty(&path, "is empty", value)),
+            Value::Str(text) => {
+                found.extend(undecrypted(text).map(|what| still_encrypted(&path, what, value)))
+            }
+            _ => {}
+        }
+    }
+}
+
+fn empty(path: &str, is: &str, value: &Node) -> Diagnostic {
+    finding(&rule::EMPTY_SECRET, format!("`{path}` {is}"))
+        .at(value.span, "write its value, or remove it")
+        .help("What is meant to be empty belongs below `environment`.")
+}
+
+fn still_encrypted(path: &str, what: &str, value: &Node) -> Diagnostic {
+    finding(&rule::UNDECRYPTED, format!("`{path}` is {what}"))
+        .at_hidden(value.span, "nothing has decrypted it")
+        .help("Render the pillar where the key is, and look at what the renderer reports.")
+}
+
+/// What stands in the place of a secret, if something does.
+fn undecrypted(text: &str) -> Option<&'static str> {
+    const FORMS: &[(&str, &str)] = &[
+        ("-----BEGIN PGP MESSAGE-----", "a PGP message"),
+        ("$ANSIBLE_VAULT;", "ciphertext of Ansible's vault"),
+        ("ENC[", "ciphertext of eyaml or SOPS"),
+        ("sdb://", "an address of Salt's sdb"),
+    ];
+    let text = text.trim();
+    let form = FORMS.iter().find(|(begin, _)| text.starts_with(begin)).map(|(_, what)| *what);
+    form.or_else(|| is_masked(text).then_some("a mask, which stands for a secret"))
+}
+
+fn is_masked(text: &str) -> bool {
+    const SHORTEST: usize = 4;
+    text.len() >= SHORTEST && text.bytes().all(|byte| byte == b'*')
 }
 
 /// What is sensitive in other sections, which nothing keeps from anybody.
@@ -59,8 +110,7 @@ fn elsewhere<'a>(
         Value::Str(text) => {
             let by_name = (named && !is_ordinary(text)).then_some(Why::Name);
             let Some(why) = by_name.or_else(|| why(name, text)) else { return };
-            let message =
-                format!("`{}` {}", crate::model::secret::dotted(steps.iter().copied()), why.words());
+            let message = format!("`{}` {}", dotted(steps.iter().copied()), why.words());
             found.push(
                 finding(&rule::PLAIN_SECRET, message)
                     .at_hidden(node.span, "hand it to the application by `secrets`")
