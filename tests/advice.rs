@@ -287,3 +287,27 @@ fn reasons_name_the_path() {
     }
     service.down();
 }
+
+/// The server writes a long line that never ends: what runsmith writes next is a line of its own all the same.
+#[test]
+fn a_line_that_never_ends_does_not_swallow_others() {
+    let service = Service::native(Server::Sync, Socket::Unix, "");
+    let flag = service.scratch().join("writes");
+    let python = format!(
+        "import os, threading, time\n\
+         def write():\n    while not os.path.exists({flag:?}):\n        time.sleep(0.02)\n    os.write(1, b'y' * 5001)\n\
+         threading.Thread(target=write, daemon=True).start()\n"
+    );
+    service.release_with(1, &python, "");
+    let service = service.started();
+    fs::write(&flag, "").expect("a flag");
+    // The log is read by lines: this one shows once something ends it.
+    service.until("the line has ended", |service| {
+        service.sv("alarm");
+        service.log.text(0).contains("yyy")
+    });
+    service.until("a line follows", |service| service.log.text(0).contains("y\n  "));
+    let text = service.log.text(0);
+    assert!(text.contains("y\n  runsmith: ") && !text.contains("yrunsmith:"), "{text}");
+    service.down();
+}
