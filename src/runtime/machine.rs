@@ -80,6 +80,8 @@ pub struct Serving {
     pub strikes: u32,
     /// Until then it is on probation: it has not served for `min_uptime`. None: it is proven.
     pub probation: Option<Moment>,
+    /// Its probation ended while nobody was there to see how it went.
+    pub is_unattended: bool,
     /// What it was started from.
     pub origin: Origin,
     /// Its workers die again and again while they load the application: it is not proven meanwhile.
@@ -272,8 +274,7 @@ impl Machine {
 
     /// When [`Event::Due`] is to be told, if nothing else happens before. None: it waits for events alone.
     pub fn deadline(&self) -> Option<Moment> {
-        // Where health is checked, the next good answer after its end ends it.
-        let probation = self.serving().and_then(|serving| serving.probation).filter(|_| !self.is_checked());
+        let probation = self.proven_at();
         let rival = self.rival.as_ref().map(Rival::deadline);
         let own = match &self.state {
             State::Booting(candidate) | State::Succeeding(_, candidate) => Some(candidate.until),
@@ -565,6 +566,7 @@ impl Machine {
             probation: Some(now.after(self.terms.min_uptime)),
             origin,
             dying: false,
+            is_unattended: false,
         }
     }
 

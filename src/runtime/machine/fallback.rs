@@ -11,6 +11,9 @@ use super::{Candidate, Machine, Serving, State};
 /// While a health check fails or workers die, the end of probation is looked at again after this many milliseconds.
 const NOT_WHILE_SICK: u64 = 1_000;
 
+/// Whoever looks so many milliseconds after the end of probation was stopped or absent, and does not know how it went.
+const LATE: u64 = 2_000;
+
 impl Machine {
     /// Something was proven by an earlier run, or before this start of the machine, and is still kept.
     pub fn knows_proven(&mut self) {
@@ -87,15 +90,23 @@ impl Machine {
         true
     }
 
+    /// When the generation that serves is proven, if the time alone decides that.
+    pub(super) fn proven_at(&self) -> Option<Moment> {
+        let serving = self.serving()?;
+        let takes_an_answer = matches!(self.state, State::Serving(_)) || serving.is_unattended;
+        serving.probation.filter(|_| !(self.is_checked() && takes_an_answer))
+    }
+
     /// Whether the health of the generation that serves is checked.
     pub(super) fn is_checked(&self) -> bool {
         self.before.unwrap_or(self.terms).health.is_some()
     }
 
-    /// The generation that serves is proven once its time has come. Where its health is checked that takes a good answer: while
-    /// this process was stopped, or no runtime was there, nobody has asked.
+    /// The generation that serves is proven once its time has come. Where its health is checked that takes a good answer, unless
+    /// a hand-over is under way, in which only the candidate is checked: and then it takes somebody who was there at the time.
     pub(super) fn prove_if_due(&mut self, now: Moment, event: &Event) {
         let is_checked = self.is_checked();
+        let is_alone = matches!(self.state, State::Serving(_));
         let (State::Serving(serving)
         | State::Succeeding(serving, _)
         | State::Vetting(serving, _, _)
@@ -104,14 +115,19 @@ impl Machine {
         else {
             return;
         };
-        if serving.probation.is_none_or(|until| now < until) {
-            return;
-        }
+        let Some(until) = serving.probation.filter(|until| *until <= now) else { return };
         // It may have ended long ago: whoever reports it may have been stopped, or had to wait for a busy machine.
-        if matches!(event, Event::Ended(one, _) | Event::Gone(one) if *one == serving.generation) {
+        let is_bad_news = matches!(
+            event,
+            Event::Ended(one, _) | Event::Gone(one) | Event::Dying(one) | Event::Unstable(one, _)
+                if *one == serving.generation
+        );
+        if is_bad_news {
             return;
         }
-        if is_checked && (*event != Event::Healthy(serving.generation) || serving.strikes > 0) {
+        serving.is_unattended |= now.since(until) > LATE;
+        let takes_an_answer = is_checked && (is_alone || serving.is_unattended);
+        if takes_an_answer && (*event != Event::Healthy(serving.generation) || serving.strikes > 0) {
             return;
         }
         if serving.strikes > 0 || serving.dying {

@@ -158,6 +158,7 @@ impl Machine {
                     probation: record.probation,
                     origin: record.origin.unwrap_or(Origin::Disk),
                     dying: false,
+                    is_unattended: false,
                 };
                 if record.candidate.is_some() {
                     let reason = "the runtime was started anew before the new master was ready";
