@@ -631,6 +631,7 @@ fn the_next_run_is_started_while_the_log_takes_nothing() {
     let mut service = Service::native_with_log(Server::Sync, Socket::Tcp, "");
     service.supervise();
     service.wait_for_version("1", START);
+    service.until_settled();
     kill(svlogd(&service), Signal::STOP);
     // Filled to the last byte: a short line finds no room either.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;

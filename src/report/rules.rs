@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn lines_are_broken_at_blanks() {
         assert_eq!(wrapped("a bc def", 4), ["a bc", "def"]);
-        assert_eq!(wrapped("longer a", 3), ["longer", "a"]);
+        assert_eq!(wrapped("longer a", 3), ["lon", "ger", "a"]);
     }
 
     #[test]

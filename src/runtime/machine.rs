@@ -315,6 +315,8 @@ impl Machine {
             Event::Asked(ask) => self.asked(now, ask),
             Event::Due => self.due(now),
         }
+        // With a `min_uptime` of 0 there is no probation at all.
+        self.prove_if_due(now, &Event::Due);
         self.logs_after();
         std::mem::take(&mut self.actions)
     }
