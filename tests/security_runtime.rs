@@ -165,12 +165,14 @@ fn a_blocked_runtime_blocks_neither_status_nor_upgrade() {
     let all = ask(&["status"]);
     let of_other = all.lines().find(|line| line.starts_with(&other.name)).unwrap_or_else(|| panic!("{all}"));
     assert!(of_other.contains("serving"), "{all}");
-    assert!(all.contains(&format!("the runtime of {}: no answer within 10 s", blocked.name)), "{all}");
-    let late = "does not answer within 10 s";
-    assert!(ask(&["upgrade", &blocked.name]).contains(late));
+    assert!(all.contains(&format!("the runtime of {}: it is stopped by a signal", blocked.name)), "{all}");
+    let stopped = format!("`kill -CONT {runtime}`");
+    assert!(all.contains(&stopped), "{all}");
+    let refused = ask(&["upgrade", &blocked.name]);
+    assert!(refused.contains(&stopped), "{refused}");
     let output = begun.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
-    assert!(said(&output).contains(late), "{}", said(&output));
+    assert!(said(&output).contains(&stopped), "{}", said(&output));
     drop(full);
     kill(runtime, Signal::CONT);
     blocked.go();

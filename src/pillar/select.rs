@@ -173,13 +173,15 @@ fn applications(node: Node, path: &str) -> (Vec<Application>, Vec<Diagnostic>) {
 
 /// `over` on top of `base`: maps are merged key by key, everything else is replaced.
 fn merge(base: &Node, over: Node) -> Node {
-    let (Value::Map(below), Value::Map(_)) = (&base.value, &over.value) else { return over };
     let Value::Map(mut above) = over.value else { return over };
+    let Value::Map(below) = &base.value else {
+        // What a null takes away from a default that is no map cannot be known.
+        above.iter_mut().for_each(|pair| pair.value.ordinary |= pair.value.value == Value::Null);
+        return Node { value: Value::Map(above), ..over };
+    };
     for pair in below {
         match above.iter_mut().find(|other| other.key.value == pair.key.value) {
-            Some(other)
-                if matches!((&other.value.value, &pair.value.value), (Value::Map(_), Value::Map(_))) =>
-            {
+            Some(other) if matches!(other.value.value, Value::Map(_)) => {
                 let value = std::mem::replace(&mut other.value, base.hollow());
                 other.value = merge(&pair.value, value);
             }
