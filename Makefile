@@ -32,7 +32,7 @@ faults:
 	RUNSMITH_FAULTS=$(CURDIR)/target/faults $(CARGO) test --locked --test faults --test faults_host --test faults_keeper --test faults_release -- --test-threads 2 --skip the_page
 	RUNSMITH_FAULTS=$(CURDIR)/target/faults RUNSMITH_BLESS=1 $(CARGO) test --locked --test faults --test faults_host --test faults_keeper --test faults_release the_page
 
-# Random operations on four services under load, about an hour; what was measured is written into docs/chaos.md. Others with
+# Random operations on four services under load, half an hour on a quiet machine; what was measured is written into docs/chaos.md. Others with
 # `make chaos CHAOS_SEED=7`; a failure prints the command that repeats it.
 CHAOS_SEED ?= 1
 CHAOS_STEPS ?= 1600

@@ -96,13 +96,11 @@ fn limit(pid: u32, name: &str) -> (String, String) {
 /// A service whose program does nothing to itself: what /proc says of it is what it was given.
 fn sleeping(more: &str) -> Service {
     let mut service = Service::native(Server::Any, Socket::Tcp, more);
+    service.runs("[/usr/bin/sleep, \"100000\"]");
     service.rewrite(|pillar| {
-        let line = pillar.lines().find(|line| line.starts_with("unicorn_command")).unwrap().to_owned();
         let bind = pillar.lines().find(|line| line.starts_with("bind")).unwrap().to_owned();
         let first = bind.split('"').nth(1).unwrap();
-        pillar
-            .replace(&line, "server: any\nunicorn_command: [/usr/bin/sleep, \"100000\"]")
-            .replace(&bind, &format!("bind: [\"{first}\", \"unix:{}/two.sock\"]", service_scratch(&pillar)))
+        pillar.replace(&bind, &format!("bind: [\"{first}\", \"unix:{}/two.sock\"]", service_scratch(&pillar)))
     });
     service
 }

@@ -787,10 +787,7 @@ fn failure_of_uvicorn_on_probation() {
     let command = format!("[{}, \"asgi:app\", --fd, \"3\"]", program.display());
     let name = "failure_of_uvicorn_on_probation";
     let mut service = Service::native(Server::Any, Socket::Unix, "restart: {min_uptime: 12}\n");
-    service.rewrite(|pillar| {
-        let line = pillar.lines().find(|line| line.starts_with("unicorn_command")).unwrap().to_owned();
-        pillar.replace(&line, &format!("server: any\nunicorn_command: {command}"))
-    });
+    service.runs(&command);
     service.processes = 1;
     make(&service, 1, "");
     let case = Case::of(name, service.started());
@@ -806,13 +803,9 @@ fn workers_of_puma_that_cannot_load() {
     require("puma", std::path::Path::new("/usr/bin/puma"));
     let mut service = Service::native(Server::Any, Socket::Tcp, "restart: {min_uptime: 12}\n");
     let Address::Tcp(port) = service.address else { panic!("a port") };
-    service.rewrite(|pillar| {
-        let line = pillar.lines().find(|line| line.starts_with("unicorn_command")).unwrap().to_owned();
-        let bind = format!("tcp://127.0.0.1:{port}");
-        let command =
-            format!("[/usr/bin/puma, -e, production, -w, \"2\", -t, \"4:8\", -b, \"{bind}\", config.ru]");
-        pillar.replace(&line, &format!("server: any\nunicorn_command: {command}"))
-    });
+    let bind = format!("tcp://127.0.0.1:{port}");
+    service
+        .runs(&format!("[/usr/bin/puma, -e, production, -w, \"2\", -t, \"4:8\", -b, \"{bind}\", config.ru]"));
     service.processes = 3;
     let case = Case::of("workers_of_puma_that_cannot_load", service.started());
     case.service.log.wait(0, PROVEN, HANDOVER);

@@ -65,14 +65,12 @@ const QUICK: &str = "import os, signal, socket; socket.socket(socket.AF_UNIX, so
 fn a_directory_that_is_now_a_link_to_roots_leads_root_nowhere() {
     let mut service = Service::native(Server::Any, Socket::Unix, "handoff: {ready: notify}");
     let Address::Unix(path) = service.address.clone() else { panic!("Unix") };
+    service.runs(&format!("[/usr/bin/python3, -c, \"{QUICK}\"]"));
     service.rewrite(|pillar| {
-        let line = pillar.lines().find(|line| line.starts_with("unicorn_command")).unwrap().to_owned();
-        pillar
-            .replace(&line, &format!("server: any\nunicorn_command: [/usr/bin/python3, -c, \"{QUICK}\"]"))
-            .replace(
-                &format!("bind: \"unix:{path}\""),
-                &format!("bind: [{{address: \"unix:{path}\", mode: \"0660\", group: adm}}]"),
-            )
+        pillar.replace(
+            &format!("bind: \"unix:{path}\""),
+            &format!("bind: [{{address: \"unix:{path}\", mode: \"0660\", group: adm}}]"),
+        )
     });
     let roots = service.scratch().join("roots");
     fs::create_dir(&roots).unwrap();

@@ -66,10 +66,7 @@ const READY: &str = r#"socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b
 /// A service of this command, with release 1 as `make` makes it.
 fn start(socket: Socket, command: &str, more: &str, make: &dyn Fn(&Service, u32)) -> Service {
     let mut service = Service::native(Server::Any, socket, more);
-    service.rewrite(|pillar| {
-        let line = pillar.lines().find(|line| line.starts_with("unicorn_command")).unwrap().to_owned();
-        pillar.replace(&line, &format!("server: any\nunicorn_command: {command}"))
-    });
+    service.runs(command);
     make(&service, 1);
     service.started()
 }
@@ -140,11 +137,7 @@ fn puma(socket: Socket) {
         support::load::Address::Tcp(port) => format!("tcp://127.0.0.1:{port}"),
         support::load::Address::Unix(path) => format!("unix://{path}"),
     };
-    service.rewrite(|pillar| {
-        let line = pillar.lines().find(|line| line.starts_with("unicorn_command")).unwrap().to_owned();
-        let command = format!("[/usr/bin/puma, -e, production, -t, \"4:8\", -b, \"{bind}\", config.ru]");
-        pillar.replace(&line, &format!("server: any\nunicorn_command: {command}"))
-    });
+    service.runs(&format!("[/usr/bin/puma, -e, production, -t, \"4:8\", -b, \"{bind}\", config.ru]"));
     let service = service.started();
     deploys(&service, &make, 0);
 }

@@ -1,8 +1,6 @@
 //! What is on disk and newer than the generation that serves: what an upgrade would take up.
 
-use std::fs::OpenOptions;
-use std::io::Read as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +10,7 @@ use super::target::Target;
 use crate::host;
 use crate::runtime::linux::launch::secret;
 use crate::runtime::linux::place::Place;
+use crate::runtime::linux::stored::read_file;
 use crate::runtime::linux::{clock, process};
 use crate::runtime::protocol::Status;
 use crate::runtime::snapshot::Snapshot;
@@ -39,24 +38,14 @@ pub(super) fn than(status: &Status, target: &Target) -> Vec<String> {
     newer
 }
 
-/// A snapshot is never longer, in bytes.
-const LONGEST: u64 = 16 << 20;
-
 /// What differs from what the serving generation is made of, however old it is: a start that nobody asked for uses what served.
-/// Only root may read what a generation is made of; others get nothing. With it the files that were compared: their times say nothing
-/// more, and change with `chmod` and `mv`, too.
+/// Only root may read what a generation is made of; others get nothing. Also the files that were compared: their times mean
+/// nothing after that, and change with `chmod` and `mv`, too.
 fn different(status: &Status, target: &Target) -> (Vec<String>, Vec<PathBuf>) {
     let nothing = (vec![], vec![]);
     let (Some(serving), Some(service)) = (&status.serving, &target.service) else { return nothing };
     let Some(place) = Place::existing(&target.run) else { return nothing };
-    let read = |path: &Path| -> std::io::Result<Vec<u8>> {
-        let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-        let mut text = vec![];
-        file.take(LONGEST).read_to_end(&mut text)?;
-        Ok(text)
-    };
-    let text = read(&place.file(&format!("generation.{}.json", serving.generation)));
+    let text = read_file(&place.file(&format!("generation.{}.json", serving.generation)));
     let Some(snapshot) = text.ok().and_then(|text| Snapshot::read(&text, &service.application).ok()) else {
         return nothing;
     };
@@ -77,7 +66,7 @@ fn different(status: &Status, target: &Target) -> (Vec<String>, Vec<PathBuf>) {
         compared.push(path);
     }
     if let (Some(path), Some(served)) = (service.config_file(), &snapshot.config) {
-        if read(Path::new(path)).ok().as_deref() != Some(served.as_bytes()) {
+        if read_file(Path::new(path)).ok().as_deref() != Some(served.as_bytes()) {
             different.push(path.to_owned());
         }
         compared.push(path.into());

@@ -60,7 +60,7 @@ fn snapshot_names(text: &[u8], path: &str) -> bool {
     serde_json::from_slice(text).is_ok_and(|value| names(&value, path))
 }
 
-/// Whether the server that a state of the shell script tells of may have been started with the configuration at this path.
+/// Whether the server that a state of the shell script describes may have been started with the configuration at this path.
 fn state_names(text: &[u8], path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
     if text.is_empty() || !matches!(name, "gunicorn.py" | "unicorn.rb") {

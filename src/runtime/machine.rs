@@ -84,7 +84,7 @@ pub struct Serving {
     pub is_unattended: bool,
     /// What it was started from.
     pub origin: Origin,
-    /// Its workers die again and again while they load the application: it is not proven meanwhile.
+    /// Its workers die again and again, while they load the application or soon after: it is not proven meanwhile.
     pub dying: bool,
 }
 

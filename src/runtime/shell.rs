@@ -128,7 +128,7 @@ pub struct Shell {
     end: Option<End>,
     place: Place,
     keeper: Option<Keeping>,
-    /// Lines that earlier keepers have dropped, until one is told.
+    /// Lines that earlier keepers have dropped, until the present one has taken over their number.
     dropped: Dropped,
     /// When the last one was started.
     keeper_since: Moment,

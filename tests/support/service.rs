@@ -193,6 +193,15 @@ impl Service {
         self.rendered = self.render_text(&pillar);
     }
 
+    /// Renders it as a service of another program: `server: any` with this command.
+    pub fn runs(&mut self, command: &str) {
+        self.rewrite(|pillar| {
+            let line = pillar.lines().find(|line| line.starts_with("unicorn_command"));
+            let line = line.expect("a command").to_owned();
+            pillar.replace(&line, &format!("server: any\nunicorn_command: {command}"))
+        });
+    }
+
     /// Changes the run script as it lies there, whole or not at all.
     pub fn edit_run(&self, change: impl FnOnce(String) -> String) {
         let file = self.directory.join("run");

@@ -359,9 +359,9 @@ impl Shell {
         self.tell_if_gone(generation);
     }
 
-    /// What has no worker yet has no requests and is killed; false if it may have one. An interpreter that is told to end while it
-    /// loads may take that for an error of what it loads, go on, and serve half loaded until it is killed: of 150 unicorns that
-    /// were told to end while they loaded, 19 went on. Once a master has forked a worker it listens to signals.
+    /// Kills what has no worker yet, and so no requests; false if it may have one. An interpreter that gets a signal to stop while
+    /// it loads may take that for an error of what it loads, go on, and serve half loaded until it is killed: of 150 unicorns that
+    /// got QUIT while they loaded, 19 went on. Once a master has forked a worker it handles signals.
     fn kill_without_workers(live: &mut Live, all: &HashMap<u32, process::Stat>, others: &[u32]) -> bool {
         if live.launcher.is_some() || !live.has_no_worker(all) {
             return false;

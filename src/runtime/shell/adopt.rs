@@ -311,12 +311,15 @@ impl Shell {
             if strays.is_empty() {
                 return;
             }
-            for stray in strays {
+            // All are killed before any is waited for, so that they cannot start each other again one by one.
+            for stray in &strays {
                 self.log.say(&format!(
                     "process {} of {generation} had left its session and is killed",
                     stray.pid
                 ));
                 stray.kill();
+            }
+            for stray in &strays {
                 stray.await_end(STRAY_ENDS);
             }
         }

@@ -205,7 +205,7 @@ impl Shell {
         }
         let why = self.fallback.as_deref().unwrap_or("what is on disk has failed");
         let message = format!(
-            "FALLBACK: {} serves, which served before, and not what is on disk: {why}; fix that, then run `runsmith upgrade {}`",
+            "FALLBACK: {} serves again, and not what is on disk: {why}; fix that, then run `runsmith upgrade {}`",
             live.life.release,
             self.reference()
         );
