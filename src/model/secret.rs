@@ -47,7 +47,7 @@ pub fn why(name: &str, text: &str) -> Option<Why> {
     if (is_named(name) && !is_ordinary(text)) || (is_bare_key(name) && is_random(text)) {
         return Some(Why::Name);
     }
-    found(text).map(|(why, _)| why)
+    found(text)
 }
 
 /// What the key `key` says.
@@ -268,7 +268,7 @@ const LOCKS: &[&str] = &[
     "STORAGE",
 ];
 
-/// What stands before `PASS` and `PWD` in one word.
+/// What comes before `PASS` and `PWD` in one word.
 const WHOSE: &[&str] = &[
     "ADMIN", "APP", "AUTH", "DB", "FTP", "HTTP", "LDAP", "MAIL", "MYSQL", "PG", "REDIS", "ROOT", "SMTP",
     "SQL", "SUDO", "USER",
@@ -351,41 +351,24 @@ fn is_filled_in(text: &str) -> bool {
         || text.trim_end_matches('*').is_empty()
 }
 
-/// Why a text is sensitive whatever its name is, and where in it the secret begins.
-fn found(text: &str) -> Option<(Why, usize)> {
+/// Why a text is sensitive whatever its name is.
+fn found(text: &str) -> Option<Why> {
     // Nearly no value of a large pillar has any of these.
     if text.bytes().any(|byte| matches!(byte, b':' | b'=' | b'-')) {
-        if let Some(at) = password_in_url(text) {
-            return Some((Why::Url, at));
+        if password_in_url(text).is_some() {
+            return Some(Why::Url);
         }
-        if let Some(at) = private_key_in(text) {
-            return Some((Why::PrivateKey, at));
+        if private_key_in(text).is_some() {
+            return Some(Why::PrivateKey);
         }
-        if let Some(at) = assigned_in(text).into_iter().chain(option_value_in(text)).min() {
-            return Some((Why::Assignment, at));
+        if assigned_in(text).is_some() || option_value_in(text).is_some() {
+            return Some(Why::Assignment);
         }
     }
-    token_in(text).map(|range| (Why::Token, range.start))
+    token_in(text).map(|_| Why::Token)
 }
 
-/// What is to be masked wherever else it appears, of a sensitive text: itself, and the secret in it.
-pub fn parts(text: &str) -> Vec<&str> {
-    let mut parts = vec![text];
-    if let Some((why, at)) = found(text) {
-        let rest = unquoted(text.get(at..).unwrap_or_default());
-        parts.extend(match why {
-            Why::Url => rest[..authority(rest)].rsplit_once('@').map(|(password, _)| password),
-            Why::Token | Why::Assignment => {
-                let end = |c: char| c.is_whitespace() || "\"'&;,}".contains(c);
-                Some(&rest[..rest.find(end).unwrap_or(rest.len())])
-            }
-            Why::Name | Why::PrivateKey => None,
-        });
-    }
-    parts
-}
-
-/// A text without what may stand between a name and its secret.
+/// A text without what may come between a name and its secret.
 fn unquoted(text: &str) -> &str {
     let text = text.trim_start_matches(['"', '\'', ' ', '\t', ',']);
     ["Bearer ", "Basic ", "Token "].iter().find_map(|word| text.strip_prefix(word)).unwrap_or(text)
@@ -396,7 +379,7 @@ fn private_key_in(text: &str) -> Option<usize> {
     begin.filter(|at| text[*at..].contains("PRIVATE KEY")).or_else(|| text.find("PuTTY-User-Key-File-"))
 }
 
-/// Where a token of a well-known form stands. The forms are those that the services document.
+/// Where a token of a well-known form is. The forms are those that the services document.
 fn token_in(text: &str) -> Option<std::ops::Range<usize>> {
     /// What a token begins with, and how many characters follow at least.
     const FORMS: &[(&str, usize)] = &[
@@ -715,8 +698,8 @@ mod tests {
         assert_eq!(why("DB_PASSWORD", ""), None);
         assert_eq!(why("key", "us"), None);
         assert_eq!(why("key", "0123456789abcdefgh"), Some(Why::Name));
-        assert_eq!(parts("postgres://u:p@w@h/db"), ["postgres://u:p@w@h/db", "p@w"]);
-        assert_eq!(parts("host=x password='hunter2' x"), ["host=x password='hunter2' x", "hunter2"]);
+        assert_eq!(why("x", "postgres://u:p@w@h/db"), Some(Why::Url));
+        assert_eq!(why("x", "host=x password='hunter2' x"), Some(Why::Assignment));
     }
 
     #[test]
