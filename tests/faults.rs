@@ -106,6 +106,11 @@ const ROWS: &[(&str, &str, &str)] = &[
         "the next runtime sees it out; none lost",
     ),
     (
+        "old_master_killed_unseen",
+        "kill -9 of the old master when the new one is ready, before the runtime looks",
+        "its workers finish; none lost",
+    ),
+    (
         "old_master_killed_while_draining",
         "kill -9 of the old master while it drains",
         "its workers finish; none lost",
@@ -565,6 +570,34 @@ fn while_draining(name: &'static str, whom: Option<Whom>) -> Case {
 fn runtime_killed_while_draining() {
     let case = while_draining("runtime_killed_while_draining", Some(Whom::Runtime));
     case.service.log.wait(0, ADOPTED, SOON);
+    case.ends("2", NoneLost);
+}
+
+/// The runtime learns of both at the same moment: the new release is ready, and the old master is dead. Its workers have no parent
+/// by which they are known, and one of them has a request.
+#[test]
+fn old_master_killed_unseen() {
+    let mut case =
+        Case::start("old_master_killed_unseen", Server::Sync, Socket::Unix, "handoff: {boot_timeout: 40}");
+    let old = case.service.master();
+    case.load.held(&case.service);
+    let mark = case.service.begin_deploy(2, Release::Waiting);
+    case.service.log.wait(mark, &["generation 2 is master"], SOON);
+    case.until("the new master runs", |service| service.user.masters().len() == 2);
+    let new = new_master(&case.service, old);
+    case.service.sv("pause");
+    case.until("the runtime is stopped", |service| {
+        Process::read(service.runtime()).is_some_and(|runtime| runtime.state == 'T')
+    });
+    case.service.go();
+    // A worker that reads its socket has reported before.
+    case.until("release 2 answers", |service| service.version() == "2");
+    assert!(!workers(new).is_empty());
+    kill(old, Signal::KILL);
+    case.service.sv("cont");
+    case.service.log.wait(mark, &["runsmith: ready: generation 2"], HANDOVER);
+    case.service.let_go();
+    case.service.log.wait(mark, &["done: generation 2"], HANDOVER);
     case.ends("2", NoneLost);
 }
 

@@ -201,12 +201,14 @@ impl Live {
     }
 
     /// Whether it has no child, so no worker and no request, in this list of all processes: of a server that has workers. With
-    /// `usr2` its PID file is not ours to remove.
+    /// `usr2` its PID file is not ours to remove. The children of a master that has just exited have another parent already, and
+    /// may hold requests: so the master has to live after the list was read.
     pub(super) fn has_no_worker(&self, all: &HashMap<u32, Stat>) -> bool {
         let Some(master) = &self.master else { return false };
         self.ready() == Ready::Workers
             && self.service.handoff.strategy == Strategy::Sockets
             && !all.values().any(|stat| stat.parent == master.pid)
+            && !master.await_end(Duration::ZERO)
     }
 
     /// Stops all of it; whether all of it stands still. Then nothing of it accepts a connection or starts a process.
