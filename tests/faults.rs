@@ -101,6 +101,11 @@ const ROWS: &[(&str, &str, &str)] = &[
         "backed out; same old master; only what it had in hand is lost",
     ),
     (
+        "worker_killed_before_retiring",
+        "kill -9 of an old worker whose successor has no signal handlers yet when it is to go",
+        "it is told again, and finishes; only what the killed one had in hand is lost",
+    ),
+    (
         "runtime_killed_while_draining",
         "kill -9 of the runtime while the old generation drains",
         "the next runtime sees it out; none lost",
@@ -546,6 +551,35 @@ fn candidate_killed_before_retiring() {
     say_health(&case.service, "200 OK");
     assert_eq!(case.service.master(), old);
     case.ends("1", LostWithTheKilled(3));
+}
+
+/// A worker that takes its time before it installs its signal handlers, as on a busy machine.
+#[test]
+fn worker_killed_before_retiring() {
+    const WORKER: &str = "import os, sys, time\nfrom gunicorn.workers.sync import SyncWorker\n\
+                          class Worker(SyncWorker):\n    def init_process(self):\n        if os.path.exists(SLOW):\n            \
+                          print('a slow worker begins', file=sys.stderr, flush=True)\n            time.sleep(5)\n        \
+                          super().init_process()\n";
+    let mut service = Service::native(Server::Sync, Socket::Tcp, "handoff: {drain_timeout: 45}\n");
+    let (slow, python) = (service.root.join("slow"), service.root.join("python"));
+    service.rewrite(|pillar| {
+        let pillar =
+            pillar.replace("worker_class: sync", "worker_class: slow_worker.Worker, graceful_timeout: 300");
+        format!("{pillar}environment: {{PYTHONPATH: {python:?}}}\n")
+    });
+    fs::create_dir_all(&python).expect("a directory");
+    fs::write(python.join("slow_worker.py"), WORKER.replace("SLOW", &format!("{slow:?}"))).expect("a module");
+    let case = Case::of("worker_killed_before_retiring", service.started());
+    let old = case.service.master();
+    let mark = case.service.log.mark();
+    fs::write(&slow, "").expect("a file");
+    kill(workers(old)[0], Signal::KILL);
+    case.service.log.wait(mark, &["a slow worker begins"], SOON);
+    fs::remove_file(&slow).expect("a file");
+    let end = case.service.deploy(2, Release::Good);
+    assert!(end.text.contains("done:"), "{}", case.service.log.text(0));
+    assert_eq!(case.service.log.count(mark, "is killed"), 0, "{}", case.service.log.text(0));
+    case.ends("2", LostWithTheKilled(3));
 }
 
 /// Release 2 serves, and a request of three seconds keeps release 1.

@@ -112,6 +112,49 @@ fn every_promise_of_a_proof_outlives_a_lost_socket() {
     assert!(answers.contains(&Action::Answer(ticket, Outcome::Proven(one))), "{answers:?}");
 }
 
+/// Workers that begin when their generation is told to go may miss it, whether it has served or not: they are asked until they
+/// have gone or are killed, less and less often.
+#[test]
+fn workers_are_asked_until_they_go() {
+    let terms = Terms {
+        boot_timeout: 60_000,
+        drain_timeout: 30_000,
+        min_uptime: 0,
+        backoff_initial: 1000,
+        backoff_max: 8000,
+        health: None,
+        exclusive: false,
+        fallback: true,
+    };
+    let (first, second) = (Generation(1), Generation(2));
+    let serves = [
+        Event::Asked(Ask::Begin),
+        Event::Started(first, terms),
+        Event::Ready(first),
+        Event::Asked(Ask::Upgrade(None)),
+        Event::Started(second, terms),
+    ];
+    let told = [
+        ("the old generation after a hand-over", Event::Ready(second), first),
+        ("a candidate that is given up", Event::Asked(Ask::Abort(Ticket(7))), second),
+        ("the serving generation at a stop", Event::Asked(Ask::Stop), first),
+    ];
+    for (what, event, goes) in told {
+        let mut machine = Machine::new(terms);
+        for event in serves.iter().cloned().chain([Event::Loaded(second), event]) {
+            machine.step(Moment(0), event);
+        }
+        let mut asked = vec![];
+        let mut killed = None;
+        while let Some(now) = machine.deadline().filter(|_| killed.is_none()) {
+            let actions = machine.step(now, Event::Due);
+            asked.extend(actions.contains(&Action::AskWorkers(goes)).then_some(now.0));
+            killed = actions.contains(&Action::Kill(goes)).then_some(now.0);
+        }
+        assert_eq!((asked, killed), (vec![1000, 3000, 7000, 15_000], Some(30_000)), "{what}");
+    }
+}
+
 /// The end of a generation is reported after its probation is over: it may have ended before, while the runtime was stopped or the
 /// machine was busy. It is not proven by that.
 #[test]

@@ -28,8 +28,9 @@ pub use rival::Rival;
 /// interpreter that still imports ends at once when it is told to, or not at all.
 pub const REMOVAL: u64 = 2_000;
 
-/// A candidate's workers may miss what their master passes on while they begin; they are asked themselves after this many
-/// milliseconds. By then a worker that was forked before the master was asked has its signal handlers.
+/// A worker that begins may miss the signal that its master passes on: one of a candidate, and one that replaces a worker that
+/// exited just before. So the workers are asked themselves after this many milliseconds, and again after twice as many, and so
+/// on: how long a worker takes to install its signal handlers depends on the application and on the load.
 pub const ASK_WORKERS: u64 = 1_000;
 
 /// After this long a killed process is killed again, in milliseconds. Only one that waits for a broken disk is left by then.
@@ -122,7 +123,22 @@ pub struct Leaver {
     /// It has been killed already.
     pub forced: bool,
     /// When its workers are asked themselves.
-    pub ask_workers: Option<Moment>,
+    pub ask_workers: Moment,
+    /// How long after that they are asked again, in milliseconds.
+    pub ask_again: u64,
+}
+
+impl Leaver {
+    /// One that is told to go now, and is killed at `until`.
+    fn new(now: Moment, generation: Generation, until: Moment) -> Self {
+        let ask_workers = now.after(ASK_WORKERS);
+        Self { generation, until, forced: false, ask_workers, ask_again: 2 * ASK_WORKERS }
+    }
+
+    /// When something is to be done about it.
+    fn due(&self) -> Moment {
+        if self.forced { self.until } else { self.until.min(self.ask_workers) }
+    }
 }
 
 /// A hand-over that follows the one under way.
@@ -290,8 +306,7 @@ impl Machine {
             | State::Stopping
             | State::Over(_) => None,
         };
-        let leavers =
-            self.leavers.iter().map(|one| one.ask_workers.map_or(one.until, |ask| ask.min(one.until)));
+        let leavers = self.leavers.iter().map(Leaver::due);
         leavers.chain(own).chain(probation).chain(rival).min()
     }
 
@@ -574,17 +589,14 @@ impl Machine {
 
     /// Tells a generation to go within so many milliseconds.
     fn retire(&mut self, now: Moment, generation: Generation, within: u64) {
-        self.leavers.push(Leaver { generation, until: now.after(within), forced: false, ask_workers: None });
+        self.leavers.push(Leaver::new(now, generation, now.after(within)));
         self.act(Action::Retire(generation));
     }
 
-    /// Tells a candidate to go: its workers may just be beginning.
+    /// Tells a candidate to go.
     fn retire_candidate(&mut self, now: Moment, candidate: &Candidate, terms: &Terms) {
         let within = if candidate.loaded { terms.drain_timeout } else { REMOVAL };
         self.retire(now, candidate.generation, within);
-        if let Some(leaver) = self.leavers.last_mut() {
-            leaver.ask_workers = Some(now.after(ASK_WORKERS));
-        }
     }
 
     /// The candidate has failed, and what it was started from is to blame. `is_left`: something of it may live.

@@ -227,11 +227,10 @@ impl Machine {
     pub(super) fn ask_workers(&mut self, now: Moment) {
         let mut due = vec![];
         for leaver in &mut self.leavers {
-            if leaver.ask_workers.is_some_and(|at| at <= now) {
-                leaver.ask_workers = None;
-                if !leaver.forced {
-                    due.push(leaver.generation);
-                }
+            if leaver.ask_workers <= now && !leaver.forced {
+                leaver.ask_workers = now.after(leaver.ask_again);
+                leaver.ask_again = leaver.ask_again.saturating_mul(2);
+                due.push(leaver.generation);
             }
         }
         for generation in due {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::action::{Action, Origin, Step};
 use super::super::event::{Generation, Moment, Terms};
-use super::{ASK_WORKERS, Candidate, Leaver, Machine, Next, Serving, State};
+use super::{Candidate, Leaver, Machine, Next, Serving, State};
 
 /// The machine's part of what is kept for the next run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,12 +118,7 @@ impl Machine {
         for (generation, until) in &record.leavers {
             if left(*generation) != Remains::Nothing {
                 // Told again: whoever has heard it the first time is not disturbed by it.
-                machine.leavers.push(Leaver {
-                    generation: *generation,
-                    until: *until,
-                    forced: false,
-                    ask_workers: Some(now.after(ASK_WORKERS)),
-                });
+                machine.leavers.push(Leaver::new(now, *generation, *until));
                 machine.act(Action::Retire(*generation));
             }
         }

@@ -328,7 +328,8 @@ impl Shell {
     }
 
     /// gunicorn's master passes TERM on to its workers; one that was just forked has no handler for it yet, and goes on
-    /// serving until it is killed. So they are asked themselves. unicorn's workers end at once at a second signal.
+    /// serving until it is killed. So they are asked themselves. unicorn's master repeats the signal by itself, and its workers
+    /// end at once at a second one of ours.
     fn ask_workers(&mut self, generation: Generation) {
         let all = process::all();
         let others = others(&self.generations, generation);
@@ -339,7 +340,8 @@ impl Shell {
         let Some(master) = live.master.as_ref().map(|master| master.pid) else { return };
         live.look(&all, &others);
         for member in std::mem::take(&mut live.members) {
-            if all.get(&member.pid).is_some_and(|stat| stat.parent == master && !stat.has_run) {
+            let is_worker = all.get(&member.pid).is_some_and(|stat| stat.parent == master && !stat.has_run);
+            if is_worker && live.may_have_missed(member.pid) {
                 member.signal(server::graceful(live.service.server));
             }
         }

@@ -23,6 +23,9 @@ pub(super) const ALIVE: u64 = 2_000;
 /// So long the processes of a candidate may take to stand still, in milliseconds: they do so at once, unless they wait for a disk.
 const STANDS_STILL: u64 = 500;
 
+/// When workers of a generation that was adopted had loaded the application was not written down; it is long ago.
+const ADOPTED: Moment = Moment(0);
+
 /// Between two looks at whether they do.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -63,6 +66,8 @@ pub(super) struct Live {
     pub(super) watch: Option<Watch>,
     /// It was told to go; workers that turn up later are told, too.
     pub(super) is_retired: bool,
+    /// When it was told so first.
+    pub(super) retired_at: Option<Moment>,
 }
 
 impl Live {
@@ -93,6 +98,7 @@ impl Live {
             late_deaths: LateDeaths::default(),
             watch: None,
             is_retired: false,
+            retired_at: None,
         }
     }
 
@@ -154,8 +160,7 @@ impl Live {
         let processes =
             found.into_iter().filter_map(|(_, start, pid)| Process::proven(pid, start, Some(self.life.uid)));
         self.workers = processes.take(of as usize).map(|worker| (worker.pid, worker)).collect();
-        // When they had was not written down; it is long ago.
-        self.loaded = self.workers.keys().map(|pid| (*pid, Moment(0))).collect();
+        self.loaded = self.workers.keys().map(|pid| (*pid, ADOPTED)).collect();
     }
 
     /// Its processes but for the master, as they are now. `others`: masters of other generations in the same session.
@@ -187,6 +192,7 @@ impl Live {
     /// Tells it to finish: the master if it lives, which tells its workers; else each of them.
     pub(super) fn retire(&mut self) {
         self.is_retired = true;
+        self.retired_at.get_or_insert_with(clock::now);
         let signal = server::graceful(self.service.server);
         if let Some(master) = &self.master {
             master.signal(signal);
@@ -198,6 +204,13 @@ impl Live {
                 member.wake();
             }
         }
+    }
+
+    /// Whether a worker may have missed the signal to go that its master passed on: one that is known to have loaded the
+    /// application before had its signal handlers then.
+    pub(super) fn may_have_missed(&self, worker: u32) -> bool {
+        let loaded = self.loaded.get(&worker).filter(|loaded| **loaded != ADOPTED);
+        loaded.is_none_or(|loaded| self.retired_at.is_none_or(|retired| *loaded >= retired))
     }
 
     /// Whether it has no child, so no worker and no request, in this list of all processes: of a server that has workers. With
