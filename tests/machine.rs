@@ -115,7 +115,7 @@ fn every_promise_of_a_proof_outlives_a_lost_socket() {
 /// Workers that begin when their generation is told to go may miss it, whether it has served or not: they are asked until they
 /// have gone or are killed, less and less often.
 #[test]
-fn workers_are_asked_until_they_go() {
+fn every_promise_of_an_end_reaches_workers_that_begin() {
     let terms = Terms {
         boot_timeout: 60_000,
         drain_timeout: 30_000,
