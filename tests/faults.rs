@@ -66,6 +66,11 @@ const ROWS: &[(&str, &str, &str)] = &[
         "the hand-over is done again; none lost",
     ),
     (
+        "runtime_killed_twice",
+        "kill -9 of the runtime while a new generation loads, and again after a release was switched to that nobody has deployed",
+        "the hand-over is done again, once; the second time the same master is adopted; none lost",
+    ),
+    (
         "master_killed_before_readiness",
         "kill -9 of the old master while a new generation loads",
         "the new one takes over; none lost",
@@ -441,6 +446,25 @@ fn runtime_killed_before_readiness() {
     case.service.log.wait(0, ADOPTED, SOON);
     case.service.go();
     case.service.log.wait(0, &["done: generation 3"], HANDOVER);
+    case.ends("2", NoneLost);
+}
+
+#[test]
+fn runtime_killed_twice() {
+    let (case, _) = before_readiness("runtime_killed_twice", Some(Whom::Runtime));
+    case.service.log.wait(0, ADOPTED, SOON);
+    case.service.go();
+    case.service.log.wait(0, &["done: generation 3"], HANDOVER);
+    case.settles();
+    let master = case.service.master();
+    case.service.release(3, Release::Good);
+    case.service.switch(3);
+    let mark = case.service.log.mark();
+    kill(case.service.runtime(), Signal::KILL);
+    case.service.log.wait(mark, ADOPTED, SOON);
+    case.settles();
+    assert_eq!(case.service.master(), master);
+    assert_eq!(case.service.log.count(mark, "hand-over:"), 0, "{}", case.service.log.text(mark));
     case.ends("2", NoneLost);
 }
 

@@ -824,6 +824,8 @@ impl Machine {
 
     /// A first generation, while nothing serves.
     fn start(&mut self, now: Moment, origin: Origin) {
+        // What an earlier run was asked for is begun now, or something newer in its place.
+        self.resumed = false;
         if self.terms.exclusive && !(self.leavers.is_empty() && self.orphans.is_empty()) {
             for orphan in std::mem::take(&mut self.orphans) {
                 self.retire(now, orphan, self.terms.drain_timeout);

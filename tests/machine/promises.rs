@@ -524,6 +524,11 @@ impl Ledger {
                 if living != [serving.generation] {
                     return Err(format!("{} is to serve alone, and there is {living:?}", serving.generation));
                 }
+                // The next run would deploy what is on disk.
+                if machine.record().queued {
+                    return Err("all that was asked for is done, and the record says that something is not"
+                        .to_owned());
+                }
                 false
             }
             State::Booting(_)

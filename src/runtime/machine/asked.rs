@@ -11,8 +11,8 @@ impl Machine {
                 if self.state == State::Down {
                     // It is reported like what somebody has asked for.
                     self.begin(Next::default());
-                    let resumed = std::mem::take(&mut self.resumed);
-                    self.start(now, if resumed { Origin::Disk } else { self.unplanned() });
+                    let origin = if self.resumed { Origin::Disk } else { self.unplanned() };
+                    self.start(now, origin);
                 }
             }
             Ask::Upgrade(ticket) => {

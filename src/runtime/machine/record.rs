@@ -139,9 +139,7 @@ impl Machine {
         // What somebody asked for is begun again; what nobody asked for is decided anew.
         let is_asked =
             record.candidate.is_some() && record.candidate_origin.unwrap_or(Origin::Disk) == Origin::Disk;
-        if is_asked || record.queued {
-            machine.resumed = true;
-        }
+        let is_to_begin = is_asked || record.queued;
         match record.serving {
             Some((generation, since)) if left(generation) == Remains::Master => {
                 machine.tell(Step::Adopted(generation));
@@ -157,7 +155,7 @@ impl Machine {
                 };
                 if record.candidate.is_some() {
                     let reason = "the runtime was started anew before the new master was ready";
-                    machine.next = (is_asked || record.queued).then(Next::default);
+                    machine.next = is_to_begin.then(Next::default);
                     machine.state = State::BackingOut(serving, reason.to_owned());
                 } else {
                     if record.queued {
@@ -168,6 +166,7 @@ impl Machine {
                 machine.settle(now);
             }
             Some((generation, _)) => {
+                machine.resumed = is_to_begin;
                 if left(generation) == Remains::Workers {
                     machine.orphans.push(generation);
                 }
@@ -185,6 +184,7 @@ impl Machine {
                 }
             }
             None => {
+                machine.resumed = is_to_begin;
                 if let Some(until) = record.resting {
                     machine.state = State::Resting(until);
                 }
