@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use support::faults::{Case, Requests, page, rows_are_tests, serves, state};
 use support::host::{Process, kill, lives};
 use support::load::Load;
-use support::row::unfolded;
+use support::row::{said, unfolded};
 use support::service::{Release, Server, Service, Socket};
 use support::{BOOT, HANDOVER, SOON, STOP, runsv};
 
@@ -69,6 +69,11 @@ const ROWS: &[(&str, &str, &str)] = &[
         "runtime_killed_twice",
         "kill -9 of the runtime while a new generation loads, and again after a release was switched to that nobody has deployed",
         "the hand-over is done again, once; the second time the same master is adopted; none lost",
+    ),
+    (
+        "runtime_killed_in_a_hand_over_by_usr2",
+        "gunicorn and unicorn with `strategy: usr2`: kill -9 of the runtime before the old master is asked, and twice as soon as it has a new child",
+        "the hand-over is done again, one generation is left, and another upgrade succeeds; none lost",
     ),
     (
         "master_killed_before_readiness",
@@ -466,6 +471,44 @@ fn runtime_killed_twice() {
     assert_eq!(case.service.master(), master);
     assert_eq!(case.service.log.count(mark, "hand-over:"), 0, "{}", case.service.log.text(mark));
     case.ends("2", NoneLost);
+}
+
+#[test]
+fn runtime_killed_in_a_hand_over_by_usr2() {
+    for server in [Server::Gthread, Server::Unicorn] {
+        let name = "runtime_killed_in_a_hand_over_by_usr2";
+        let case = Case::start(name, server, Socket::Tcp, "handoff: {strategy: usr2, boot_timeout: 40}\n");
+        let service = &case.service;
+        // A number that no process has any more is the last one.
+        let end = service.deploy(2, Release::Broken);
+        assert!(end.text.contains("FAILED"), "{}", service.log.text(0));
+        let master = service.master();
+        let before = workers(master);
+        let successor = || workers(master).into_iter().find(|pid| !before.contains(pid));
+        let mark = service.begin_deploy(3, Release::Good);
+        service.log.wait(mark, &["hand-over:"], SOON);
+        for is_asked in [false, true, true] {
+            // It takes its time until it reports.
+            case.until("a successor", |service| {
+                !is_asked || successor().is_some() || service.version() == "3"
+            });
+            let now = successor();
+            let mark = service.log.mark();
+            kill(service.runtime(), Signal::KILL);
+            service.log.wait(mark, ADOPTED, SOON);
+            // It becomes the candidate, or it goes.
+            case.until("no other one is left", |service| {
+                now.is_none_or(|one| !lives(one)) || service.version() == "3"
+            });
+        }
+        case.until("the new release serves", |service| service.version() == "3");
+        case.settles();
+        service.release(4, Release::Good);
+        service.switch(4);
+        let output = service.runsmith(&["upgrade"]);
+        assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), service.log.text(0));
+        case.ends("4", NoneLost);
+    }
 }
 
 #[test]

@@ -33,6 +33,11 @@ pub(crate) struct Fact {
 }
 
 impl Fact {
+    /// Its master runs its program, and nothing is loaded yet.
+    pub(crate) fn running(content: u32) -> Self {
+        Self { runs: true, content, ..Self::default() }
+    }
+
     pub(crate) fn lives(&self) -> bool {
         !self.gone
     }
@@ -188,7 +193,19 @@ impl Ledger {
         if is_told && !was.is_queued() && !self.open.is_empty() {
             return Err(format!("it is told how it went, and {:?} waits", self.open));
         }
+        self.check_successors(machine, terms)?;
         self.check_state(machine)
+    }
+
+    /// A master has one successor at a time, so none may be left without a part beside it.
+    fn check_successors(&self, machine: &Machine, terms: &Terms) -> Result<(), String> {
+        let has_master =
+            |one: &&Generation| self.facts.get(one).is_some_and(|fact| fact.lives() && !fact.master_ended);
+        let left = machine.orphans().iter().find(has_master);
+        match left.filter(|_| terms.exclusive && machine.serving().is_some()) {
+            Some(left) => Err(format!("{left} has a master, and nobody tells it to go")),
+            None => Ok(()),
+        }
     }
 
     /// Every generation that lives opens its logs again: at once, or when it is ready.

@@ -4,7 +4,7 @@ use runsmith::runtime::action::{Action, Origin, Step};
 use runsmith::runtime::event::{Ask, Event, Generation, Health, Moment, Terms, Ticket};
 use runsmith::runtime::machine::{Machine, Record, Remains, State};
 
-use super::promises::Ledger;
+use super::promises::{Fact, Ledger};
 
 /// What is done wrong on purpose, to see whether the promises notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -386,6 +386,9 @@ impl World {
         // Whoever asked the old one has lost its connection.
         self.ledger.open.clear();
         self.ledger.patient.clear();
+        if self.terms.exclusive && self.dice.one_in(3) {
+            self.unrecorded_successor(&mut record);
+        }
         let facts = self.ledger.facts.clone();
         let left = |generation| match facts.get(&generation) {
             Some(fact) if fact.gone => Remains::Nothing,
@@ -419,6 +422,20 @@ impl World {
             self.ask(Ask::Stop)?;
         }
         Ok(())
+    }
+
+    /// The server has started a successor when it was asked to, and the runtime was killed before it knew of it.
+    fn unrecorded_successor(&mut self, record: &mut Record) {
+        let serving = record.serving.and_then(|(one, _)| self.ledger.facts.get(&one));
+        if serving.is_none_or(|fact| fact.gone || fact.master_ended) {
+            return;
+        }
+        record.last += 1;
+        let generation = Generation(record.last);
+        let content = self.ledger.disk;
+        self.ledger.facts.insert(generation, Fact::running(content));
+        record.orphans.push(generation);
+        self.say(|| format!("{generation} lives, and no record tells of it"));
     }
 
     /// Power is lost: only what is on disk is left.

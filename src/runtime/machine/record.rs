@@ -122,10 +122,16 @@ impl Machine {
                 machine.act(Action::Retire(*generation));
             }
         }
+        let serves = record.serving.is_some_and(|(one, _)| left(one) == Remains::Master);
         // Nobody knows any more how far one that was overtaken is; but it may serve until another one does.
         for orphan in record.orphans.iter().chain(&record.overtaken) {
-            if left(*orphan) != Remains::Nothing {
-                machine.orphans.push(*orphan);
+            match left(*orphan) {
+                Remains::Nothing => {}
+                // It is a successor that an earlier run had asked for. Its master has no other one as long as this one lives.
+                Remains::Master if terms.exclusive && serves => {
+                    machine.retire(now, *orphan, terms.drain_timeout);
+                }
+                Remains::Master | Remains::Workers => machine.orphans.push(*orphan),
             }
         }
         let candidate = record.candidate.filter(|candidate| left(*candidate) != Remains::Nothing);

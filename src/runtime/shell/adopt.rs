@@ -53,7 +53,8 @@ impl Shell {
             self.begun = state.begun.iter().map(|(one, begun, from)| (*one, (*begun, *from))).collect();
         }
         self.take_generations(state.as_ref());
-        self.take_successors();
+        let mut record = state.as_ref().map(|state| state.machine.clone()).unwrap_or_default();
+        self.take_successors(&record);
         self.take_listeners(given, state.as_ref(), &silent);
         let strays = self.take_strays(state.as_ref());
         self.suppose_sockets();
@@ -68,7 +69,6 @@ impl Shell {
             self.renew_keeper(silent);
         }
 
-        let mut record = state.map(|state| state.machine).unwrap_or_default();
         record.last = record.last.max(self.generations.keys().next_back().map_or(0, |last| last.0));
         record.orphans.extend(strays);
         // Whatever lives and has no part is to go, too.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Shell;
+use super::generation::others;
 use super::workers::{EXITED_EARLY, EXITED_SOON};
 use crate::model::input::{Fallback, LogKind};
 use crate::runtime::cause;
@@ -267,7 +268,13 @@ impl Shell {
         let release = Path::new(&live.life.release);
         let releases = release.parent()?;
         let all = process::all();
-        let children = all.iter().filter(|(_, stat)| stat.parent == master).map(|(pid, _)| *pid);
+        // A successor that it has started with `usr2` is another generation.
+        let masters = others(&self.generations, serving.generation);
+        let successor = self.unasked_successor(serving.generation).map(|successor| successor.pid);
+        let children = all
+            .iter()
+            .filter(|(pid, stat)| stat.parent == master && !masters.contains(pid) && Some(**pid) != successor)
+            .map(|(pid, _)| *pid);
         let mut strange: Vec<(u32, PathBuf)> = children
             .chain([master])
             .filter_map(|pid| Some((pid, process::directory(pid)?)))

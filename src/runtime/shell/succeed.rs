@@ -14,6 +14,7 @@ use crate::runtime::action::Origin;
 use crate::runtime::event::{Ask, Event, Generation, Moment};
 use crate::runtime::linux::process::{self, Process};
 use crate::runtime::linux::{clock, listen_as, take};
+use crate::runtime::machine::Record;
 use crate::runtime::server;
 use crate::runtime::snapshot::Snapshot;
 use crate::runtime::state::Life;
@@ -59,6 +60,7 @@ impl Shell {
             ask_at: Some(ask_at.max(now)),
             until: ask_at.max(now).after(ANSWER),
         });
+        // It may have one already.
         if let Some(successor) = self.unasked_successor(old) {
             self.succeeded(successor);
         } else {
@@ -121,17 +123,21 @@ impl Shell {
     /// Asks when it is time to, and gives up when there was no answer.
     pub(super) fn look_at_the_master(&mut self) {
         let now = clock::now();
-        let Some(awaited) = &mut self.awaited else { return };
-        if awaited.ask_at.is_some_and(|at| at <= now) {
-            awaited.ask_at = None;
-            let live = self.generations.get(&awaited.old);
+        let Some(awaited) = self.awaited.as_ref().filter(|awaited| awaited.deadline() <= now) else { return };
+        let (old, new) = (awaited.old, awaited.new);
+        // One that was asked for by an earlier run, or by somebody else, may have begun meanwhile.
+        if let Some(successor) = self.unasked_successor(old) {
+            return self.succeeded(successor);
+        }
+        let live = self.generations.get(&old);
+        let Some(awaited) = self.awaited.as_mut() else { return };
+        if awaited.ask_at.take().is_some() {
             if let Some((live, signal)) =
                 live.and_then(|live| Some((live, server::successor(live.service.server)?)))
             {
                 live.signal(signal);
             }
-        } else if awaited.until <= now {
-            let (old, new) = (awaited.old, awaited.new);
+        } else {
             self.awaited = None;
             let pid = self.generations.get(&old).map_or(0, |live| live.life.master.0);
             let reason =
@@ -201,9 +207,9 @@ impl Shell {
         self.tell(Event::Started(awaited.new, terms));
     }
 
-    /// At the beginning of a run: a successor that an earlier one had asked for and not seen is nobody's. It gets a number,
-    /// and goes with those who have no part.
-    pub(super) fn take_successors(&mut self) {
+    /// At the beginning of a run: a successor that an earlier one had asked for, or somebody else, and of which no record tells. It
+    /// is the candidate that was asked for, if that is not on record otherwise. Nobody knows how far it is, so it is told to go.
+    pub(super) fn take_successors(&mut self, record: &Record) {
         let masters: Vec<Generation> = self.generations.keys().copied().collect();
         for old in masters {
             let usr2 = self
@@ -212,15 +218,28 @@ impl Shell {
                 .is_some_and(|live| live.service.handoff.strategy == Strategy::Usr2 && live.master.is_some());
             let Some(successor) = usr2.then(|| self.unasked_successor(old)).flatten() else { continue };
             let Some(live) = self.generations.get(&old) else { continue };
-            let last = self.generations.keys().next_back().map_or(0, |last| last.0);
-            let new = Generation(last + 1);
+            let asked = record
+                .candidate
+                .filter(|_| record.serving.is_some_and(|(serving, _)| serving == old))
+                .filter(|candidate| !self.generations.contains_key(candidate));
+            let last = self.generations.keys().next_back().map_or(0, |last| last.0).max(record.last);
+            let new = asked.unwrap_or(Generation(last + 1));
+            let directory = process::directory(successor.pid);
             let life = Life {
                 generation: new,
                 master: (successor.pid, successor.start),
+                since: clock::now(),
+                release: directory.map_or_else(String::new, |path| path.display().to_string()),
+                fingerprint: String::new(),
+                fallback: false,
                 workers: (0, None),
                 ready: vec![],
                 ..live.life.clone()
             };
+            self.log.say(&format!(
+                "process {} is a successor of master {} that no record names: {new}",
+                successor.pid, live.life.master.0
+            ));
             let live = Live::new(life, &live.service, &live.identity, Some(successor));
             self.generations.insert(new, live);
         }
