@@ -162,6 +162,11 @@ const ROWS: &[(&str, &str, &str)] = &[
         "the release that served before is started; the address refuses while no master lives",
     ),
     (
+        "failure_of_a_successor_by_usr2",
+        "gunicorn and unicorn with `strategy: usr2`, which log each request, and a release that fails on import: after a hand-over, and after a kill -9 of the keeper",
+        "the reason and the last output are those of the release that failed; none lost",
+    ),
+    (
         "master_killed_on_the_first_probation",
         "nothing was ever proven; another release is switched to and never deployed, then kill -9 of the master",
         "the release that served is started again",
@@ -831,6 +836,43 @@ fn failure_on_probation_by_usr2() {
         serves_again(&service, mark, "1");
         service.log.wait(mark, PROVEN, HANDOVER);
         deploys_again(Case::of("failure_on_probation_by_usr2", service), 3, NoneLost);
+    }
+}
+
+#[test]
+fn failure_of_a_successor_by_usr2() {
+    for server in [Server::Gthread, Server::Unicorn] {
+        let mut service = Service::native(server, Socket::Tcp, "handoff: {strategy: usr2}\n");
+        service
+            .rewrite(|pillar| pillar.replace("gunicorn: {workers", "gunicorn: {accesslog: \"-\", workers"));
+        let logs = "use Rack::CommonLogger";
+        service.release_with(1, "", logs);
+        let case = Case::of("failure_of_a_successor_by_usr2", service.started());
+        let service = &case.service;
+        service.release_with(2, "", logs);
+        service.switch(2);
+        let output = service.runsmith(&["upgrade"]);
+        assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), service.log.text(0));
+        let fails = || {
+            let mark = service.log.mark();
+            service.log.wait(mark, &["HTTP/1.1\" 200"], SOON);
+            let output = service.runsmith(&["upgrade", "--format", "json"]);
+            assert_eq!(output.status.code(), Some(1), "{}\n{}", said(&output), service.log.text(0));
+            let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            let text = |field: &str| told["result"][field].as_str().unwrap_or_default().to_owned();
+            assert!(text("reason").contains("boom at import"), "{told:#}\n{}", service.log.text(mark));
+            assert!(text("output").contains("boom at import"), "{told:#}\n{}", service.log.text(mark));
+            assert!(!text("output").contains("HTTP/1.1\" 200"), "{told:#}");
+        };
+        service.release_with(3, "raise ValueError('boom at import')", "raise 'boom at import'");
+        service.switch(3);
+        fails();
+        let keeper = service.keeper().unwrap();
+        kill(keeper, Signal::KILL);
+        case.until("another keeper", |service| service.keeper().is_some_and(|pid| pid != keeper));
+        fails();
+        service.switch(2);
+        case.ends("2", NoneLost);
     }
 }
 

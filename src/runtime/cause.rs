@@ -4,6 +4,11 @@
 /// A longer line is cut, in characters: it is to be read at a glance.
 const LONGEST: usize = 200;
 
+/// So much is shown of what a failed generation and another one said, in bytes: up to the line that explains the failure, and a
+/// few lines more.
+const SHOWN: usize = 4096;
+const LINES_AFTER: usize = 8;
+
 /// What Python writes before the frames of an exception.
 const TRACEBACK: &str = "Traceback (most recent call last):";
 
@@ -14,6 +19,32 @@ const HALT: &str = "HaltServer";
 /// that names an error. None if no line does.
 pub fn of_failure(output: &str) -> Option<String> {
     exception(output).or_else(|| output.lines().rev().find_map(error)).map(cut)
+}
+
+/// What a failed generation said, out of what it and the generation that serves said meanwhile: without lines of requests, which
+/// it has not served, and with the line that explains the failure near the end.
+pub fn of_successor(output: &str) -> String {
+    let lines = output.lines().filter(|line| !is_of_a_request(line)).map(|line| format!("{line}\n"));
+    let output: String = lines.collect();
+    // Where a line ends that lies in the output.
+    let end_of = |line: &str| {
+        let begin = (line.as_ptr() as usize).saturating_sub(output.as_ptr() as usize);
+        let after = output.get(begin..)?;
+        let mut ends = after.match_indices('\n').map(|(end, _)| begin + end + 1);
+        ends.nth(LINES_AFTER).or(Some(output.len()))
+    };
+    let line = exception(&output).or_else(|| output.lines().rev().find_map(error));
+    let end = line.and_then(end_of).unwrap_or(output.len());
+    let shown = output.get(..end).unwrap_or(&output);
+    let begin = shown.len().saturating_sub(SHOWN);
+    let begin = shown.bytes().skip(begin).position(|byte| byte == b'\n').map_or(0, |end| begin + end + 1);
+    let begin = if shown.len() > SHOWN { begin } else { 0 };
+    shown.get(begin..).unwrap_or(shown).trim_end().to_owned()
+}
+
+/// A line of an access log, in the formats that servers have by default.
+fn is_of_a_request(line: &str) -> bool {
+    line.contains(" HTTP/1.1\" ") || line.contains(" HTTP/1.0\" ")
 }
 
 /// How the server reported the end of a worker by a signal or with an error, if it did: the last such line.
@@ -121,6 +152,20 @@ mod tests {
         }
         let long = "ValueError: ".to_owned() + &"ä".repeat(500);
         assert_eq!(of_failure(&long).map(|line| line.chars().count()), Some(LONGEST + 1));
+    }
+
+    #[test]
+    fn a_successor_among_requests() {
+        let requests = "127.0.0.1 - - [x] \"GET / HTTP/1.1\" 200 5 \"-\" \"-\"\n".repeat(200);
+        let frames = "  File \"x.py\", line 1\n".repeat(300);
+        let failure = format!("{TRACEBACK}\n{frames}Error: boom at import\n");
+        let others = "[x] [7] [INFO] Booting worker with pid: 10\n".repeat(300);
+        let said = of_successor(&format!("{requests}{failure}{requests}{others}"));
+        assert!(!said.contains("HTTP/1.1") && said.contains("  File") && said.len() <= SHOWN, "{said}");
+        assert_eq!(said.lines().filter(|line| line.contains("Booting")).count(), LINES_AFTER, "{said}");
+        assert_eq!(of_failure(&said).as_deref(), Some("Error: boom at import"));
+        assert_eq!(of_successor(&requests), "");
+        assert_eq!(of_successor("a\nb\n"), "a\nb");
     }
 
     #[test]

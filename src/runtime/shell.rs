@@ -119,6 +119,8 @@ pub struct Shell {
     was_busy: Cell<bool>,
     /// What a failed generation said last.
     said: String,
+    /// The pipe that a successor (second) writes to while it gets ready, by the generation that was started with it (first).
+    also: Option<(u32, u32)>,
     /// Since when the health check of the generation that serves fails, and why.
     sick: Option<health::Sick>,
     /// When a generation was replaced because its health check failed: those of the last [`health::WINDOW`].
@@ -276,6 +278,7 @@ fn begin(
         probes: BTreeMap::new(),
         was_busy: Cell::new(false),
         said: String::new(),
+        also: None,
         sick: None,
         hung: vec![],
         ended: BTreeMap::new(),

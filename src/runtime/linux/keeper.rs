@@ -29,8 +29,15 @@ pub const COMMAND: &str = "keep";
 /// So much of each generation's output is remembered, in bytes.
 const REMEMBERED: usize = 4096;
 
+/// So much of a pipe that two generations write to is remembered while one of them gets ready, in bytes: what the other one says
+/// about its requests does not displace what the new one has said about its failure.
+const REMEMBERED_OF_BOTH: usize = 64 << 10;
+
 /// So much output is read at once; a line that is longer is passed on in pieces (pipe(7), PIPE_BUF).
 const PART: usize = 4096;
+
+/// So many parts are in a pipe at the most (pipe(7)).
+const PIPE: usize = (64 << 10) / PART;
 
 /// So many may be connected at once: a runtime, the one after it, and somebody who looks.
 const CONNECTIONS: usize = 8;
@@ -43,7 +50,9 @@ const CONNECTIONS: usize = 8;
 /// and starts a keeper of its own version.
 ///
 /// 2 counts the lines that are dropped: they are part of [`Held`], and a runtime asks its own keeper by [`Request::Dropped`].
-pub const PROTOCOL: u32 = 2;
+///
+/// 3 remembers apart what is said since a generation was begun that writes to another one's pipe ([`Request::Also`]).
+pub const PROTOCOL: u32 = 3;
 
 /// What a runtime asks for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -66,6 +75,8 @@ pub enum Request {
     Give,
     /// The last lines of a generation's output.
     Last(u32),
+    /// What the first generation's pipe says from now on may be of the second one, and is remembered as its output, too.
+    Also(Option<(u32, u32)>),
     /// How many lines were dropped; answered with a [`Dropped`].
     Dropped,
     /// So many lines were dropped by the keepers before.
@@ -101,6 +112,13 @@ struct Output {
     is_open: bool,
 }
 
+/// See [`Request::Also`].
+struct Also {
+    pipe: u32,
+    generation: u32,
+    said: Vec<u8>,
+}
+
 /// So long a server waits for a log that takes nothing, in milliseconds, before its lines are dropped instead: whoever reads
 /// a log may fall behind for a moment, but requests do not wait for one who has stopped.
 const PATIENCE: u64 = 1_000;
@@ -111,6 +129,7 @@ struct Keeper {
     listeners: Vec<(Kept, OwnedFd)>,
     outputs: Vec<Output>,
     last: VecDeque<(u32, Vec<u8>)>,
+    also: Option<Also>,
     state: Option<String>,
     /// Read, and not yet written: the log has no room.
     unwritten: Vec<u8>,
@@ -162,6 +181,16 @@ fn log(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     rustix::fs::open(path, flags, rustix::fs::Mode::empty()).or_else(|_| fcntl_dupfd_cloexec(fd, 3)).ok()
+}
+
+/// Adds to what was said last, of which so many bytes are kept: whole lines.
+fn keep_last(last: &mut Vec<u8>, bytes: &[u8], most: usize) {
+    last.extend_from_slice(bytes);
+    if last.len() > most {
+        last.drain(..last.len() - most);
+        let begun = last.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        last.drain(..begun);
+    }
 }
 
 /// Whole lines in a text.
@@ -271,10 +300,25 @@ impl Keeper {
             Ok(Request::Remember(state)) => self.state = Some(state),
             Ok(Request::Give) => self.give(at),
             Ok(Request::Last(generation)) => {
+                let also = self.also.as_ref().filter(|also| also.generation == generation);
+                let pipe = also.map_or(generation, |also| also.pipe);
+                self.read_all(pipe);
+                let also = self.also.as_ref().filter(|also| also.generation == generation);
                 let last = self.last.iter().find(|(one, _)| *one == generation);
-                let text = last.map(|(_, bytes)| bytes.as_slice()).unwrap_or_default();
+                let text = match (also, last) {
+                    (Some(also), _) => also.said.as_slice(),
+                    (None, Some((_, last))) => last.as_slice(),
+                    (None, None) => &[],
+                };
                 // An empty message would read as the end.
                 self.answer(at, &[b"\n", text].concat(), &[]);
+            }
+            Ok(Request::Also(also)) => {
+                if let Some((pipe, _)) = also {
+                    // What is in the pipe by now was said before.
+                    self.read_all(pipe);
+                }
+                self.also = also.map(|(pipe, generation)| Also { pipe, generation, said: vec![] });
             }
             Ok(Request::Dropped) => {
                 let text = serde_json::to_vec(&self.all_dropped).unwrap_or_default();
@@ -407,6 +451,20 @@ impl Keeper {
         self.unended = (*last != b'\n').then_some(generation);
     }
 
+    /// All that is in a generation's pipe.
+    fn read_all(&mut self, generation: u32) {
+        let Some(at) = self.outputs.iter().position(|output| output.generation == generation) else { return };
+        for _ in 0..PIPE {
+            let is_empty = self.outputs.get(at).is_none_or(|output| {
+                !output.is_open || rustix::io::ioctl_fionread(&output.pipe).is_ok_and(|bytes| bytes == 0)
+            });
+            if is_empty {
+                return;
+            }
+            self.read(at);
+        }
+    }
+
     /// All that is in the pipes, before it ends.
     fn drain(&mut self) {
         for at in 0..self.outputs.len() {
@@ -427,6 +485,9 @@ impl Keeper {
     }
 
     fn remember(&mut self, generation: u32, bytes: &[u8]) {
+        if let Some(also) = self.also.as_mut().filter(|also| also.pipe == generation) {
+            keep_last(&mut also.said, bytes, REMEMBERED_OF_BOTH);
+        }
         if self.last.iter().all(|(one, _)| *one != generation) {
             if self.last.len() > 3 {
                 self.last.pop_front();
@@ -434,13 +495,7 @@ impl Keeper {
             self.last.push_back((generation, vec![]));
         }
         if let Some((_, last)) = self.last.iter_mut().find(|(one, _)| *one == generation) {
-            last.extend_from_slice(bytes);
-            if last.len() > REMEMBERED {
-                last.drain(..last.len() - REMEMBERED);
-                // It begins with a whole line.
-                let begun = last.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-                last.drain(..begun);
-            }
+            keep_last(last, bytes, REMEMBERED);
         }
     }
 

@@ -133,6 +133,11 @@ impl Keeping {
         Ok(String::from_utf8_lossy(&message.bytes).trim().to_owned())
     }
 
+    /// Has it remember what the first generation's pipe says from now on as the second one's output, too.
+    pub fn also(&self, also: Option<(u32, u32)>) -> io::Result<()> {
+        self.tell(&Request::Also(also), &[])
+    }
+
     /// The lines that it and those before it have dropped. Nothing is asked of one that an earlier run has started: what it
     /// has dropped came with what it held.
     pub fn dropped(&self) -> io::Result<Dropped> {

@@ -516,8 +516,9 @@ impl Shell {
         self.said = self.last_words(generation);
     }
 
-    /// The generation whose output this one has. With `usr2` a master starts its successor, which writes to the same pipe.
-    fn writes_as(&self, generation: Generation) -> Generation {
+    /// The generation that was started with the pipe that this one writes to. With `usr2` a master starts its successor, which
+    /// writes to the same one.
+    pub(super) fn pipe_of(&self, generation: Generation) -> Generation {
         if self.service.handoff.strategy != Strategy::Usr2 {
             return generation;
         }
@@ -527,7 +528,12 @@ impl Shell {
 
     /// What a generation said last. An application may say what nobody else is to see, so its secrets are masked.
     pub(super) fn last_words(&self, generation: Generation) -> String {
-        let mut said = self.last_lines(self.writes_as(generation));
+        let is_mixed = self.also.is_some_and(|(_, one)| one == generation.0);
+        let mut said = if is_mixed {
+            cause::of_successor(&self.last_lines(generation))
+        } else {
+            self.last_lines(self.pipe_of(generation))
+        };
         let snapshot = self.snapshot(generation);
         for secret in snapshot.iter().flat_map(|snapshot| snapshot.secrets.values()) {
             for line in secret.lines().filter(|line| line.len() >= LEAST_SECRET) {
@@ -601,6 +607,7 @@ impl Shell {
     /// One generation is left: what only others had is closed.
     fn settled(&mut self, generation: Generation) {
         self.settled_at = clock::now();
+        self.hear_also(None);
         self.restore_files();
         // After a back-out the one that is left is older than the one that failed.
         if self.begun.contains_key(&generation)
@@ -668,7 +675,9 @@ impl Shell {
     /// Nothing is left of a generation.
     pub(super) fn forget(&mut self, generation: Generation) {
         self.generations.remove(&generation);
-        self.outputs.retain(|(one, _)| *one != generation.0);
+        // With `usr2` those that come later write to it.
+        let needed: Vec<u32> = self.generations.keys().map(|one| self.pipe_of(*one).0).collect();
+        self.outputs.retain(|(one, _)| *one != generation.0 || needed.contains(one));
         self.probes.remove(&generation);
         let _ = fs::remove_file(self.place.file(&probe_name(generation)));
         self.checks.retain(|check| check.generation != generation);

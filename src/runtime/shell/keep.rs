@@ -177,6 +177,7 @@ impl Shell {
         self.dropped.end();
         let told = keeper.add_dropped(&self.dropped);
         let told = told.and_then(|()| keeper.keep(None, None, &self.listeners, &self.outputs));
+        let told = told.and_then(|()| self.also.map_or(Ok(()), |also| keeper.also(Some(also))));
         match told.and_then(|()| self.kept.as_ref().map_or(Ok(()), |kept| keeper.remember(kept))) {
             Ok(()) => {
                 self.keeper = Some(keeper);
@@ -227,6 +228,18 @@ impl Shell {
             self.no_keeper(&std::io::Error::other("it has ended right after its start"));
         } else {
             self.renew_keeper(vec![]);
+        }
+    }
+
+    /// A successor that writes to its master's pipe is begun, or none is any more: what was said before explains nothing of it.
+    pub(super) fn hear_also(&mut self, successor: Option<Generation>) {
+        let also = successor.map(|one| (self.pipe_of(one).0, one.0));
+        if also.is_none() && self.also.is_none() {
+            return;
+        }
+        self.also = also;
+        if self.keeper.as_ref().is_some_and(|keeper| keeper.also(also).is_err()) {
+            self.keeper_fails();
         }
     }
 

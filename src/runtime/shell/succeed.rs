@@ -60,6 +60,7 @@ impl Shell {
             ask_at: Some(ask_at.max(now)),
             until: ask_at.max(now).after(ANSWER),
         });
+        self.hear_also(Some(new));
         // It may have one already.
         if let Some(successor) = self.unasked_successor(old) {
             self.succeeded(successor);
@@ -129,9 +130,10 @@ impl Shell {
         if let Some(successor) = self.unasked_successor(old) {
             return self.succeeded(successor);
         }
-        let live = self.generations.get(&old);
         let Some(awaited) = self.awaited.as_mut() else { return };
         if awaited.ask_at.take().is_some() {
+            self.hear_also(Some(new));
+            let live = self.generations.get(&old);
             if let Some((live, signal)) =
                 live.and_then(|live| Some((live, server::successor(live.service.server)?)))
             {
