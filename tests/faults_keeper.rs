@@ -5,15 +5,15 @@
 mod support;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use rustix::process::Signal;
 
-use support::faults::{Case, Requests::NoneLost, serves, state};
+use support::faults::{Case, Disk, Requests::NoneLost, serves, state};
 use support::host::{kill, lives};
 use support::row::{names, said};
 use support::service::{Release, Server, Service, Socket, WORKERS};
@@ -644,34 +644,6 @@ fn private_socket_deleted() {
     assert_eq!((case.service.master(), &state(&case.service)["restarts"]), (master, &0.into()));
     upgrade(&case.service, 2);
     case.ends("2", NoneLost);
-}
-
-/// A small file system of its own for the run directory.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn mount(path: &Path) -> Self {
-        let _ = fs::create_dir(path);
-        let options = ["-t", "tmpfs", "-o", "size=64k,mode=0755", "tmpfs"];
-        support::host::run("mount", &[&options[..], &[path.to_str().expect("UTF-8")]].concat());
-        Self(path.to_owned())
-    }
-
-    /// The file that takes all room there is.
-    fn filling(&self) -> PathBuf {
-        self.0.join("filling")
-    }
-
-    fn fill(&self) {
-        let mut file = fs::File::create(self.filling()).expect("a file");
-        while file.write_all(&[b'x'; 512]).is_ok() {}
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
 }
 
 /// The number of the generation that the state's file names as the last one.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use support::faults::{Case, Requests, page, rows_are_tests, serves, state};
+use support::faults::{Case, Disk, Requests, page, rows_are_tests, serves, state};
 use support::host::{kill, lives, require, run, virtualenv};
 use support::load::{Address, Load};
 use support::row::said;
@@ -95,6 +95,26 @@ const ROWS: &[(&str, &str, &str)] = &[
         "proven_that_cannot_be_written_down",
         "nothing can be written to `state`, a second release is proven, a broken one is switched to; then kill -9 of the master",
         "the second release is started, and `status` says what is missing; none lost",
+    ),
+    (
+        "snapshot_deleted_and_runtime_killed_on_probation",
+        "what a generation on probation is made of is deleted from the run directory and the runtime killed; it is proven under the next one, a broken release is switched to and never deployed; then kill -9 of the master",
+        "it is known to the keeper and written again; the release that served is started; none lost",
+    ),
+    (
+        "snapshot_lost_for_good",
+        "a second release is on probation; what it is made of is deleted, the keeper and the runtime killed, a broken release switched to and never deployed; then kill -9 of the master",
+        "said in log and status; the release that was proven before is started; none lost",
+    ),
+    (
+        "run_directory_full_on_probation",
+        "the disk of the run directory is full, a second release is deployed and the runtime killed; a broken one is switched to and never deployed; then kill -9 of the master",
+        "`status` shows what cannot be written until it can; the second release is started; none lost",
+    ),
+    (
+        "state_directory_full",
+        "the disk of `state` is full, a second release is deployed and proven, then kill -9 of the runtime; later there is room, and a reboot",
+        "`upgrade --proven` says so and exits 1, `status` shows it under both runs, and it is written by itself once there is room",
     ),
     (
         "master_killed_after_a_switch_that_was_not_deployed",
@@ -502,7 +522,7 @@ fn proven_that_cannot_be_written_down() {
     case.service.release(2, Release::Good);
     case.service.switch(2);
     let output = case.service.runsmith(&["upgrade", "--proven"]);
-    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     let problems = state(&case.service)["problems"].to_string();
     assert!(problems.contains("proven.json cannot be written"), "{problems}");
     case.service.release(3, Release::Broken);
@@ -512,6 +532,191 @@ fn proven_that_cannot_be_written_down() {
     serves_again(&case.service, mark, "2");
     fs::remove_file(&stored).unwrap();
     deploys_again(case, 4, NoneLost);
+}
+
+/// Deletes what generations are made of and kills the runtime, with `meanwhile` between them: it cannot write it again.
+fn delete_snapshots_and_kill(service: &Service, meanwhile: impl FnOnce()) -> usize {
+    let mark = service.log.mark();
+    let runtime = service.runtime();
+    kill(runtime, Signal::STOP);
+    for name in support::row::names(&service.run_directory()) {
+        if name.starts_with("generation.") {
+            fs::remove_file(service.run_directory().join(name)).unwrap();
+        }
+    }
+    meanwhile();
+    kill(runtime, Signal::KILL);
+    mark
+}
+
+/// The release that is known to be good after a reboot.
+fn proven_on_disk(service: &Service) -> String {
+    let text = fs::read_to_string(service.directory.join("state/proven.json")).unwrap_or_default();
+    let snapshot: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let release = snapshot["made"]["release"].as_str().unwrap_or_default();
+    release.rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+/// A second release on probation, after the first one was proven.
+fn second_on_probation(service: &Service) {
+    service.release(2, Release::Good);
+    service.switch(2);
+    let output = service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), service.log.text(0));
+    assert!(state(service)["probation_ms"].is_u64(), "{}", state(service));
+}
+
+#[test]
+fn snapshot_deleted_and_runtime_killed_on_probation() {
+    let name = "snapshot_deleted_and_runtime_killed_on_probation";
+    let case = Case::start(name, Server::Sync, Socket::Unix, "restart: {min_uptime: 5}\n");
+    case.service.log.wait(0, PROVEN, SOON);
+    second_on_probation(&case.service);
+    // While the runtime lives it is made again at once.
+    let snapshot = case.service.run_directory().join("generation.2.json");
+    let mark = case.service.log.mark();
+    fs::remove_file(&snapshot).unwrap();
+    case.service.log.wait(mark, &["made again: generation.2.json"], SOON);
+    case.service.release(3, Release::Broken);
+    let mark = delete_snapshots_and_kill(&case.service, || case.service.switch(3));
+    case.service.log.wait(mark, &["generation 2 was running and goes on"], SOON);
+    case.until("it is there again", |_| snapshot.exists());
+    case.service.log.wait(mark, PROVEN, SOON);
+    assert_eq!(proven_on_disk(&case.service), "2", "{}", case.service.log.text(mark));
+    let mark = case.service.log.mark();
+    kill(case.service.master(), Signal::KILL);
+    serves_again(&case.service, mark, "2");
+    deploys_again(case, 4, NoneLost);
+}
+
+#[test]
+fn snapshot_lost_for_good() {
+    let case =
+        Case::start("snapshot_lost_for_good", Server::Sync, Socket::Unix, "restart: {min_uptime: 5}\n");
+    case.service.log.wait(0, PROVEN, SOON);
+    second_on_probation(&case.service);
+    case.service.release(3, Release::Broken);
+    let mark = delete_snapshots_and_kill(&case.service, || {
+        kill(case.service.keeper().expect("a keeper"), Signal::KILL);
+        case.service.switch(3);
+    });
+    case.service.log.wait(mark, &["generation 2 was running and goes on"], SOON);
+    case.service.log.wait(mark, PROVEN, SOON);
+    let line = case.service.log.wait(mark, &["is not known any more"], SOON);
+    let first = case.service.root.join("releases/1").display().to_string();
+    let instead = format!("if it ends, {first}, which was proven before it, is started");
+    assert!(line.text.contains(&instead), "{}", line.text);
+    let output = case.service.runsmith(&["status"]);
+    assert!(
+        output.status.code() == Some(1) && said(&output).contains("is not known any more"),
+        "{}",
+        said(&output)
+    );
+    let mark = case.service.log.mark();
+    kill(case.service.master(), Signal::KILL);
+    case.service.log.wait(mark, &["FALLBACK"], START);
+    serves_again(&case.service, mark, "1");
+    assert!(
+        !case.service.log.text(mark).contains("nothing that has served"),
+        "{}",
+        case.service.log.text(mark)
+    );
+    deploys_again(case, 4, NoneLost);
+}
+
+#[test]
+fn run_directory_full_on_probation() {
+    let service = Service::native(Server::Sync, Socket::Unix, "restart: {min_uptime: 8}\n");
+    let disk = Disk::mount(&service.run_directory());
+    let case = Case::of("run_directory_full_on_probation", service.started());
+    case.service.log.wait(0, PROVEN, SOON);
+    disk.fill();
+    second_on_probation(&case.service);
+    // The first generation has left the room that it took; that is taken as well.
+    let runtime = case.service.runtime();
+    kill(runtime, Signal::STOP);
+    let _ = fs::remove_file(case.service.run_directory().join("generation.2.json"));
+    disk.fill();
+    kill(runtime, Signal::CONT);
+    let codes = |service: &Service| -> Vec<String> {
+        let problems = state(service)["problems"].clone();
+        let problems = problems.as_array().cloned().unwrap_or_default();
+        problems.iter().map(|one| one["code"].as_str().unwrap().to_owned()).collect()
+    };
+    case.until("what cannot be written is shown", |service| codes(service) == ["snapshot"]);
+    case.service.release(3, Release::Broken);
+    let mark = case.service.log.mark();
+    kill(case.service.runtime(), Signal::KILL);
+    case.service.log.wait(mark, &["generation 2 was running and goes on"], SOON);
+    case.service.switch(3);
+    case.service.log.wait(mark, PROVEN, SOON);
+    assert_eq!(proven_on_disk(&case.service), "2", "{}", case.service.log.text(mark));
+    assert_eq!(codes(&case.service), ["snapshot"], "{}", case.service.log.text(mark));
+    let mark = case.service.log.mark();
+    kill(case.service.master(), Signal::KILL);
+    serves_again(&case.service, mark, "2");
+    fs::remove_file(disk.filling()).unwrap();
+    // Nobody asks.
+    case.service.log.wait(mark, &["written again to"], SOON);
+    assert!(state(&case.service)["trouble"].is_null(), "{}", state(&case.service));
+    case.service.release(4, Release::Good);
+    case.service.switch(4);
+    let output = case.service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let Case { service, load, .. } = case;
+    let seen = load.finish();
+    assert!(seen.failures.is_empty(), "{:#?}\n{}", seen.failures, service.log.text(0));
+    service.sv("down");
+    drop(disk);
+}
+
+#[test]
+fn state_directory_full() {
+    let mut service = Service::start_native(Server::Sync, Socket::Unix, SOON_PROVEN);
+    service.log.wait(0, PROVEN, SOON);
+    let stored = service.directory.join("state");
+    let first = fs::read(stored.join("proven.json")).unwrap();
+    let disk = Disk::mount(&stored);
+    fs::set_permissions(&stored, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(stored.join("proven.json"), first).unwrap();
+    disk.fill();
+    service.release(2, Release::Good);
+    service.switch(2);
+    let output = service.runsmith(&["upgrade", "--proven"]);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("is proven") && text.contains("proven.json cannot be written: No space left"),
+        "{text}"
+    );
+    let is_shown = |service: &Service| {
+        let output = service.runsmith(&["status"]);
+        let text = said(&output);
+        assert!(output.status.code() == Some(1) && text.contains("proven.json cannot be written"), "{text}");
+    };
+    is_shown(&service);
+    // What has failed cannot be written down either.
+    service.release(3, Release::Broken);
+    service.switch(3);
+    is_backed_out(&service);
+    let mark = service.log.mark();
+    kill(service.runtime(), Signal::KILL);
+    service.log.wait(mark, &["goes on under this run"], SOON);
+    is_shown(&service);
+    assert_eq!(proven_on_disk(&service), "1");
+    fs::remove_file(disk.filling()).unwrap();
+    // Nobody asks.
+    service.log.wait(mark, &["proven.json is written again"], SOON);
+    assert_eq!(proven_on_disk(&service), "2");
+    service.switch(2);
+    let output = service.runsmith(&["status"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    service.switch(3);
+    service.reboot();
+    service.log.wait(0, &["FALLBACK"], START);
+    serves_again(&service, 0, "2");
+    service.down();
+    drop(disk);
 }
 
 #[test]

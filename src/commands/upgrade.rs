@@ -66,7 +66,9 @@ fn end(reply: &Reply, arguments: &cli::Upgrade, target: &Target, terminal: &mut 
         terminal.out.write_all(outcome(reply, &asked).as_bytes())?;
     }
     match reply {
-        Reply::Done { .. } => Ok(Exit::Clean),
+        // It serves; but a person has to make room, or it is not known after a reboot that it is good.
+        Reply::Done { unkept: Some(_), .. } => Ok(Exit::Findings),
+        Reply::Done { unkept: None, .. } => Ok(Exit::Clean),
         Reply::BackedOut { .. } => Ok(Exit::Findings),
         Reply::Refused { reason } => Err(Failure::Usage(format!("{}: {reason}", target.name)).into()),
         Reply::Step { .. } | Reply::Status(_) => Ok(Exit::Trouble),

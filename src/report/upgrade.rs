@@ -34,7 +34,7 @@ pub fn outcome(reply: &Reply, asked: &Asked) -> String {
                 ));
             }
         }
-        Reply::Done { generation, probation_ms, falls_back, queued } => {
+        Reply::Done { generation, probation_ms, falls_back, queued, unkept } => {
             let state = match probation_ms.map(|left| left.div_ceil(1000)) {
                 None => "serves alone and is proven".to_owned(),
                 Some(left) if *falls_back => format!(
@@ -44,6 +44,12 @@ pub fn outcome(reply: &Reply, asked: &Asked) -> String {
                 Some(left) => format!("serves alone, on probation for {left} s"),
             };
             lines.push(format!("{name}: done: generation {generation} {state}"));
+            if let Some(trouble) = unkept {
+                lines.push(format!(
+                    "problem: {}; `runsmith status {reference}` shows it as long as it is so",
+                    visible(trouble)
+                ));
+            }
             if *queued {
                 lines.push("another upgrade, which was requested meanwhile, begins now".to_owned());
             }

@@ -46,6 +46,9 @@ pub enum Reply {
         /// Another hand-over, which was asked for meanwhile, follows.
         #[serde(default)]
         queued: bool,
+        /// It is proven, and why that could not be written down; none if it was.
+        #[serde(default)]
+        unkept: Option<String>,
     },
     /// It was backed out, or has failed on probation: the last line.
     BackedOut {

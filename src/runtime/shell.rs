@@ -8,6 +8,7 @@ mod health;
 mod keep;
 mod notice;
 mod origin;
+mod snapshots;
 mod sockets;
 mod status;
 mod succeed;
@@ -41,7 +42,7 @@ use super::linux::memory;
 use super::linux::place::Place;
 use super::linux::runsv::{self, Parent};
 use super::linux::signals::Signals;
-use super::linux::stored::Stored;
+use super::linux::stored::{Failed, Stored};
 use super::linux::watch::Watch;
 use super::machine::{self, Machine};
 use super::protocol::{Dropped, LastHandOver};
@@ -92,6 +93,10 @@ pub struct Shell {
     proven_here: Option<File>,
     /// Why that could not be written down.
     unkept: Option<String>,
+    /// What has failed and could not be written down, the newest first.
+    unwritten: Vec<Failed>,
+    /// What the keeper holds of all that: names and inodes.
+    handed: Vec<(String, u64)>,
     /// Why what serves is not what is on disk, if it was not what somebody asked for.
     fallback: Option<String>,
     /// What outlives a reboot.
@@ -261,6 +266,8 @@ fn begin(
         before: None,
         proven_here: None,
         unkept: None,
+        unwritten: vec![],
+        handed: vec![],
         fallback: None,
         stored: Stored::of(Path::new(&service.service.directory)),
         awaited: None,

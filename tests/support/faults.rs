@@ -1,7 +1,9 @@
 //! A row of the fault matrix (docs/faults.md): a service under load, something done to it, and every promise that applies.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::host::{Process, lives};
@@ -179,4 +181,35 @@ pub fn rows_are_tests(rows: &[(&str, &str, &str)], source: &str) {
         .collect();
     let names: Vec<&str> = rows.iter().map(|(name, _, _)| *name).collect();
     assert_eq!(tests, names);
+}
+
+/// A small file system of its own for a directory.
+pub struct Disk(PathBuf);
+
+impl Disk {
+    /// Mounts it there.
+    pub fn mount(path: &Path) -> Self {
+        let _ = fs::create_dir(path);
+        let options = ["-t", "tmpfs", "-o", "size=64k,mode=0755", "tmpfs"];
+        super::host::run("mount", &[&options[..], &[path.to_str().expect("UTF-8")]].concat());
+        Self(path.to_owned())
+    }
+
+    /// The file that takes all room there is.
+    pub fn filling(&self) -> PathBuf {
+        self.0.join("filling")
+    }
+
+    /// From now on it has no room.
+    pub fn fill(&self) {
+        let file = fs::File::options().create(true).append(true).open(self.filling());
+        let mut file = file.expect("a file");
+        while file.write_all(&[b'x'; 512]).is_ok() {}
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
 }

@@ -46,13 +46,19 @@ const CONNECTIONS: usize = 8;
 ///
 /// Versions meet when runsmith is upgraded or downgraded while a service runs. What holds for all of them: the door is the
 /// socket `keeper`; [`Request::Give`] is answered with a [`Held`], whose unknown fields are ignored and whose descriptors are
-/// the listeners and the outputs it names; [`Request::End`] ends the keeper. A runtime that adopts asks for nothing else
-/// and starts a keeper of its own version.
+/// the listeners and the outputs it names; [`Request::End`] ends the keeper. A runtime that adopts asks for nothing else,
+/// unless the version is known to answer, and starts a keeper of its own version.
 ///
 /// 2 counts the lines that are dropped: they are part of [`Held`], and a runtime asks its own keeper by [`Request::Dropped`].
 ///
 /// 3 remembers apart what is said since a generation was begun that writes to another one's pipe ([`Request::Also`]).
-pub const PROTOCOL: u32 = 3;
+///
+/// 4 holds what generations are made of ([`Request::Hold`]). It does not come with [`Held`], whose descriptors older runtimes count,
+/// but is asked for by [`Request::GiveFiles`], of a keeper whose version is known to have it.
+pub const PROTOCOL: u32 = 4;
+
+/// The first version that answers [`Request::GiveFiles`].
+pub const HOLDS_FILES: u32 = 4;
 
 /// What a runtime asks for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -79,6 +85,10 @@ pub enum Request {
     Also(Option<(u32, u32)>),
     /// How many lines were dropped; answered with a [`Dropped`].
     Dropped,
+    /// From now on hold these files, and no others: they come with it.
+    Hold(Vec<String>),
+    /// Give the files; answered with a [`Files`].
+    GiveFiles,
     /// So many lines were dropped by the keepers before.
     DroppedBefore(Dropped),
     /// Pass on what is there, and end.
@@ -104,6 +114,13 @@ pub struct Held {
     pub dropped: Dropped,
 }
 
+/// What the keeper answers to [`Request::GiveFiles`]; the descriptors come with it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Files {
+    /// Their names, in the order of the descriptors.
+    pub names: Vec<String>,
+}
+
 struct Output {
     generation: u32,
     pipe: OwnedFd,
@@ -127,6 +144,7 @@ const PATIENCE: u64 = 1_000;
 struct Keeper {
     log: Option<OwnedFd>,
     listeners: Vec<(Kept, OwnedFd)>,
+    files: Vec<(String, OwnedFd)>,
     outputs: Vec<Output>,
     last: VecDeque<(u32, Vec<u8>)>,
     also: Option<Also>,
@@ -323,6 +341,16 @@ impl Keeper {
             Ok(Request::Dropped) => {
                 let text = serde_json::to_vec(&self.all_dropped).unwrap_or_default();
                 self.answer(at, &text, &[]);
+            }
+            Ok(Request::Hold(names)) => self.files = names.into_iter().zip(message.fds).collect(),
+            Ok(Request::GiveFiles) => {
+                let files = Files { names: self.files.iter().map(|(name, _)| name.clone()).collect() };
+                let text = serde_json::to_vec(&files).unwrap_or_default();
+                let fds: Vec<_> = self.files.iter().map(|(_, fd)| fd.as_fd()).collect();
+                let sent = self.connections.get(at).map(|to| passing::send(to, &text, &fds));
+                if !matches!(sent, Some(Ok(()))) && at < self.connections.len() {
+                    self.connections.remove(at);
+                }
             }
             Ok(Request::DroppedBefore(before)) => self.all_dropped = self.all_dropped.and(&before),
             Ok(Request::End) => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_peercred;
 
-use super::keeper::{COMMAND, Held, Request};
+use super::keeper::{COMMAND, Files, HOLDS_FILES, Held, PROTOCOL, Request};
 use super::keepers::DOOR;
 use super::listen::{Kept, Listener};
 use super::passing;
@@ -42,6 +42,8 @@ pub struct Given {
     pub listeners: Vec<Listener>,
     /// The reading ends of the generations' output.
     pub outputs: Vec<(u32, OwnedFd)>,
+    /// What generations are made of: names in the run directory.
+    pub files: Vec<(String, OwnedFd)>,
 }
 
 impl Keeping {
@@ -67,7 +69,10 @@ impl Keeping {
         let take = |kept: &Kept, fd| Listener { kept: kept.clone(), fd };
         let listeners = held.listeners.iter().zip(fds.by_ref()).map(|(kept, fd)| take(kept, fd)).collect();
         let outputs = held.outputs.iter().copied().zip(fds).collect();
-        Some((keeping, Given { held, listeners, outputs }))
+        // A later version may answer otherwise.
+        let has_files = (HOLDS_FILES..=PROTOCOL).contains(&held.protocol);
+        let files = if has_files { keeping.files().unwrap_or_default() } else { vec![] };
+        Some((keeping, Given { held, listeners, outputs, files }))
     }
 
     /// Starts one. From now on nobody can connect to the one before it.
@@ -125,6 +130,22 @@ impl Keeping {
     /// Has it remember the state.
     pub fn remember(&self, state: &str) -> io::Result<()> {
         self.tell(&Request::Remember(state.to_owned()), &[])
+    }
+
+    /// Has it hold these files and no others. One that an earlier run has started is not asked: it may not know how.
+    pub fn hold(&self, files: &[(String, BorrowedFd<'_>)]) -> io::Result<()> {
+        if !self.is_own {
+            return Ok(());
+        }
+        let names = files.iter().map(|(name, _)| name.clone()).collect();
+        let fds: Vec<_> = files.iter().map(|(_, fd)| *fd).collect();
+        self.tell(&Request::Hold(names), &fds)
+    }
+
+    fn files(&self) -> io::Result<Vec<(String, OwnedFd)>> {
+        let message = self.ask(&Request::GiveFiles)?;
+        let files: Files = serde_json::from_slice(&message.bytes)?;
+        Ok(files.names.into_iter().zip(message.fds).collect())
     }
 
     /// The last lines of a generation's output.

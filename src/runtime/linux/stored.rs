@@ -27,7 +27,7 @@ pub const FAILED: &str = "failed.json";
 const LONGEST: u64 = 16 << 20;
 
 /// So many failures are remembered: more releases than anybody keeps on a host.
-const MOST_FAILED: usize = 16;
+pub const MOST_FAILED: usize = 16;
 
 /// The format of [`FAILED`].
 const FORMAT: u32 = 1;

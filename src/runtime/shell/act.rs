@@ -550,6 +550,7 @@ impl Shell {
                 probation_ms: self.probation_ms(),
                 falls_back: self.machine.falls_back(),
                 queued: self.machine.is_queued() || self.machine.candidate().is_some(),
+                unkept: self.not_written_down().filter(|_| matches!(outcome, Outcome::Proven(_))),
             },
             Outcome::BackedOut(reason) => self.backed_out(None, reason, false),
             Outcome::GivenUp(reason) => self.backed_out(None, reason, true),

@@ -1,6 +1,7 @@
 //! A run begins: with what an earlier one left, or anew. Nothing is believed that is not verified.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::time::Duration;
 
 use super::act::probe_name;
@@ -39,11 +40,12 @@ pub(super) fn is_any_left(identity: &Identity, application: &str) -> bool {
 impl Shell {
     /// Takes over what lives, and starts what is missing.
     pub(super) fn adopt(&mut self) {
-        let given = Keeping::find(&self.place).map(|(keeper, given)| {
+        let mut given = Keeping::find(&self.place).map(|(keeper, given)| {
             self.keeper = Some(keeper);
             self.dropped = given.held.dropped.clone();
             given
         });
+        let files = given.as_mut().map(|given| std::mem::take(&mut given.files)).unwrap_or_default();
         let state = self.recall(given.as_ref());
         let silent = self.silent_keepers(state.as_ref());
         if let Some(state) = &state {
@@ -55,6 +57,8 @@ impl Shell {
         self.take_generations(state.as_ref());
         let mut record = state.as_ref().map(|state| state.machine.clone()).unwrap_or_default();
         self.take_successors(&record);
+        let files = files.into_iter().map(|(name, file)| (name, File::from(file))).collect();
+        self.take_snapshots(files, state.as_ref());
         self.take_listeners(given, state.as_ref(), &silent);
         let strays = self.take_strays(state.as_ref());
         self.suppose_sockets();
@@ -69,8 +73,9 @@ impl Shell {
             self.renew_keeper(silent);
         }
 
+        let recorded = record.last;
         record.last = record.last.max(self.generations.keys().next_back().map_or(0, |last| last.0));
-        record.orphans.extend(strays);
+        record.orphans.extend(&strays);
         // Whatever lives and has no part is to go, too.
         for generation in self.generations.keys() {
             let has_part = record.serving.is_some_and(|(one, _)| one == *generation)
@@ -99,6 +104,8 @@ impl Shell {
             self.note(candidate, Some("the runtime was started anew before it was ready".to_owned()));
         }
         self.obey(actions);
+        self.forget_dead_snapshots();
+        self.take_stray_snapshot(&strays, recorded);
         let lives = self.machine.serving().is_some() || !self.generations.is_empty();
         if self.mode == Mode::Finish {
             self.log.say(

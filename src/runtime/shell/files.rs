@@ -42,7 +42,9 @@ impl Shell {
             .map(|(name, _)| *name)
             .collect();
         let has_lock = self.place.has_lock();
-        if missing.is_empty() && has_lock {
+        // What could not be written is tried again in a while, and not whenever something happens here: that may be our own trying.
+        let has_snapshots = self.trouble.snapshots.is_some() || self.missing_snapshots().is_empty();
+        if missing.is_empty() && has_lock && has_snapshots {
             self.trouble.files = None;
             return;
         }
@@ -60,9 +62,9 @@ impl Shell {
             self.watch = None;
             self.watch_files();
         }
-        let mut names = vec![];
+        let mut names: Vec<String> = vec![];
         if !has_lock && self.place.has_lock() {
-            names.push("lock");
+            names.push("lock".to_owned());
         }
         for name in missing {
             match self.make_again(name) {
@@ -71,7 +73,10 @@ impl Shell {
             }
             // What fails with keeper and state is said where it fails.
             let is_there = self.nodes.get(name).copied() == self.place.node(name);
-            names.extend((is_there && name != DIRECTORY).then_some(name));
+            names.extend((is_there && name != DIRECTORY).then(|| name.to_owned()));
+        }
+        if !has_snapshots && trouble.is_none() {
+            names.extend(self.write_snapshots());
         }
         let directory = &self.service.layout.run;
         if !names.is_empty() {

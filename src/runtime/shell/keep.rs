@@ -30,6 +30,12 @@ pub(super) struct Troubles {
     pub(super) keeper: Option<String>,
     /// Deleted files cannot be made again.
     pub(super) files: Option<String>,
+    /// What a generation is made of cannot be written to the run directory.
+    pub(super) snapshots: Option<String>,
+    /// What has failed cannot be written down.
+    pub(super) failed: Option<String>,
+    /// Nobody knows any more what the generation that serves is made of.
+    pub(super) lost: Option<String>,
 }
 
 impl Troubles {
@@ -41,7 +47,14 @@ impl Troubles {
 
     /// Each of them, for the status.
     pub(super) fn problems(&self) -> impl Iterator<Item = Problem> {
-        let all = [("state", &self.state), ("keeper", &self.keeper), ("files", &self.files)];
+        let all = [
+            ("state", &self.state),
+            ("keeper", &self.keeper),
+            ("files", &self.files),
+            ("snapshot", &self.snapshots),
+            ("failed", &self.failed),
+            ("proven", &self.lost),
+        ];
         all.into_iter().filter_map(|(code, trouble)| Some(Problem::new(code, trouble.as_ref()?)))
     }
 }
@@ -67,6 +80,9 @@ impl Shell {
             fallback: self.fallback.clone(),
         };
         let text = |state: &State| serde_json::to_string(state).unwrap_or_default();
+        if self.hand_snapshots().is_err() {
+            self.keeper_fails();
+        }
         if self.kept.as_deref() == Some(&text(&state)) {
             return;
         }
@@ -115,6 +131,15 @@ impl Shell {
         }
         if self.trouble.state.is_some() {
             self.write_state();
+        }
+        if self.trouble.snapshots.is_some() {
+            self.write_snapshots();
+        }
+        if self.unkept.is_some() {
+            self.store_proven();
+        }
+        if self.trouble.failed.is_some() {
+            self.store_failed();
         }
         if self.keeper.is_none() {
             self.renew_keeper(vec![]);
@@ -183,6 +208,11 @@ impl Shell {
                 self.keeper = Some(keeper);
                 self.dropped = Dropped::default();
                 self.trouble.keeper = None;
+                self.handed.clear();
+                if let Err(error) = self.hand_snapshots() {
+                    self.keeper = None;
+                    self.no_keeper(&error);
+                }
             }
             Err(error) => self.no_keeper(&error),
         }

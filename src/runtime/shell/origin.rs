@@ -1,14 +1,11 @@
 //! What a generation is started from, and what is kept of it: the last known good.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::{MemfdFlags, memfd_create};
-
+use super::snapshots::memory;
 use super::{Reader, Shell};
 use crate::host::{self, Identity};
 use crate::model::Service;
@@ -19,12 +16,8 @@ use crate::runtime::linux::log::Log;
 use crate::runtime::linux::place::Place;
 use crate::runtime::linux::stored::{self, Failed, Stored};
 use crate::runtime::linux::{clock, take};
-use crate::runtime::machine::Record;
 use crate::runtime::snapshot::{Made, Reading, Snapshot};
 use crate::runtime::state::Life;
-
-/// What served before the generation that serves, while that is on probation: a name in the run directory.
-const BEFORE: &str = "before.json";
 
 /// So many generations that are gone are remembered, in case the machine still has something to say about them.
 const REMEMBERED: usize = 8;
@@ -68,39 +61,10 @@ fn falls_back(service: &Service) -> bool {
     service.restart.fallback == Fallback::Proven
 }
 
-/// The name of a generation's snapshot in the run directory.
-pub(super) fn snapshot_name(generation: Generation) -> String {
-    format!("generation.{}.json", generation.0)
-}
-
 /// The name of a generation's own copy of the server's configuration.
-fn config_name(generation: Generation, like: &str) -> String {
+pub(super) fn config_name(generation: Generation, like: &str) -> String {
     let extension = Path::new(like).extension().unwrap_or_default().to_string_lossy();
     format!("config.{}.{extension}", generation.0)
-}
-
-/// A file without a name, in memory.
-pub(super) fn memory() -> std::io::Result<File> {
-    Ok(File::from(memfd_create("snapshot", MemfdFlags::CLOEXEC)?))
-}
-
-/// All that is in a file, from its beginning; where others read it from is not changed.
-fn whole(file: &File) -> std::io::Result<Vec<u8>> {
-    let mut text = vec![0; usize::try_from(file.metadata()?.len()).unwrap_or(0)];
-    file.read_exact_at(&mut text, 0)?;
-    Ok(text)
-}
-
-/// Copies a snapshot to where only root can read it, whole or not at all.
-fn copy(file: &File, path: &Path) -> std::io::Result<()> {
-    let write = || {
-        let _ = fs::remove_file(path);
-        let mut new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        new.write_all(&whole(file)?)
-    };
-    write().inspect_err(|_| {
-        let _ = fs::remove_file(path);
-    })
 }
 
 impl Shell {
@@ -110,7 +74,7 @@ impl Shell {
             return false;
         }
         match self.stored.proven(&self.service.application) {
-            Ok(proven) => proven.is_some(),
+            Ok(proven) => proven.is_some() || self.proven_here.is_some(),
             Err(reason) => {
                 let path = self.stored.file(stored::PROVEN);
                 self.log
@@ -172,7 +136,7 @@ impl Shell {
                 None => return Err(reason),
             },
         };
-        let failed = self.stored.failed();
+        let failed = self.failed();
         let failed = failed.iter().find(|one| one.fingerprint == reading.made.fingerprint);
         if falls_back(&reading.service)
             && let Some(failed) = failed
@@ -189,7 +153,7 @@ impl Shell {
     /// What is on disk is not started: why is known if somebody has deployed it. What has failed may be something else, which is not on
     /// disk any more.
     fn why_not(&mut self, disk: &Made) {
-        let has_failed = self.stored.failed().iter().any(|one| one.fingerprint == disk.fingerprint);
+        let has_failed = self.failed().iter().any(|one| one.fingerprint == disk.fingerprint);
         let was_started =
             self.made.values().any(|one| one.from_disk && one.made.fingerprint == disk.fingerprint);
         if !has_failed && !was_started {
@@ -255,30 +219,6 @@ impl Shell {
         Ok(reading)
     }
 
-    /// Holds a generation's snapshot as long as this run lasts; the next one finds a copy.
-    pub(super) fn hold_snapshot(&mut self, generation: Generation, file: File) {
-        if let Err(error) = copy(&file, &self.place.file(&snapshot_name(generation))) {
-            self.log.say(&format!(
-                "{} cannot be written: {error}; if this run is killed, the next one does not know what {generation} is made of",
-                self.place.file(&snapshot_name(generation)).display()
-            ));
-        }
-        self.snapshots.insert(generation, file);
-    }
-
-    /// The text of a generation's snapshot: there are secrets in it.
-    pub(super) fn snapshot_text(&self, generation: Generation) -> std::io::Result<Vec<u8>> {
-        match self.snapshots.get(&generation) {
-            Some(file) => whole(file),
-            None => stored::read_file(&self.place.file(&snapshot_name(generation))),
-        }
-    }
-
-    /// A generation's snapshot.
-    pub(super) fn snapshot(&self, generation: Generation) -> Option<Snapshot> {
-        Snapshot::read(&self.snapshot_text(generation).ok()?, &self.service.application).ok()
-    }
-
     /// Starts what was kept: it becomes this generation's snapshot, too.
     fn use_kept(&mut self, generation: Generation, snapshot: &Snapshot) -> Result<Reading, String> {
         let file = memory().map_err(|error| format!("there is no memory for what it is made of: {error}"))?;
@@ -329,45 +269,26 @@ impl Shell {
 
     /// What was proven last, if its release is still there.
     fn proven(&mut self) -> Option<Snapshot> {
-        if self.unkept.is_none() {
-            match self.stored.proven(&self.service.application) {
-                Ok(Some(snapshot)) => return self.with_release(snapshot),
-                // It may have been deleted while this run goes on.
-                Ok(None) => {}
-                Err(reason) => {
-                    let path = self.stored.file(stored::PROVEN);
-                    self.log.say(&format!("{} is not used: {reason}", path.display()));
-                }
+        let stored = match self.stored.proven(&self.service.application) {
+            Ok(stored) => stored,
+            Err(reason) => {
+                let path = self.stored.file(stored::PROVEN);
+                self.log.say(&format!("{} is not used: {reason}", path.display()));
+                None
             }
-        }
-        let text = whole(self.proven_here.as_ref()?).ok()?;
-        let snapshot = Snapshot::read(&text, &self.service.application).ok()?;
-        self.with_release(snapshot)
-    }
-
-    /// What a proven generation is made of, which an earlier run has started.
-    pub(super) fn adopt_proven(&mut self, record: &Record) {
-        if let (Some((serving, _)), None) = (record.serving, record.probation) {
-            let text = stored::read_file(&self.place.file(&snapshot_name(serving))).ok();
-            self.proven_here = text.and_then(|text| {
-                let mut file = memory().ok()?;
-                file.write_all(&text).ok()?;
-                Some(file)
-            });
-        }
+        };
+        let here = self.proven_here();
+        // What could not be written down is the newer one; and what is written down may have been deleted while this run goes on.
+        let both = if self.unkept.is_some() { [here, stored] } else { [stored, here] };
+        both.into_iter().flatten().find_map(|snapshot| self.with_release(snapshot))
     }
 
     /// What served before. `sound`: only if that is not what has just failed, as it is after a restart of the same. What failed
     /// earlier and was deployed again since has served again.
     fn before(&mut self, sound: bool) -> Option<Snapshot> {
-        let text = match &self.before {
-            Some(file) => whole(file),
-            None => stored::read_file(&self.place.file(BEFORE)),
-        };
-        let text = text.ok()?;
-        let snapshot = Snapshot::read(&text, &self.service.application).ok()?;
-        let has_failed = sound
-            && self.stored.failed().first().is_some_and(|last| last.fingerprint == snapshot.made.fingerprint);
+        let snapshot = self.held_before()?;
+        let has_failed =
+            sound && self.failed().first().is_some_and(|last| last.fingerprint == snapshot.made.fingerprint);
         if has_failed { None } else { self.with_release(snapshot) }
     }
 
@@ -379,46 +300,6 @@ impl Shell {
         }
         self.log.say(&format!("the release {release}, which has served, is not there any more"));
         None
-    }
-
-    /// It has served for `min_uptime`.
-    pub(super) fn prove(&mut self, generation: Generation) {
-        let Some(origins) = self.made.get(&generation) else { return };
-        let fingerprint = origins.made.fingerprint.clone();
-        // A fallback is mostly what was proven last, and that is written down already.
-        let is_known = !origins.from_disk
-            && self.unkept.is_none()
-            && matches!(self.stored.proven(&self.service.application), Ok(Some(one)) if one.made.fingerprint == fingerprint);
-        let text = if is_known { Ok(None) } else { self.snapshot_text(generation).map(Some) };
-        let text = match text {
-            Ok(text) => text,
-            Err(error) => {
-                // What is known to be good stays what it was.
-                let trouble = format!(
-                    "what {generation} is made of cannot be read: {error}; it is not known that it is good"
-                );
-                self.log.say(&trouble);
-                self.unkept = Some(trouble);
-                return;
-            }
-        };
-        let kept = text
-            .map_or(Ok(()), |text| self.stored.keep_proven(&text))
-            .and_then(|()| self.stored.remove_failed(&fingerprint));
-        // Should what is written down be lost, this run still knows it.
-        self.proven_here = self.snapshots.get(&generation).and_then(|file| file.try_clone().ok());
-        self.unkept = None;
-        if let Err(error) = kept {
-            let path = self.stored.file(stored::PROVEN);
-            let trouble = format!(
-                "{} cannot be written: {error}; after a reboot, or if this run is killed, it is not known that {generation} is good",
-                path.display()
-            );
-            self.log.say(&trouble);
-            self.unkept = Some(trouble);
-        }
-        let _ = fs::remove_file(self.place.file(BEFORE));
-        self.before = None;
     }
 
     /// What it was started from has failed.
@@ -434,42 +315,7 @@ impl Shell {
             reason: reason.to_owned(),
             at: clock::wall(),
         };
-        if let Err(error) = self.stored.add_failed(failed) {
-            let path = self.stored.file(stored::FAILED);
-            self.log.say(&format!("{} cannot be written: {error}", path.display()));
-        }
-    }
-
-    /// Another generation takes over from this one, which is not proven.
-    pub(super) fn keep_before(&mut self, generation: Generation) {
-        let (from, to) = (self.place.file(&snapshot_name(generation)), self.place.file(BEFORE));
-        // If the same is deployed twice and fails, what served before both is what to go back to.
-        if self.is_followed_by_the_same(generation) && (self.before.is_some() || to.exists()) {
-            return;
-        }
-        self.before = self.snapshots.get(&generation).and_then(|file| file.try_clone().ok());
-        let _ = fs::remove_file(&to);
-        // It is never written to again, so another name for it is enough. On a full disk only this run knows it.
-        let linked = fs::hard_link(&from, &to);
-        if let (Err(error), None) = (linked, &self.before) {
-            self.log.say(&format!("what {generation} was made of cannot be kept: {error}"));
-        }
-    }
-
-    /// Whether the generation that serves instead of this one was made of the same.
-    fn is_followed_by_the_same(&self, generation: Generation) -> bool {
-        let fingerprint = |one: Generation| self.made.get(&one).map(|origins| &origins.made.fingerprint);
-        let serving = self.machine.serving().map(|serving| serving.generation);
-        let follower = serving.filter(|serving| *serving != generation).and_then(fingerprint);
-        follower.is_some() && follower == fingerprint(generation)
-    }
-
-    pub(super) fn forget_snapshot(&mut self, generation: Generation) {
-        self.snapshots.remove(&generation);
-        let _ = fs::remove_file(self.place.file(&snapshot_name(generation)));
-        for like in ["gunicorn.py", "unicorn.rb"] {
-            let _ = fs::remove_file(self.place.file(&config_name(generation, like)));
-        }
+        self.add_failed(failed);
     }
 
     /// Links that are replaced by where they led when the generation was started. With `usr2` the server starts its

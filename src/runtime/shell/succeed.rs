@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use super::generation::Live;
-use super::origin::memory;
+use super::snapshots::memory;
 use super::{Shell, terms};
 use crate::model::Service;
 use crate::model::input::{Server, Strategy};
