@@ -87,6 +87,27 @@ os.write(1, b'.')
 signal.pause()
 ";
 
+/// Calls itself the service, with an environment of so many bytes: PR_SET_MM_MAP names any memory as it
+/// (prctl(2)).
+const LONG: &str = r#"
+import ctypes, mmap, os, signal, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+length, variables = int(sys.argv[1]), sys.argv[2].encode()
+memory = mmap.mmap(-1, length, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory[:len(variables) + 1] = variables + b"\0"
+start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+fields = open("/proc/self/stat").read().rsplit(") ", 1)[1].split()
+code, end_code, stack, data, end_data, brk, arguments, end_arguments = (int(fields[at]) for at in (23, 24, 25, 42, 43, 44, 45, 46))
+libc.sbrk.restype = ctypes.c_void_p
+auxv = b""
+map = ctypes.create_string_buffer(struct.pack("12QIi", code, end_code, data, end_data, brk, libc.sbrk(0), stack, arguments, end_arguments, start, start + length, 0, 0, -1))
+if libc.prctl(35, 14, map, len(map) - 1, 0):
+    raise OSError(ctypes.get_errno(), "prctl")
+assert len(open("/proc/self/environ", "rb").read(100)) == 100
+os.write(1, b".")
+signal.pause()
+"#;
+
 fn attack(service: &Service, script: &str, arguments: &[&str]) -> String {
     let output = Python::output(&service.user, script, arguments);
     assert!(output.status.success(), "{}", said(&output));
@@ -179,4 +200,60 @@ fn a_blocked_runtime_blocks_neither_status_nor_upgrade() {
     blocked.log.wait(mark, &["done: generation 2"], HANDOVER);
     blocked.down();
     other.down();
+}
+
+/// The most memory that a process has had, in bytes (proc_pid_status(5), VmHWM).
+fn peak(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+/// So much memory the runtime may take while it looks at the processes of others, in bytes.
+const MEMORY: u64 = 64 << 20;
+
+#[test]
+fn an_environment_of_a_gigabyte_takes_no_memory_of_roots() {
+    let row = Row::begin(Server::Sync, Socket::Tcp, "");
+    let variables = format!("RUNSMITH_SERVICE={}", row.service.name);
+    let length = (1u64 << 30).to_string();
+    // The variable is at the beginning, or nowhere.
+    let attackers = [variables.as_str(), "X=1"].map(|variables| {
+        let mut attacker = Python::run(&row.service.user, LONG, &[&length, variables]);
+        attacker.wait_for_bytes(1);
+        attacker
+    });
+    row.kill_runtime();
+    let status = row.service.runsmith(&["status"]);
+    assert_eq!(status.status.code(), Some(0), "{}\n{}", said(&status), row.service.log.text(0));
+    let peak = peak(row.service.runtime());
+    assert!(peak < MEMORY, "{peak} bytes\n{}", row.service.log.text(0));
+    let found = row.service.log.count(0, "processes were found that no record names");
+    assert_eq!(found, 1, "{}", row.service.log.text(0));
+    drop(attackers);
+    works(row);
+}
+
+#[test]
+fn an_environment_of_a_gigabyte_takes_no_memory_of_a_shell_run_script() {
+    let service = Service::start(Server::Sync, Socket::Tcp, "handoff: {drain_timeout: 2}");
+    let length = (1u64 << 30).to_string();
+    let ours = format!("RUNSMITH_SERVICE={}", service.name);
+    let attackers = [ours.as_str(), "X=1"].map(|variables| {
+        let mut attacker = Python::run(&service.user, LONG, &[&length, variables]);
+        attacker.wait_for_bytes(1);
+        attacker
+    });
+    // Without a record it looks for processes that call themselves the service, and ends them.
+    let mark = service.log.mark();
+    let script = service.runtime();
+    kill(script, Signal::STOP);
+    fs::remove_file(service.run_directory().join("state")).unwrap();
+    kill(script, Signal::KILL);
+    service.log.wait(mark, &["of which no record is left"], SOON);
+    service.log.wait(mark, &["runsmith: ready:"], HANDOVER);
+    let peak = peak(service.runtime());
+    assert!(peak < MEMORY, "{peak} bytes\n{}", service.log.text(0));
+    drop(attackers);
+    service.down();
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::listeners::{called, parent, supervised};
+use super::proc;
 use crate::facts::{Asked, Limits};
 use crate::model::Service;
 use crate::model::input::Resource;
@@ -42,8 +43,7 @@ pub(super) fn ask(service: &Service) -> Asked<Limits> {
     } else {
         return Asked::Unknown("no runsvdir is running, and who asks is not root".to_owned());
     };
-    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).ok();
-    let (Some(limits), Some(status)) = (read("limits"), read("status")) else {
+    let (Some(limits), Some(status)) = (proc::text(pid, "limits"), proc::text(pid, "status")) else {
         return Asked::Unknown(format!("/proc/{pid} cannot be read"));
     };
     Asked::Answer(Limits {

@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt as _;
 
+use super::proc;
 use crate::facts::{Asked, Holder, Listener, ListensAt, User};
 use crate::model::Service;
 use crate::model::address::Address;
@@ -47,12 +48,7 @@ impl Listeners {
             let Some(process) = process(pid) else { continue };
             processes.insert(pid, process);
             // Only root may look at the files of others.
-            let Ok(files) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
-            for file in files.flatten() {
-                let Ok(target) = std::fs::read_link(file.path()) else { continue };
-                let target = target.to_string_lossy();
-                let number = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'));
-                let Some(number) = number.and_then(|number| number.parse().ok()) else { continue };
+            for number in proc::sockets(pid).filter_map(|inode| inode.parse().ok()) {
                 if listening.contains(&number) {
                     holders.entry(number).or_default().push(pid);
                 }
@@ -143,11 +139,7 @@ impl Listeners {
         }
         let is_users =
             self.processes.get(&pid).is_some_and(|process| user.is_some_and(|user| user.uid == process.uid));
-        is_users && {
-            let mark = format!("RUNSMITH_SERVICE={}", service.application);
-            let environment = bounded(&format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
-        }
+        is_users && { proc::Environments::default().has(pid, "RUNSMITH_SERVICE", &service.application) }
     }
 }
 
@@ -202,7 +194,7 @@ fn pids() -> impl Iterator<Item = u32> {
 }
 
 fn process(pid: u32) -> Option<Process> {
-    let stat = bounded(&format!("/proc/{pid}/stat"))?;
+    let stat = proc::file(pid, "stat")?;
     let uid = std::fs::metadata(format!("/proc/{pid}")).ok()?.uid();
     let stat = String::from_utf8_lossy(&stat);
     // The name may hold blanks and parentheses.

@@ -16,6 +16,7 @@ mod limits;
 mod listeners;
 mod names;
 mod paths;
+pub mod proc;
 mod process;
 mod server;
 

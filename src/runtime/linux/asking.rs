@@ -1,15 +1,16 @@
 //! The other end of the control socket: how commands ask a runtime.
 
-use std::fs;
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Take, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::place::Place;
+use crate::host::proc;
 use crate::runtime::protocol::{Reply, Wish};
 
 /// How long a runtime may take to accept a connection, to take a request, and to report what runs, all together: it does
@@ -19,6 +20,12 @@ pub const ANSWER: Duration = Duration::from_secs(10);
 /// How long a runtime may be silent during a hand-over before it is asked whether it still answers: workers load and requests
 /// finish for as long as the pillar allows, so that silence alone means nothing.
 const SILENCE: Duration = Duration::from_secs(30);
+
+/// The number of a process is never longer, in bytes.
+const LONGEST_NUMBER: u64 = 32;
+
+/// So many directories are looked at as the one of a runtime.
+const MOST: usize = 16;
 
 /// An answer is never longer, in bytes.
 const LONGEST: u64 = 4 << 20;
@@ -37,21 +44,33 @@ pub enum Silence {
 /// Where the runtime that runsv has started in this service directory listens, as the kernel knows it: for when the run
 /// script cannot tell. Only root may look.
 pub fn run_directory(service: &Path) -> Option<String> {
-    let pid: u32 = fs::read_to_string(service.join("supervise/pid")).ok()?.trim().parse().ok()?;
-    let sockets: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
-        .ok()?
-        .flatten()
-        .filter_map(|entry| fs::read_link(entry.path()).ok())
-        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
-        .collect();
-    // Num RefCount Protocol Flags Type St Inode Path (proc_net_unix(5)).
-    let table = fs::read_to_string(format!("/proc/{pid}/net/unix")).ok()?;
-    table.lines().find_map(|line| {
+    let mut text = String::new();
+    File::open(service.join("supervise/pid")).ok()?.take(LONGEST_NUMBER).read_to_string(&mut text).ok()?;
+    let pid: u32 = text.trim().parse().ok()?;
+    let sockets: Vec<String> = proc::sockets(pid).collect();
+    // Num RefCount Protocol Flags Type St Inode Path (proc_net_unix(5)). Everybody can add lines to it, also with a path that
+    // has a line of its own in it.
+    let table = BufReader::new(File::open(format!("/proc/{pid}/net/unix")).ok()?);
+    let path = |line: Vec<u8>| {
+        let line = String::from_utf8(line).ok()?;
         let mut fields = line.split_ascii_whitespace().skip(6);
         let inode = fields.next()?;
         let path = fields.next()?.strip_suffix("/control")?;
         sockets.iter().any(|socket| socket == inode).then(|| path.to_owned())
-    })
+    };
+    let mut found: Vec<String> =
+        table.split(b'\n').map_while(Result::ok).filter_map(path).take(MOST).collect();
+    if found.len() > 1 {
+        found.retain(|run| listens(run, pid));
+    }
+    found.into_iter().next()
+}
+
+/// Whether it is this process that listens in a run directory.
+fn listens(run: &str, pid: u32) -> bool {
+    let Some(place) = Place::existing(run) else { return false };
+    let peer = place.connect("control", SocketType::STREAM).and_then(|one| Ok(socket_peercred(one)?));
+    peer.is_ok_and(|peer| peer.pid.as_raw_nonzero().get().unsigned_abs() == pid)
 }
 
 /// Somebody to ask.

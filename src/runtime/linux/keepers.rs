@@ -10,6 +10,10 @@ use std::path::Path;
 
 use super::keeper::COMMAND;
 use super::process::{self, Process};
+use crate::host::proc;
+
+/// So many sockets can have had a path: each keeper has had one, and whoever adds lines to the table adds no keeper.
+const MOST: usize = 4096;
 
 /// The socket in the run directory that a keeper listens on.
 pub const DOOR: &str = "keeper";
@@ -19,8 +23,8 @@ pub const DOOR: &str = "keeper";
 pub fn living(directory: &Path, application: &str, recorded: &[(u32, u64)]) -> Vec<Process> {
     let me = rustix::process::geteuid().as_raw();
     let command = format!("runsmith\0{COMMAND}\0{application}\0");
-    let is_keeper =
-        |pid: u32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == command.as_bytes());
+    // Whose it is comes first: a command line is in memory that its owner can make long, or slow to read.
+    let is_keeper = |pid: u32| process::runs_as(pid, me) && proc::has_command(pid, command.as_bytes());
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let candidates: Vec<u32> = pids.filter(|pid| is_keeper(*pid)).collect();
@@ -33,8 +37,7 @@ pub fn living(directory: &Path, application: &str, recorded: &[(u32, u64)]) -> V
         // Opened before it is proven: what was looked up so far may have been another process with this number.
         let Some(process) = Process::open(pid) else { continue };
         let is_recorded = recorded.contains(&(pid, process.start));
-        let is_proven =
-            process::runs_as(pid, me) && is_keeper(pid) && (is_recorded || has_one_of(pid, &doors));
+        let is_proven = is_keeper(pid) && (is_recorded || proc::sockets(pid).any(|one| doors.contains(&one)));
         if is_proven && !process.has_ended() {
             found.push(process);
         }
@@ -52,16 +55,5 @@ fn sockets_at(path: &Path) -> HashSet<String> {
         // The path is the rest of the line, blanks included.
         line.split_once(&format!(" {inode} ")).filter(|(_, path)| *path == wanted).map(|_| inode.clone())
     };
-    BufReader::new(file).lines().map_while(Result::ok).filter_map(inode).collect()
-}
-
-fn has_one_of(pid: u32, sockets: &HashSet<String>) -> bool {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    entries.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|target| {
-        let target = target.to_string_lossy();
-        target
-            .strip_prefix("socket:[")
-            .and_then(|rest| rest.strip_suffix(']'))
-            .is_some_and(|inode| sockets.contains(inode))
-    })
+    BufReader::new(file).lines().map_while(Result::ok).filter_map(inode).take(MOST).collect()
 }

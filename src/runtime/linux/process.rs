@@ -16,6 +16,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal as Number, WaitOptions, WaitStatus, pidfd_open, pidfd_send_signal, wait,
 };
 
+use crate::host::proc;
 use crate::runtime::server::Signal;
 
 /// What /proc/PID/stat says (proc(5)).
@@ -55,7 +56,7 @@ impl AsFd for Process {
 /// What there is of a process, if it lives: a zombie has ended.
 pub fn stat(pid: u32) -> Option<Stat> {
     // The name may hold anything, also blanks, parentheses and bytes that are no text.
-    let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let bytes = proc::file(pid, "stat")?;
     let after = bytes.iter().rposition(|byte| *byte == b')')?;
     let text = std::str::from_utf8(bytes.get(after + 2..)?).ok()?;
     let fields: Vec<&str> = text.split_ascii_whitespace().collect();
@@ -103,8 +104,7 @@ pub fn stopped(pid: u32) -> Option<Stopped> {
 
 /// Who traces a process, and how often it has been given the processor and has given it up (proc_pid_status(5)).
 fn switches(pid: u32) -> Option<(u32, u64, u64)> {
-    let text = fs::read(format!("/proc/{pid}/status")).ok()?;
-    let text = String::from_utf8_lossy(&text);
+    let text = proc::text(pid, "status")?;
     let field =
         |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
     let tracer = u32::try_from(field("TracerPid:")?).ok()?;
@@ -113,8 +113,7 @@ fn switches(pid: u32) -> Option<(u32, u64, u64)> {
 
 /// Whether real, effective, saved and file system user are all this one.
 pub fn runs_as(pid: u32, uid: u32) -> bool {
-    let text = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
+    let text = proc::text(pid, "status").unwrap_or_default();
     let ids = text.lines().find_map(|line| line.strip_prefix("Uid:"));
     ids.is_some_and(|ids| {
         let mut count = 0;
@@ -130,30 +129,6 @@ pub fn directory(pid: u32) -> Option<PathBuf> {
     let leads = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
     let name = leads.to_str()?;
     Some(PathBuf::from(name.strip_suffix(" (deleted)").unwrap_or(name)))
-}
-
-/// Whether the variable NAME has this value in the environment that a process began with.
-pub fn has_variable(pid: u32, name: &str, value: &str) -> bool {
-    let wanted = format!("{name}={value}");
-    let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    bytes.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
-}
-
-/// What the variable NAME was in the environment that a process began with, if it is text.
-pub fn variable(pid: u32, name: &str) -> Option<String> {
-    let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let values = bytes
-        .split(|byte| *byte == 0)
-        .filter_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
-    values.map(|value| String::from_utf8_lossy(value).into_owned()).next()
-}
-
-/// Whether there is a variable NAME in the environment that a process began with.
-pub fn names_variable(pid: u32, name: &str) -> bool {
-    let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    let is_named =
-        |entry: &[u8]| entry.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
-    bytes.split(|byte| *byte == 0).any(is_named)
 }
 
 impl Process {

@@ -8,6 +8,7 @@ use super::act::probe_name;
 use super::generation::{Live, others};
 use super::{Mode, Shell, terms};
 use crate::host::Identity;
+use crate::host::proc::Environments;
 use crate::model::input::Strategy;
 use crate::runtime::event::{Ask, Generation};
 use crate::runtime::linux::clock;
@@ -32,8 +33,9 @@ const STRAY_ENDS: Duration = Duration::from_millis(100);
 
 /// Whether any process of the application lives, known by its variable and its user.
 pub(super) fn is_any_left(identity: &Identity, application: &str) -> bool {
+    let environments = Environments::default();
     process::all().keys().any(|pid| {
-        process::runs_as(*pid, identity.uid) && process::has_variable(*pid, "RUNSMITH_SERVICE", application)
+        process::runs_as(*pid, identity.uid) && environments.has(*pid, "RUNSMITH_SERVICE", application)
     })
 }
 
@@ -172,7 +174,7 @@ impl Shell {
             let mut master = Process::proven(pid, start, Some(life.uid));
             if life.uid != self.identity.uid
                 && let Some(process) = &master
-                && !process::has_variable(pid, "RUNSMITH_SERVICE", &self.service.application)
+                && !Environments::default().has(pid, "RUNSMITH_SERVICE", &self.service.application)
                 && listen::recover(process, kept).is_empty()
             {
                 // The service may have had another user; then its process has its name or its sockets.
@@ -270,10 +272,11 @@ impl Shell {
 
     /// Processes of the service in sessions that no generation has.
     fn unknown<'a>(&'a self, all: &'a HashMap<u32, Stat>) -> impl Iterator<Item = (&'a u32, &'a Stat)> {
-        all.iter().filter(|(pid, stat)| {
+        let environments = Environments::default();
+        all.iter().filter(move |(pid, stat)| {
             !self.generations.values().any(|live| live.life.session == stat.session)
                 && process::runs_as(**pid, self.identity.uid)
-                && process::has_variable(**pid, "RUNSMITH_SERVICE", &self.service.application)
+                && environments.has(**pid, "RUNSMITH_SERVICE", &self.service.application)
         })
     }
 
@@ -304,8 +307,9 @@ impl Shell {
             return vec![];
         }
         let number = generation.0.to_string();
+        let environments = Environments::default();
         self.unknown(all)
-            .filter(|(pid, _)| process::has_variable(**pid, "RUNSMITH_GENERATION", &number))
+            .filter(|(pid, _)| environments.has(**pid, "RUNSMITH_GENERATION", &number))
             .filter_map(|(pid, stat)| Process::proven(*pid, stat.start, Some(self.identity.uid)))
             .collect()
     }
@@ -342,11 +346,12 @@ impl Shell {
         let mut last = state.map_or(0, |state| state.machine.last);
         last = last.max(self.generations.keys().next_back().map_or(0, |last| last.0));
         let mut strays = vec![];
+        let environments = Environments::default();
         for session in sessions {
             // Its own number, which may be higher than the last one on record: no number is used twice.
             let members = all.iter().filter(|(_, stat)| stat.session == session);
             let claims =
-                members.filter_map(|(pid, _)| process::variable(*pid, "RUNSMITH_GENERATION")?.parse().ok());
+                members.filter_map(|(pid, _)| environments.value(*pid, "RUNSMITH_GENERATION")?.parse().ok());
             let number: Option<u32> = claims.filter(|number| *number > last && *number < LIKELY).max();
             last = number.unwrap_or(last + 1);
             let generation = Generation(last);

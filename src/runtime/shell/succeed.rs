@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::generation::Live;
 use super::snapshots::memory;
 use super::{Shell, terms};
+use crate::host::proc::Environments;
 use crate::model::Service;
 use crate::model::input::{Server, Strategy};
 use crate::runtime::action::Origin;
@@ -114,10 +115,11 @@ impl Shell {
         let live = self.generations.get(&old)?;
         let master = live.master.as_ref()?.pid;
         let known = |pid: u32| self.generations.values().any(|live| live.life.master.0 == pid);
+        let environments = Environments::default();
         process::all()
             .into_iter()
             .filter(|(pid, stat)| stat.parent == master && stat.has_run && !known(*pid))
-            .filter(|(pid, _)| is_server(*pid, live.service.server))
+            .filter(|(pid, _)| is_server(&environments, *pid, live.service.server))
             .find_map(|(pid, stat)| Process::proven(pid, stat.start, Some(live.life.uid)))
     }
 
@@ -270,11 +272,11 @@ impl Shell {
 
 /// Whether a process is the server's next master, and no program that the application runs: the server gives it its
 /// sockets by a variable. A process that writes its title over its environment hides that; then its title tells.
-fn is_server(pid: u32, server: Server) -> bool {
+fn is_server(environments: &Environments, pid: u32, server: Server) -> bool {
     let names: &[&str] = match server {
         Server::Gunicorn => &["GUNICORN_PID", "GUNICORN_FD"],
         Server::Unicorn => &["UNICORN_FD"],
         Server::Any => &[],
     };
-    names.iter().any(|name| process::names_variable(pid, name))
+    names.iter().any(|name| environments.names(pid, name))
 }
