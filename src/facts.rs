@@ -94,6 +94,7 @@ pub const SHELL_PROGRAMS: &[&str] = &[
     "readlink",
     "rm",
     "rmdir",
+    "setpriv",
     "sha256sum",
     "sleep",
     "stat",

@@ -178,6 +178,13 @@ const SERVICE: Names = &[
             "health_check": handoff.health_check,
         }))
     }),
+    ("hardening", |scope| {
+        let hardening = scope.service.hardening;
+        made(json!({
+            "no_new_privileges": hardening.no_new_privileges,
+            "capabilities": hardening.capabilities,
+        }))
+    }),
     ("home", |scope| Value::from(scope.service.home.as_str())),
     ("layout", |scope| made(&scope.service.layout)),
     ("limits", |scope| made(limits(&scope.service))),

@@ -48,6 +48,7 @@ fn status(pid: u32) -> Vec<(String, String)> {
         "CapInh",
         "CapPrm",
         "CapEff",
+        "CapBnd",
         "CapAmb",
         "NoNewPrivs",
         "Seccomp",
@@ -152,8 +153,9 @@ fn everything_that_the_master_is_given_is_on_the_list() {
         ("CapInh", none.clone()),
         ("CapPrm", none.clone()),
         ("CapEff", none.clone()),
+        ("CapBnd", none.clone()),
         ("CapAmb", none),
-        ("NoNewPrivs", "0".to_owned()),
+        ("NoNewPrivs", "1".to_owned()),
         ("Seccomp", "0".to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), value))

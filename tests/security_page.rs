@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The sections that have an attack table.
-const SECTIONS: [&str; 4] = ["Disk", "Runtime", "Continuous integration", "Secrets"];
+const SECTIONS: [&str; 5] = ["Disk", "Runtime", "The application", "Continuous integration", "Secrets"];
 
 /// The head of an attack table.
 const HEAD: &str = "| attack | what happens | test |";

@@ -175,6 +175,7 @@ pub const TABLE: &[Row] = &[
         &["limits", "umask", "nice", "oom_score_adj"],
         "USR2 keeps the limits and the priority of the first start",
     ),
+    kept(Role::Run, &["hardening"], "USR2 keeps the privileges of the first start"),
     kept(
         Role::Run,
         &["layout.pids", "layout.sockets"],

@@ -46,6 +46,8 @@ const SHELL: &[(&str, &str)] = &[
     ("UMASK", "umask"),
     ("NICE", "nice"),
     ("OOM_SCORE_ADJ", "oom_score_adj"),
+    ("NO_NEW_PRIVILEGES", "hardening.no_new_privileges"),
+    ("CAPABILITIES", "hardening.capabilities"),
     ("READY_MEANS", "handoff.ready"),
     ("BOOT_TIMEOUT", "handoff.boot_timeout"),
     ("DRAIN_TIMEOUT", "handoff.drain_timeout"),
@@ -58,7 +60,7 @@ const SHELL: &[(&str, &str)] = &[
 const PROGRAM: &str = "# From here on the text is the same for every service.";
 
 /// Maps of a native script that are told apart by their keys.
-const MAPS: &[&str] = &["handoff", "restart", "log", "layout", "service"];
+const MAPS: &[&str] = &["hardening", "handoff", "restart", "log", "layout", "service"];
 
 impl Script {
     /// The parts of a run script's text. What is in no known form is the program.

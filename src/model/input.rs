@@ -86,9 +86,10 @@ pub struct Application {
     #[schemars(extend("examples" = [{"DATABASE_URL": "postgres://app:…@db/app"}], "default" = {}))]
     pub secrets: BTreeMap<String, Text>,
 
-    /// Resource limits, by setrlimit's names and in its units: one number for both, or `{soft, hard}`.
+    /// Resource limits, by setrlimit's names and in its units: one number for both, or `{soft, hard}`. `core` is 0 unless it is
+    /// given: a core dump holds the application's memory, secrets included.
     #[schemars(schema_with = "limits")]
-    #[schemars(extend("examples" = [{"nofile": {"soft": 4096, "hard": 65535}, "core": 0}], "default" = {"nofile": 65535}))]
+    #[schemars(extend("examples" = [{"nofile": {"soft": 4096, "hard": 65535}, "core": "unlimited"}], "default" = {"core": 0, "nofile": 65535}))]
     pub limits: BTreeMap<Resource, LimitInput>,
 
     /// File mode creation mask, a quoted octal number: bare, `0022` is 22 to Salt and 18 to Ansible.
@@ -105,6 +106,11 @@ pub struct Application {
     #[schemars(range(min = -1000, max = 1000))]
     #[schemars(extend("examples" = [-500], "default" = null))]
     pub oom_score_adj: Option<i16>,
+
+    /// What is taken from the application for good before it runs, whatever the server and its user. It holds for everything that
+    /// the application starts. Core dumps are turned off by `limits.core`.
+    #[schemars(extend("examples" = [{"no_new_privileges": false}], "default" = {}))]
+    pub hardening: HardeningInput,
 
     /// Settings of gunicorn by their own names, for the rendered `gunicorn.py`.
     #[schemars(extend("examples" = [{"workers": 4, "worker_class": "gthread", "threads": 8}], "default" = {}))]
@@ -329,6 +335,42 @@ pub enum LimitValue {
 pub enum Unlimited {
     /// No limit.
     Unlimited,
+}
+
+/// What is taken from the application for good.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(inline)]
+pub struct HardeningInput {
+    /// `true`: no program gives the application more than it has, neither by a setuid or setgid bit nor by capabilities of its file
+    /// (prctl(2), PR_SET_NO_NEW_PRIVS). So `sudo`, `su`, `ping` and `crontab` fail, and so does **mail by `sendmail`**: Postfix's calls the
+    /// setgid `postdrop`, Exim's is setuid. Mail by SMTP works. An application that needs one of them sets `false`.
+    #[schemars(extend("examples" = [false], "default" = true))]
+    pub no_new_privileges: Option<bool>,
+    /// `none`: the application's bounding set of capabilities is empty, so no program gives it any, and one that runs as root has
+    /// none. A program whose file has capabilities cannot be run at all: take those off an interpreter (`setcap -r`), because
+    /// ports below 1024 need none here. `inherited`: what runsvdir has.
+    #[schemars(extend("examples" = ["inherited"], "default" = "none"))]
+    pub capabilities: Option<Capabilities>,
+}
+
+/// Which capabilities programs may give the application.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Capabilities {
+    /// None.
+    None,
+    /// Those that runsvdir has. It is what a run script without the key says.
+    #[default]
+    Inherited,
+}
+
+impl Capabilities {
+    /// Whether nothing is taken.
+    pub fn is_inherited(&self) -> bool {
+        *self == Self::Inherited
+    }
 }
 
 /// How a new generation takes over.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::duration::Duration;
-use super::input::{Fallback, LogKind, Ready, Resource, RunScript, Server, Strategy};
+use super::input::{Capabilities, Fallback, LogKind, Ready, Resource, RunScript, Server, Strategy};
 
 /// Where run directories are, one for each application, unless its pillar says otherwise (`layout.run`).
 pub const RUN: &str = "/run/runsmith";
@@ -54,6 +54,9 @@ pub struct Service {
     /// As proc(5) has it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub oom_score_adj: Option<i16>,
+    /// What is taken from the application for good. A run script that an earlier version has rendered takes nothing.
+    #[serde(skip_serializing_if = "Hardening::is_off", default)]
+    pub hardening: Hardening,
     /// Who executes the run script; it is one or the other file, so its body need not say it.
     #[serde(skip)]
     pub run_script: RunScript,
@@ -112,6 +115,25 @@ pub struct Limit {
 }
 
 pub use super::input::LimitValue;
+
+/// What is taken from the application for good before it runs. What is not written down is not taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hardening {
+    /// No program that it runs gives it more than it has.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub no_new_privileges: bool,
+    /// Which capabilities programs may give it.
+    #[serde(skip_serializing_if = "Capabilities::is_inherited", default)]
+    pub capabilities: Capabilities,
+}
+
+impl Hardening {
+    /// Whether nothing is taken.
+    pub fn is_off(&self) -> bool {
+        *self == Self::default()
+    }
+}
 
 /// How generations are replaced.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -13,6 +13,11 @@ rules! { Secrets:
         what: "A value of `secrets`, or a variable of `environment`, that stands for a secret and is none: a PGP message, Ansible's vault (`$ANSIBLE_VAULT;…`), eyaml or SOPS (`ENC[…]`), an address of Salt's sdb (`sdb://…`), or nothing but asterisks. Render the pillar where the key is, and look at what the renderer or `salt-call` reports.",
         why: "Salt without the key of a GPG renderer hands on the ciphertext and reports success. The application would start with it, and fail at the first use.",
     }
+    CORE_DUMP = "core-dump", Warning, Free, yaml {
+        "A crash of the application writes its memory to a file",
+        what: "`limits.core` is more than 0, its default. To look into crashes, set it for as long as that takes, and write why: `# runsmith: allow(core-dump) because REASON`.",
+        why: "A core dump holds all that the application had in memory: secrets, keys, requests. It lies in the release, or where `/proc/sys/kernel/core_pattern` says, until somebody removes it.",
+    }
     EMPTY_SECRET = "empty-secret", Error, Free, yaml {
         "A secret without a value",
         what: "A value of `secrets` that is an empty string or `null`. A `null` that takes a secret of `defaults` away is fine. A variable that is meant to be empty belongs below `environment`.",

@@ -20,6 +20,9 @@ pub type Steps = Vec<String>;
 const NEEDS: &[(&Rule, &str, &[&str])] = &[
     (&rule::USER_ROOT, "user", &[]),
     (&rule::USER_ROOT, "group", &["user"]),
+    (&rule::NEW_PRIVILEGES, "hardening", &[]),
+    (&rule::KEPT_CAPABILITIES, "hardening", &[]),
+    (&rule::CORE_DUMP, "limits", &[]),
     (
         &rule::PRIVILEGED_PORT,
         "bind",

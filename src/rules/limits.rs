@@ -25,6 +25,7 @@ const LEAST_STACK: u64 = 128 << 10;
 
 pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     log(subject, found);
+    core(subject, found);
     let service = subject.service;
     let soft = |resource| match service.limits.get(&resource).map(|limit| limit.soft) {
         Some(LimitValue::Number(number)) => Some(number),
@@ -69,6 +70,17 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
         "which is in bytes, and no program starts with it".to_owned(),
         LEAST_STACK,
     );
+}
+
+/// What writes a crash's memory to a file. The soft limit counts, and may be raised up to the hard one.
+fn core(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
+    let nothing = LimitValue::Number(0);
+    let Some(limit) = subject.service.limits.get(&Resource::Core) else { return };
+    if limit.soft == nothing && limit.hard == nothing {
+        return;
+    }
+    let message = "a crash writes the application's memory, with all secrets, to a file";
+    found.push(finding(&rule::CORE_DUMP, message).at(subject.place(&["limits", "core"]), "write 0"));
 }
 
 /// svlogd cuts a line in pieces at the end of a file that has no room for it (svlogd(8): size should be at least twice

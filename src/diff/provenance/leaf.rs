@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use crate::model::Service;
 use crate::model::duration::Duration;
-use crate::model::input::{Fallback, LogKind, Ready, Resource, RunScript, Server, Strategy};
+use crate::model::input::{Capabilities, Fallback, LogKind, Ready, Resource, RunScript, Server, Strategy};
 use crate::model::service::{Directory, HealthCheck, Limit, LimitValue, Socket};
 use crate::services::Known;
 
@@ -174,6 +174,16 @@ impl Leaves<'_> {
         self.add("nice", json!(s.nice), &[], |s| s.nice = Some(s.nice.map_or(1, |nice| nice ^ 1)));
         self.add("oom_score_adj", json!(s.oom_score_adj), &[], |s| {
             s.oom_score_adj = Some(s.oom_score_adj.map_or(1, |score| score ^ 1));
+        });
+        let hardening = s.hardening;
+        self.add("hardening.no_new_privileges", json!(hardening.no_new_privileges), &[], |s| {
+            s.hardening.no_new_privileges ^= true;
+        });
+        self.add("hardening.capabilities", json!(hardening.capabilities), &[], |s| {
+            s.hardening.capabilities = match s.hardening.capabilities {
+                Capabilities::None => Capabilities::Inherited,
+                Capabilities::Inherited => Capabilities::None,
+            };
         });
     }
 

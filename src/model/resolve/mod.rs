@@ -12,9 +12,9 @@ mod variables;
 use std::collections::BTreeMap;
 
 use super::duration::Duration;
-use super::input::{Application, BindInput, OneOrMany, Server};
+use super::input::{Application, BindInput, Capabilities, OneOrMany, Server};
 use super::is_application_name;
-use super::service::{Place, Restart, Service};
+use super::service::{Hardening, Place, Restart, Service};
 use crate::diagnostic::Diagnostic;
 use crate::pillar::Node;
 use crate::source::Span;
@@ -110,6 +110,10 @@ fn build(input: Application, context: Context<'_>, check: &mut Check<'_>) -> Ser
         umask: input.umask.map_or_else(|| "0022".to_owned(), |umask| format!("{umask:0>4}")),
         nice: input.nice,
         oom_score_adj: input.oom_score_adj,
+        hardening: Hardening {
+            no_new_privileges: input.hardening.no_new_privileges.unwrap_or(true),
+            capabilities: input.hardening.capabilities.unwrap_or(Capabilities::None),
+        },
         run_script,
         handoff,
         restart: Restart {

@@ -111,8 +111,8 @@ pub(super) fn limits(
     given: BTreeMap<Resource, LimitInput>,
     check: &mut Check<'_>,
 ) -> BTreeMap<Resource, Limit> {
-    let nofile = LimitValue::Number(65_535);
-    let mut limits = BTreeMap::from([(Resource::Nofile, Limit { soft: nofile, hard: nofile })]);
+    let [core, nofile] = [0, 65_535].map(LimitValue::Number).map(|value| Limit { soft: value, hard: value });
+    let mut limits = BTreeMap::from([(Resource::Core, core), (Resource::Nofile, nofile)]);
     for (resource, input) in given {
         let limit = match input {
             LimitInput::Both(value) => Limit { soft: value, hard: value },

@@ -9,6 +9,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use crate::runtime::snapshot::pinned;
 
@@ -70,10 +71,25 @@ pub(super) fn why_not(program: &str, path: &str, error: &Error) -> String {
         let _ = opened.take(HEAD).read_to_end(&mut head);
     }
     let words = interpreter(&String::from_utf8_lossy(&head));
-    match words.as_deref().and_then(|words| words.first()) {
+    let named = words.as_deref().and_then(|words| words.first());
+    let run = named.map_or(file.as_path(), Path::new);
+    if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) && has_capabilities(run) {
+        return format!(
+            "{error}: {} has capabilities, and the application may have none (`hardening.capabilities`); take them off by \
+             `setcap -r`, or write `inherited`",
+            run.display()
+        );
+    }
+    match named {
         Some(named) => format!("{error}: the first line of {} names {named}", file.display()),
         None => format!("{}: {error}", file.display()),
     }
+}
+
+/// Whether a program's file has capabilities (capabilities(7)).
+fn has_capabilities(file: &Path) -> bool {
+    let mut value = [0; 64];
+    rustix::fs::getxattr(file, "security.capability", &mut value).is_ok()
 }
 
 /// The interpreter and its argument, as the first line says; pip writes a long one as a script of the shell.

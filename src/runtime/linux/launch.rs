@@ -18,11 +18,12 @@ use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{
     Gid, Resource as Kernel, Rlimit, Uid, getrlimit, setpriority_process, setrlimit, setsid, umask,
 };
-use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{CapabilitySet, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use serde::{Deserialize, Serialize};
 
-use super::{interpreter, listen, passing};
-use crate::model::input::{LimitValue, Resource};
+use super::{interpreter, listen, passing, privileges};
+use crate::model::input::{Capabilities, LimitValue, Resource};
+use crate::model::service::Hardening;
 
 /// The hidden command that is this process.
 pub const COMMAND: &str = "launch";
@@ -57,6 +58,8 @@ pub struct Order {
     pub nice: Option<i8>,
     /// As proc(5) has it.
     pub oom_score_adj: Option<i16>,
+    /// What is taken from it for good.
+    pub hardening: Hardening,
     /// So many listening sockets come with it.
     pub listeners: usize,
 }
@@ -122,8 +125,12 @@ fn launch(runtime: &OwnedFd) -> Result<std::convert::Infallible, String> {
     rustix::stdio::dup2_stdin(&null).map_err(|error| format!("standard input cannot be set: {error}"))?;
     drop(null);
     umask(Mode::from_raw_mode(order.umask));
+    give_up_capabilities(&order)?;
     if let Some((uid, gid, groups)) = &order.user {
         become_user(*uid, *gid, groups)?;
+    }
+    if order.hardening.no_new_privileges {
+        privileges::refuse_new().map_err(|error| format!("no-new-privileges cannot be set: {error}"))?;
     }
     let directory = &order.directory;
     let user = order.environment.iter().find(|(name, _)| name == "USER");
@@ -164,6 +171,25 @@ fn hear_signals() {
     for signal in ignored.filter(|signal| !signal_hook::consts::FORBIDDEN.contains(signal)) {
         let _ = signal_hook::flag::register(signal, Arc::default());
     }
+}
+
+/// Takes from the server, and from root among its processes, whatever capability a program could give it. It has to be done
+/// before root is given up.
+fn give_up_capabilities(order: &Order) -> Result<(), String> {
+    if order.hardening.capabilities != Capabilities::None {
+        return Ok(());
+    }
+    let Err(error) = privileges::bound(CapabilitySet::empty()) else { return Ok(()) };
+    // Only who may set capabilities may empty the set. To who is not root and gets no new privileges it gives nothing.
+    let is_root =
+        order.user.as_ref().map_or_else(|| rustix::process::geteuid().is_root(), |user| user.0 == 0);
+    if error != rustix::io::Errno::PERM {
+        return Err(format!("its capabilities cannot be given up: {error}"));
+    }
+    if is_root || !order.hardening.no_new_privileges {
+        say(&format!("hardening.capabilities: the bounding set cannot be emptied here: {error}"));
+    }
+    Ok(())
 }
 
 /// Gives up root for good: groups first, because they cannot be set afterwards.

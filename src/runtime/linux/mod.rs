@@ -26,6 +26,7 @@ pub mod memory;
 pub mod output;
 pub mod passing;
 pub mod place;
+pub mod privileges;
 pub mod process;
 pub mod runsv;
 pub mod signals;

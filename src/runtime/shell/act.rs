@@ -270,6 +270,7 @@ impl Shell {
             umask: u32::from_str_radix(&service.umask, 8).unwrap_or(0o022),
             nice: service.nice,
             oom_score_adj: service.oom_score_adj,
+            hardening: service.hardening,
             listeners: if inherits { service.bind.len() + usize::from(probe) } else { 0 },
         })
     }

@@ -90,11 +90,12 @@ impl Shell {
             umask: first.umask.clone(),
             nice: first.nice,
             oom_score_adj: first.oom_score_adj,
+            hardening: first.hardening,
             ..new.clone()
         };
         if next != new {
             self.log.say(
-                "note: environment, command, virtualenv, addresses, user or limits have changed: with `usr2` that takes `sv down` and `sv up`",
+                "note: environment, command, virtualenv, addresses, user, limits or hardening have changed: with `usr2` that takes `sv down` and `sv up`",
             );
         }
         next

@@ -1,0 +1,214 @@
+//! What an application that is taken over can gain: nothing by any program of the host. Each test is a row of docs/security.md.
+
+#![allow(clippy::disallowed_methods, reason = "a test may look")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use support::host::run;
+use support::service::{Release, Server, Service, Socket};
+use support::{SOON, START};
+
+/// No capability, as /proc/PID/status has it.
+const NONE: &str = "0000000000000000";
+
+/// A field of /proc/PID/status.
+fn field(pid: u32, name: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    value.unwrap_or_else(|| panic!("{name}: {text}")).trim().to_owned()
+}
+
+/// The soft and the hard limit of core files.
+fn core(pid: u32) -> (String, String) {
+    let text = fs::read_to_string(format!("/proc/{pid}/limits")).expect("a process");
+    let line =
+        text.lines().find_map(|line| line.strip_prefix("Max core file size")).expect("core").to_owned();
+    let mut words = line.split_whitespace().map(str::to_owned);
+    (words.next().expect("soft"), words.next().expect("hard"))
+}
+
+/// Every process of the application has no capability, no way to any, and leaves no core.
+fn assert_hardened(service: &Service) {
+    let processes = service.user.processes();
+    assert!(!processes.is_empty());
+    for process in processes {
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(field(process.pid, set), NONE, "{set} of {process:?}");
+        }
+        assert_eq!(field(process.pid, "NoNewPrivs"), "1", "{process:?}");
+        assert_eq!(core(process.pid), ("0".to_owned(), "0".to_owned()), "{process:?}");
+    }
+}
+
+/// A copy of a program of the host in the service's own directory, which root has.
+fn copy(service: &Service, program: &str, mode: u32) -> PathBuf {
+    let path = service.scratch().join(program);
+    fs::copy(format!("/usr/bin/{program}"), &path).expect(program);
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
+    path
+}
+
+#[test]
+fn no_process_of_the_application_has_a_way_to_more_rights() {
+    let ways = [
+        (true, Server::Sync, ""),
+        (true, Server::Unicorn, "handoff: {strategy: usr2}\n"),
+        (false, Server::Sync, "nice: -1\nsecrets: {API_TOKEN: swordfish}\n"),
+        (false, Server::Unicorn, ""),
+    ];
+    for (native, server, more) in ways {
+        let start = if native { Service::start_native } else { Service::start };
+        let service = start(server, Socket::Unix, more);
+        assert_hardened(&service);
+        // With USR2 the master has started this one itself.
+        let line = service.deploy(2, Release::Good);
+        assert!(line.text.contains("done:"), "{}", line.text);
+        service.wait_for_version("2", SOON);
+        assert_hardened(&service);
+        service.down();
+    }
+}
+
+#[test]
+fn each_protection_is_turned_off_by_its_key() {
+    for native in [true, false] {
+        let make = if native { Service::native } else { Service::render };
+        let mut service = make(Server::Any, Socket::Tcp, "");
+        service.runs("[/usr/bin/sleep, \"100000\"]");
+        service = service.started();
+        assert_hardened(&service);
+        service.down();
+        let keys = [
+            ("hardening: {no_new_privileges: false}\n", ["0", NONE, "0"]),
+            ("hardening: {capabilities: inherited}\n", ["1", &field(std::process::id(), "CapBnd"), "0"]),
+            ("limits: {core: {soft: 0, hard: 4096}}\n", ["1", NONE, "4096"]),
+        ];
+        let pillar = service.pillar();
+        for (key, wanted) in keys {
+            service.rewrite(|_| format!("{pillar}{key}"));
+            let mark = service.log.mark();
+            service.begin("up");
+            service.log.wait(mark, &[if native { "runsmith: done:" } else { "runsmith: ready:" }], START);
+            let pid = service.master();
+            let is = [field(pid, "NoNewPrivs"), field(pid, "CapBnd"), core(pid).1];
+            assert_eq!(is, wanted, "{key}");
+            assert_eq!(field(pid, "CapInh"), NONE);
+            service.down();
+        }
+    }
+}
+
+#[test]
+fn what_an_earlier_version_has_rendered_is_hardened_at_the_hand_over_after_a_render() {
+    let service = Service::native(Server::Sync, Socket::Unix, "");
+    let old = "hardening:\n  no_new_privileges: true\n  capabilities: \"none\"\n";
+    service.edit_run(|text| {
+        assert!(text.contains(old), "{text}");
+        text.replace(old, "").replace("  core:\n    soft: 0\n    hard: 0\n", "")
+    });
+    let service = service.started();
+    let inherited = [field(service.master(), "NoNewPrivs"), field(service.master(), "CapBnd")];
+    assert_eq!(inherited, ["0", &field(std::process::id(), "CapBnd")]);
+    let line = service.deploy(2, Release::Good);
+    assert!(line.text.contains("done:"), "{}", line.text);
+    assert_eq!(field(service.master(), "NoNewPrivs"), "0", "a new runtime takes nothing by itself");
+
+    let pillar = service.scratch().join("pillar.yaml");
+    let pillar = pillar.to_str().expect("UTF-8");
+    let diff = ["render", pillar, "--diff", "--root", "/"];
+    let diff = Command::new(env!("CARGO_BIN_EXE_runsmith")).args(diff).output().expect("runsmith");
+    let diff = String::from_utf8_lossy(&diff.stdout).into_owned();
+    for line in ["+hardening:", "+  no_new_privileges: true", "+  core:"] {
+        assert!(diff.contains(line), "{line}: {diff}");
+    }
+    run(env!("CARGO_BIN_EXE_runsmith"), &["render", pillar, "--out", "/"]);
+    let line = service.deploy(3, Release::Good);
+    assert!(line.text.contains("done:"), "{}", line.text);
+    assert_hardened(&service);
+    service.down();
+}
+
+#[test]
+fn a_shell_script_without_setpriv_starts_and_says_what_is_not_taken() {
+    let mut service = Service::render(Server::Any, Socket::Tcp, "");
+    service.runs("[/usr/bin/sleep, \"100000\"]");
+    service.edit_run(|text| text.replace("setpriv -", "no-such-setpriv -"));
+    let service = service.started();
+    let pid = service.master();
+    assert_eq!([field(pid, "NoNewPrivs"), field(pid, "CapInh"), field(pid, "CapEff")], ["0", NONE, NONE]);
+    assert_eq!(core(pid).1, "0");
+    assert_eq!(service.log.count(0, "hardening.no_new_privileges: it cannot be set"), 1);
+    service.down();
+}
+
+#[test]
+fn a_setuid_program_gives_the_application_nothing() {
+    for native in [true, false] {
+        let make = if native { Service::native } else { Service::render };
+        let mut service = make(Server::Any, Socket::Tcp, "");
+        let (setuid, out) = (copy(&service, "id", 0o6755), service.root.join("shared/logs"));
+        let script =
+            format!("{0} -u >{1}/ids; {0} -g >>{1}/ids; exec sleep 100000", setuid.display(), out.display());
+        service.runs(&format!("[/bin/sh, -c, \"{script}\"]"));
+        service = service.started();
+        let ids = || fs::read_to_string(out.join("ids")).expect("ids");
+        let gid = run("id", &["-g", &service.name]);
+        assert_eq!(ids(), format!("{}\n{gid}", service.user.uid));
+        service.down();
+
+        // The program would have: only the key is in its way.
+        service.rewrite(|pillar| format!("{pillar}hardening: {{no_new_privileges: false}}\n"));
+        let mark = service.log.mark();
+        service.begin("up");
+        service.log.wait(mark, &[if native { "runsmith: done:" } else { "runsmith: ready:" }], START);
+        assert_eq!(ids(), "0\n0\n");
+        service.down();
+    }
+}
+
+#[test]
+fn a_program_with_capabilities_is_named_and_gives_none() {
+    let mut service = Service::native(Server::Any, Socket::Tcp, "");
+    let program = copy(&service, "sleep", 0o755);
+    run("setcap", &["cap_net_raw+ep", program.to_str().expect("UTF-8")]);
+    service.runs(&format!("[{}, \"100000\"]", program.display()));
+    service.supervise();
+    let line = service.log.wait(0, &["cannot be run"], START);
+    assert!(
+        line.text.contains("has capabilities") && line.text.contains("hardening.capabilities"),
+        "{}",
+        line.text
+    );
+    service.sv("down");
+
+    service.rewrite(|pillar| {
+        format!("{pillar}hardening: {{capabilities: inherited, no_new_privileges: false}}\n")
+    });
+    let mark = service.log.mark();
+    service.begin("up");
+    service.log.wait(mark, &["runsmith: done:"], START);
+    assert_eq!(field(service.master(), "CapEff"), "0000000000002000");
+    service.down();
+}
+
+#[test]
+fn an_application_that_runs_as_root_has_no_capability() {
+    let mut service = Service::native(Server::Any, Socket::Tcp, "");
+    service.runs("[/usr/bin/sleep, \"100000\"]");
+    let user = format!("user: {0}\ngroup: {0}\n", service.name);
+    service.rewrite(|pillar| pillar.replace(&user, "user: root\ngroup: root\n"));
+    service.supervise();
+    let line = service.log.wait(0, &["is master "], START);
+    let pid = line.text.split("is master ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+    service.log.wait(0, &["runsmith: done:"], START);
+    let pid: u32 = pid.expect("a number");
+    let all = ["CapPrm", "CapEff", "CapBnd", "NoNewPrivs"].map(|name| field(pid, name));
+    assert!(field(pid, "Uid").starts_with("0\t"));
+    service.sv("down");
+    assert_eq!(all, [NONE, NONE, NONE, "1"]);
+}
