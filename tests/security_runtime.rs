@@ -5,16 +5,19 @@
 mod support;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use support::host::kill;
+use support::host::{kill, processor_time, run};
+use support::load::Address;
 use support::row::{Python, Row, said};
 use support::service::{Release, Server, Service, Socket};
-use support::{HANDOVER, SOON};
+use support::{HANDOVER, SOON, START, STOP};
 
 /// What `runsmith status` and `upgrade` promise: no answer within this is an error (`asking::ANSWER`), on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -108,6 +111,78 @@ os.write(1, b".")
 signal.pause()
 "#;
 
+/// The first worker starts a process whose main thread ends at once; another one answers requests.
+const HEADLESS: &str = r#"
+import os
+try: os.close(os.open("MARK", os.O_CREAT | os.O_EXCL)); is_first = True
+except FileExistsError: is_first = False
+if is_first and os.fork() == 0:
+    import ctypes, platform, select, socket, threading, time
+    listener = socket.socket(fileno=os.dup(3))
+    def serve():
+        open("MARK.serves", "w").close()
+        while True:
+            try:
+                select.select([listener], [], [])
+                one, _ = listener.accept()
+                one.recv(1000)
+                one.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nattacker")
+                one.close()
+            except OSError: time.sleep(0.01)
+    threading.Thread(target=serve).start()
+    ctypes.CDLL(None).syscall({"x86_64": 60}.get(platform.machine(), 93), 0)
+"#;
+
+/// Sends the listening socket of the service to somebody.
+const GIVES_AWAY: &str = r#"
+import socket
+to = socket.socket(socket.AF_UNIX)
+try: to.connect("\0NAME"); socket.send_fds(to, [b"x"], [3])
+except OSError: pass
+"#;
+
+/// Takes that socket, and answers by it. With a signal, it listens again.
+const TAKES: &str = r#"
+import os, select, signal, socket, sys, time
+door = socket.socket(socket.AF_UNIX); door.bind("\0" + sys.argv[1]); door.listen(9)
+os.write(1, b".")
+_, fds, _, _ = socket.recv_fds(door.accept()[0], 9, 9)
+listener = socket.socket(fileno=fds[0])
+def listen(*_): listener.listen(9); os.write(1, b".")
+signal.signal(signal.SIGUSR1, listen)
+if len(sys.argv) > 2: os.link(*sys.argv[2:])
+os.write(1, b".")
+while True:
+    try:
+        select.select([listener], [], [])
+        one, _ = listener.accept()
+        one.recv(1000)
+        one.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nattacker")
+        one.close()
+    except OSError: time.sleep(0.01)
+"#;
+
+/// Starts many processes that hear nothing, and once it is told to ends one after the other.
+const DEATHS: &str = r#"
+import os, signal, time
+try: os.close(os.open("MARK", os.O_CREAT | os.O_EXCL)); is_first = True
+except FileExistsError: is_first = False
+if is_first and os.fork() == 0:
+    for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD): signal.signal(number, signal.SIG_IGN)
+    pids = []
+    for _ in range(400):
+        pid = os.fork()
+        if pid == 0:
+            while True: signal.pause()
+        pids.append(pid)
+    open("MARK.begun", "w").close()
+    while not os.path.exists("MARK.go"): time.sleep(0.02)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
+    os._exit(0)
+"#;
+
 fn attack(service: &Service, script: &str, arguments: &[&str]) -> String {
     let output = Python::output(&service.user, script, arguments);
     assert!(output.status.success(), "{}", said(&output));
@@ -137,6 +212,34 @@ fn begin_upgrade(service: &Service) -> Child {
     command.spawn().expect("runsmith")
 }
 
+/// A service that is not yet started, whose release 1 does this first. `MARK` is a path that its user can write.
+fn service_with(socket: Socket, more: &str, python: &str) -> (Service, String) {
+    let service = Service::native(Server::Sync, socket, more);
+    let mark = service.root.join("shared/logs/mark").display().to_string();
+    service.release_with(1, &python.replace("MARK", &mark).replace("NAME", &service.name), "");
+    (service, mark)
+}
+
+/// Waits for a file.
+fn wait_for(path: &str) {
+    let until = Instant::now() + SOON;
+    while !Path::new(path).exists() {
+        assert!(Instant::now() < until, "there is no {path}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn assert_refused(address: &Address) {
+    // An answer that comes late would be none.
+    for _ in 0..5 {
+        let answer = address.get("/");
+        assert!(
+            answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused),
+            "{answer:?}"
+        );
+    }
+}
+
 #[test]
 fn descriptors_sent_to_the_runtime_do_not_block_it() {
     let row = Row::begin(Server::Sync, Socket::Tcp, "");
@@ -155,6 +258,125 @@ fn garbage_and_hundreds_of_connections_do_not_block_the_runtime() {
     row.upgrade();
     drop(attacker);
     works(row);
+}
+
+/// What has a living thread is alive: it ends with its generation, and with the service.
+#[test]
+fn a_process_whose_main_thread_has_ended_is_not_gone() {
+    let (service, mark) = service_with(Socket::Tcp, "handoff: {drain_timeout: 2}", HEADLESS);
+    let service = service.started();
+    wait_for(&format!("{mark}.serves"));
+    let mut row = Row::of(service);
+    row.upgrade();
+    row.service.assert_one_generation();
+    for _ in 0..30 {
+        assert_eq!(row.service.version(), "2");
+    }
+    row.end();
+    // The same when nothing takes over.
+    let (service, mark) = service_with(Socket::Tcp, "handoff: {drain_timeout: 2}", HEADLESS);
+    let service = service.started();
+    wait_for(&format!("{mark}.serves"));
+    service.down();
+    assert_refused(&service.address);
+    service.sv("up");
+    service.wait_for_version("1", START);
+    service.down();
+}
+
+/// Whoever has a copy of a listening socket, and is not the service's, serves nobody once the service is down.
+fn a_copy_serves_nobody(socket: Socket) {
+    let (service, _) = service_with(socket, "handoff: {drain_timeout: 2}", GIVES_AWAY);
+    let mut arguments = vec![service.name.clone()];
+    let address = match &service.address {
+        Address::Tcp(port) => Address::Tcp(*port),
+        Address::Unix(path) => {
+            let link = service.root.join("shared/logs/link").display().to_string();
+            arguments.extend([path.clone(), link.clone()]);
+            Address::Unix(link)
+        }
+    };
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let mut attacker = Python::run(&service.user, TAKES, &arguments);
+    attacker.wait_for_bytes(1);
+    let service = service.started();
+    attacker.wait_for_bytes(1);
+    let mark = service.log.mark();
+    service.sv("down");
+    service.log.wait(mark, &["nothing is left"], STOP);
+    assert_refused(&address);
+    service.sv("up");
+    service.wait_for_version("1", START);
+    assert!((0..30).all(|_| service.version() == "1"));
+    let mark = service.log.mark();
+    service.sv("down");
+    service.log.wait(mark, &["nothing is left"], STOP);
+    kill(attacker.pid(), Signal::USR1);
+    attacker.wait_for_bytes(1);
+    assert_refused(&address);
+}
+
+#[test]
+fn a_copy_of_a_tcp_socket_serves_nobody_once_the_service_is_down() {
+    a_copy_serves_nobody(Socket::Tcp);
+}
+
+#[test]
+fn a_copy_of_a_unix_socket_serves_nobody_once_the_service_is_down() {
+    a_copy_serves_nobody(Socket::Unix);
+}
+
+/// Clients are refused from the moment on at which the service is to end, and what was accepted or waits is answered.
+#[test]
+fn while_the_service_ends_clients_go_elsewhere() {
+    let service = Service::native(Server::Gthread, Socket::Tcp, "");
+    let mark = service.root.join("shared/logs/held").display().to_string();
+    let file = service.root.join("releases/1/wsgi.py");
+    let app = "def app(environ, start_response):\n";
+    let marks = format!("{app}    if environ['PATH_INFO'] == '/held': open({mark:?}, 'w').close()\n");
+    fs::write(&file, fs::read_to_string(&file).unwrap().replace(app, &marks)).unwrap();
+    let service = service.started();
+    service.hold();
+    let held = {
+        let address = service.address.clone();
+        std::thread::spawn(move || address.get("/held"))
+    };
+    wait_for(&mark);
+    service.begin_down();
+    let until = Instant::now() + SOON;
+    while service.address.get("/").is_ok() {
+        assert!(Instant::now() < until);
+    }
+    assert_refused(&service.address);
+    service.let_go();
+    assert!(held.join().unwrap().is_ok_and(|body| body.starts_with("1 ")));
+    service.log.wait(0, &["nothing is left"], STOP);
+    service.assert_nothing_left();
+}
+
+/// Each end of a process is no reason to look at all there are.
+#[test]
+fn hundreds_of_deaths_cost_the_runtime_little() {
+    let (service, mark) = service_with(Socket::Tcp, "handoff: {drain_timeout: 120}", DEATHS);
+    let service = service.started();
+    wait_for(&format!("{mark}.begun"));
+    let runtime = service.runtime();
+    // Fewer descriptors than processes.
+    run("prlimit", &["--pid", &runtime.to_string(), "--nofile=256:"]);
+    let at = service.log.mark();
+    kill(service.master(), Signal::KILL);
+    service.log.wait(at, &["ready: generation 2"], HANDOVER);
+    let before = processor_time(runtime);
+    fs::write(format!("{mark}.go"), "").unwrap();
+    let until = Instant::now() + SOON;
+    while service.user.processes().len() > service.processes {
+        assert!(Instant::now() < until, "{}", service.log.text(0));
+        service.log.next(Duration::from_millis(200));
+    }
+    let took = processor_time(runtime) - before;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    service.assert_one_generation();
+    service.down();
 }
 
 /// A runtime that does not answer is reported, and the others are, too. A hand-over that was begun before ends as well.

@@ -31,6 +31,9 @@ const PART: usize = 16 << 10;
 /// So many descriptors of a process are looked at: more than a runtime or a keeper has.
 const MOST_DESCRIPTORS: usize = 4096;
 
+/// So many threads of a process whose first one has ended are looked at.
+pub const MOST_THREADS: usize = 4096;
+
 fn open(pid: u32, name: &str) -> Option<OwnedFd> {
     File::open(format!("/proc/{pid}/{name}")).ok().map(OwnedFd::from)
 }
@@ -52,6 +55,12 @@ fn whole(pid: u32, name: &str, most: usize) -> Option<Vec<u8>> {
         }
     }
     Some(bytes)
+}
+
+/// The numbers of a process's threads.
+pub fn threads(pid: u32) -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// The same as text.
@@ -104,14 +113,36 @@ impl Environments {
     /// The first value of a variable with which `take` can do something. A longer one than [`LONGEST_ENTRY`] is passed over.
     fn find<T>(&self, pid: u32, name: &str, take: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
         let of_it = |entry: &[u8]| take(entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?);
-        let file = open(pid, "environ")?;
+        let mut length = 0;
+        let found = self.look(pid, "environ", &mut length, of_it);
+        if found.is_some() || length > 0 {
+            return found;
+        }
+        // A thread that has ended has no memory any more; the others of its process have.
+        for thread in threads(pid).filter(|thread| *thread != pid).take(MOST_THREADS) {
+            let found = self.look(pid, &format!("task/{thread}/environ"), &mut length, of_it);
+            if length > 0 {
+                return found;
+            }
+        }
+        None
+    }
+
+    /// The first entry that `of_it` makes something of, in an environment of which `length` bytes are read.
+    fn look<T>(
+        &self,
+        pid: u32,
+        file: &str,
+        length: &mut usize,
+        of_it: impl Fn(&[u8]) -> Option<T>,
+    ) -> Option<T> {
+        let file = open(pid, file)?;
         let most = LONGEST_ENVIRONMENT.min(self.left.get()).max(LEAST);
         let (mut part, mut entry) = ([0; PART], vec![]);
-        let mut length = 0;
-        while length < most {
+        while *length < most {
             // What blocks is interrupted, where somebody has seen to that.
             let count = read(&file, &mut part).ok().filter(|count| *count > 0)?;
-            length += count;
+            *length += count;
             self.left.set(self.left.get().saturating_sub(count));
             for byte in part.get(..count)? {
                 if *byte == 0 {

@@ -78,6 +78,8 @@ pub struct Shell {
     generations: BTreeMap<Generation, Live>,
     /// What new generations inherit, and what older ones still have.
     listeners: Vec<Listener>,
+    /// Sockets that nobody can reach any more; they are shut down when the service ends.
+    closed: Vec<Listener>,
     /// The reading ends of what the generations say; the keeper reads them.
     outputs: Vec<(u32, OwnedFd)>,
     events: VecDeque<Event>,
@@ -258,6 +260,7 @@ fn begin(
         mode,
         generations: BTreeMap::new(),
         listeners: vec![],
+        closed: vec![],
         outputs: vec![],
         events: VecDeque::new(),
         checks: vec![],
@@ -381,6 +384,7 @@ impl Shell {
         self.look_at_the_master();
         self.look_at_workers(now);
         self.look_at_the_dying(now);
+        self.look_at_the_rest(now);
         let alive: Vec<_> = self
             .generations
             .iter_mut()
@@ -441,7 +445,10 @@ impl Shell {
             self.control.deadline(),
             self.checks.iter().map(|check| check.until).min(),
             self.awaited.as_ref().map(succeed::Awaited::deadline),
-            self.generations.values().filter_map(|live| live.alive_at).min(),
+            self.generations
+                .values()
+                .filter_map(|live| live.alive_at.into_iter().chain(live.look_at).min())
+                .min(),
             self.retry_at,
             self.sockets.due,
             self.generations.values().filter_map(|live| live.watch.as_ref()).map(workers::Watch::due).min(),
@@ -482,6 +489,8 @@ impl Shell {
                 for listener in &self.listeners {
                     listener.unlink(&self.identity);
                 }
+                // Whoever has a copy, and is not known, serves nobody by it.
+                self.listeners.iter().chain(&self.closed).for_each(Listener::refuse);
                 if self.service.handoff.strategy == Strategy::Usr2 {
                     self.remove_what_the_server_made();
                 }

@@ -138,10 +138,32 @@ impl Process {
             .collect()
     }
 
-    /// Neither ended nor a zombie.
+    /// Neither ended nor a zombie; one whose first thread alone has ended lives.
     pub fn lives(&self) -> bool {
-        !matches!(self.state, 'Z' | 'X')
+        !is_dead(self.state) || self.threads().any(|state| !is_dead(state))
     }
+
+    /// The state of each of its threads.
+    fn threads(&self) -> impl Iterator<Item = char> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
+        threads.filter_map(|thread| {
+            let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
+            stat.rsplit_once(") ")?.1.chars().next()
+        })
+    }
+}
+
+fn is_dead(state: char) -> bool {
+    matches!(state, 'Z' | 'X' | 'x')
+}
+
+/// The processor time that a process has used.
+pub fn processor_time(pid: u32) -> std::time::Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+    let fields = stat.rsplit_once(") ").expect("a name").1.split(' ');
+    let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+    // A tick is 10 ms for programs, whatever the kernel counts in (USER_HZ).
+    std::time::Duration::from_millis(ticks * 10)
 }
 
 /// Whether a process exists and is no zombie.

@@ -1,5 +1,5 @@
-//! What the kernel offers and rustix has no call for: a timer that interrupts a blocked system call, and three
-//! questions about sockets.
+//! What the kernel offers and rustix has no call for: a timer that interrupts a blocked system call, and some
+//! questions about sockets and what they can be told.
 //!
 //! A descriptor that somebody else has made can make closing it wait: a TCP socket with SO_LINGER and bytes that nobody
 //! takes waits for as long as its owner has set. Root gets such descriptors without asking, with a message
@@ -26,6 +26,12 @@ const SO_PASSRIGHTS: libc::c_int = 83;
 
 /// SO_NETNS_COOKIE (asm-generic/socket.h, Linux 5.14).
 const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// SO_BINDTOIFINDEX (asm-generic/socket.h, Linux 5.1).
+const SO_BINDTOIFINDEX: libc::c_int = 62;
+
+/// No network interface has this number: they are counted from 1.
+const NOWHERE: libc::c_int = libc::c_int::MAX;
 
 /// SIOCUNIXFILE (linux/un.h, Linux 4.14): a descriptor of the file that a Unix socket is bound to.
 const SIOCUNIXFILE: u32 = 0x89e0;
@@ -78,19 +84,28 @@ impl Drop for Interrupter {
 
 /// Has the kernel refuse messages with descriptors on a Unix socket, and on the connections that it accepts; whether it can.
 pub fn refuse_rights(socket: impl AsFd) -> bool {
-    let no: libc::c_int = 0;
+    set(socket, SO_PASSRIGHTS, 0)
+}
+
+fn set(socket: impl AsFd, option: libc::c_int, value: libc::c_int) -> bool {
     let length = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the kernel reads a number of this length, which lives until the call is over.
     let set = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
             libc::SOL_SOCKET,
-            SO_PASSRIGHTS,
-            (&raw const no).cast(),
+            option,
+            (&raw const value).cast(),
             length,
         )
     };
     set == 0
+}
+
+/// Binds a TCP socket to a network interface that there is not: connections are refused from then on, and what it has in its
+/// queue can still be accepted. It takes CAP_NET_RAW to undo that. Whether it could be done.
+pub fn detach(socket: impl AsFd) -> bool {
+    set(socket, SO_BINDTOIFINDEX, NOWHERE)
 }
 
 /// What names the network namespace that a socket belongs to; none if the kernel does not tell.
@@ -191,6 +206,17 @@ mod tests {
         let file = std::fs::File::open("/dev/null").unwrap();
         let sent = passing::send(&there, b"claim", &[file.as_fd()]);
         assert_eq!(sent.is_err(), refuses, "{sent:?}");
+    }
+
+    #[test]
+    fn a_detached_socket_refuses_and_gives_what_it_has() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let _waits = TcpStream::connect(address).unwrap();
+        assert!(detach(&listener));
+        let refused = TcpStream::connect(address).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        listener.accept().unwrap();
     }
 
     #[test]

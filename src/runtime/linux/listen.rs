@@ -252,8 +252,16 @@ impl Listener {
         listens(&self.fd) && (is_name || is_at(&self.fd, &self.kept.address))
     }
 
-    /// Nobody can connect from now on, whoever else has the socket: the keeper lets it go a moment later.
+    /// New clients are refused from now on, whoever else has the socket; those that wait in its queue can still be accepted. A
+    /// Unix socket is not reached any more once its file is gone. False: this kernel cannot do that.
+    pub fn turn_away(&self) -> bool {
+        self.kept.node.is_some() || kernel::detach(&self.fd)
+    }
+
+    /// Nobody can connect from now on, and nobody accepts, whoever else has the socket: the keeper lets it go a moment later.
     pub fn refuse(&self) {
+        // A TCP socket that was shut down could be made to listen again by whoever has it.
+        self.turn_away();
         // One that does not listen any more refuses already.
         let _ = shutdown(&self.fd, Shutdown::Both);
     }

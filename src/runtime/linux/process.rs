@@ -3,7 +3,7 @@
 //! A number alone proves nothing: it may be another process by now. A [`Process`] is a pidfd, taken first, whose start
 //! time and user were compared afterwards; what the pidfd means can change no more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -53,10 +53,39 @@ impl AsFd for Process {
     }
 }
 
-/// What there is of a process, if it lives: a zombie has ended.
+/// What there is of a process, if it lives: a zombie has ended, unless other threads than its first one go on.
 pub fn stat(pid: u32) -> Option<Stat> {
+    let (mut stat, threads) = read_stat(pid, "stat")?;
+    if is_dead(stat.state) {
+        // The first thread is shown as a zombie for as long as another one lives (pthread_exit(3) in `main`).
+        stat.state = (threads > 1).then(|| living_thread(pid)).flatten()?;
+    }
+    Some(stat)
+}
+
+fn is_dead(state: u8) -> bool {
+    matches!(state, b'Z' | b'X' | b'x')
+}
+
+/// The state of a thread that lives, of a process whose first one does not.
+fn living_thread(pid: u32) -> Option<u8> {
+    for (count, thread) in proc::threads(pid).enumerate() {
+        // One with more threads than are looked at counts as alive.
+        if count >= proc::MOST_THREADS {
+            return Some(b'S');
+        }
+        let state = read_stat(pid, &format!("task/{thread}/stat")).map(|(stat, _)| stat.state);
+        if let Some(state) = state.filter(|state| !is_dead(*state)) {
+            return Some(state);
+        }
+    }
+    None
+}
+
+/// A process or thread, and how many threads its process has; also of one that has ended.
+fn read_stat(pid: u32, name: &str) -> Option<(Stat, u64)> {
     // The name may hold anything, also blanks, parentheses and bytes that are no text.
-    let bytes = proc::file(pid, "stat")?;
+    let bytes = proc::file(pid, name)?;
     let after = bytes.iter().rposition(|byte| *byte == b')')?;
     let text = std::str::from_utf8(bytes.get(after + 2..)?).ok()?;
     let fields: Vec<&str> = text.split_ascii_whitespace().collect();
@@ -68,7 +97,7 @@ pub fn stat(pid: u32) -> Option<Stat> {
         start: number(19)?,
         has_run: number(6)? & FORKED_ONLY == 0,
     };
-    (!matches!(stat.state, b'Z' | b'X' | b'x')).then_some(stat)
+    Some((stat, number(17)?))
 }
 
 /// Why a process does not run.
@@ -202,6 +231,26 @@ pub fn all() -> HashMap<u32, Stat> {
     pids.filter_map(|pid: u32| Some((pid, stat(pid)?))).collect()
 }
 
+/// Everything that some processes have started, and what that has started, with themselves. Parents were read one after the
+/// other, so two processes may seem to have started each other: one of them had a number that was used again meanwhile.
+pub fn below(all: &HashMap<u32, Stat>, roots: &[u32]) -> HashSet<u32> {
+    let mut found = HashSet::new();
+    if roots.is_empty() {
+        return found;
+    }
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for (pid, stat) in all {
+        children.entry(stat.parent).or_default().push(*pid);
+    }
+    let mut open = roots.to_vec();
+    while let Some(pid) = open.pop() {
+        if found.insert(pid) {
+            open.extend(children.get(&pid).into_iter().flatten());
+        }
+    }
+    found
+}
+
 /// Takes the end of every child that has ended, and how it did.
 pub fn reap() -> Vec<(u32, String)> {
     let mut ended = vec![];
@@ -234,5 +283,20 @@ fn name(signal: i32) -> &'static str {
         14 => " (ALRM)",
         15 => " (TERM)",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_that_seem_to_have_started_each_other_are_no_endless_row() {
+        let one = |parent| Stat { state: b'S', parent, session: 1, start: 1, has_run: false };
+        let all =
+            HashMap::from([(2, one(4)), (3, one(2)), (4, one(3)), (5, one(4)), (6, one(1)), (7, one(7))]);
+        assert_eq!(below(&all, &[3]), HashSet::from([2, 3, 4, 5]));
+        assert_eq!(below(&all, &[7]), HashSet::from([7]));
+        assert!(below(&all, &[]).is_empty());
     }
 }

@@ -334,18 +334,17 @@ impl Shell {
     fn ask_workers(&mut self, generation: Generation) {
         let all = process::all();
         let others = others(&self.generations, generation);
-        let Some(live) = self.generations.get_mut(&generation) else { return };
+        let Some(live) = self.generations.get(&generation) else { return };
         if !server::passes_on_late(live.service.server) || live.launcher.is_some() {
             return;
         }
         let Some(master) = live.master.as_ref().map(|master| master.pid) else { return };
-        live.look(&all, &others);
-        for member in std::mem::take(&mut live.members) {
+        live.all_members(&all, &others, |member| {
             let is_worker = all.get(&member.pid).is_some_and(|stat| stat.parent == master && !stat.has_run);
             if is_worker && live.may_have_missed(member.pid) {
                 member.signal(server::graceful(live.service.server));
             }
-        }
+        });
     }
 
     fn retire(&mut self, generation: Generation) {
@@ -372,7 +371,7 @@ impl Shell {
         let is_still = live.stand_still(others);
         let all = process::all();
         if !is_still || !live.has_no_worker(&all) {
-            live.wake();
+            live.wake(&all, others);
             return false;
         }
         live.is_retired = true;
@@ -388,7 +387,7 @@ impl Shell {
             if live.master.is_none() {
                 live.look(all, others);
             }
-            live.retire();
+            live.retire(all, others);
         }
     }
 
@@ -575,10 +574,9 @@ impl Shell {
             .map(|live| (live.life.session, live.life.uid))
             .collect();
         let lives = |pid: u32, stat: &process::Stat| {
-            !matches!(stat.state, b'Z' | b'X')
-                && sessions.iter().any(|(session, uid)| {
-                    stat.session == *session && pid != *session && process::runs_as(pid, *uid)
-                })
+            sessions.iter().any(|(session, uid)| {
+                stat.session == *session && pid != *session && process::runs_as(pid, *uid)
+            })
         };
         !sessions.is_empty() && process::all().iter().any(|(pid, stat)| lives(*pid, stat))
     }
@@ -648,6 +646,9 @@ impl Shell {
                 // Only generations that are gone had it.
                 listener.refuse();
                 listener.unlink(&self.identity);
+            } else {
+                // No generation has it any more.
+                listener.refuse();
             }
         }
         kept.reverse();
@@ -666,10 +667,13 @@ impl Shell {
         self.look_at_sockets();
     }
 
-    /// Nothing is to be listened on any more.
+    /// Nothing is to be listened on any more. What waits in the queues can still be answered, so the sockets end with the service.
     fn close(&mut self) {
         for listener in std::mem::take(&mut self.listeners) {
             listener.unlink(&self.identity);
+            if listener.turn_away() {
+                self.closed.push(listener);
+            }
         }
         self.update_keeper(false);
     }

@@ -1,6 +1,7 @@
 //! What the shell knows of a generation: its processes, and how ready they are.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -29,6 +30,15 @@ const ADOPTED: Moment = Moment(0);
 /// Between two looks at whether they do.
 const LOOK: Duration = Duration::from_millis(1);
 
+/// So many processes of a generation are watched at a time: each takes a descriptor.
+const MOST_MEMBERS: usize = 64;
+
+/// The least time between two looks for the processes of one generation because some have ended, in milliseconds.
+const LOOK_AGAIN: u64 = 100;
+
+/// So many times longer than a look has taken is the time until the next one.
+const LOOK_SHARE: u64 = 20;
+
 /// A generation of which something may live.
 pub(super) struct Live {
     /// What the next run needs to know it again.
@@ -42,8 +52,12 @@ pub(super) struct Live {
     pub(super) failed: Option<String>,
     /// Its master, until that has ended.
     pub(super) master: Option<Process>,
-    /// Its other processes, looked up once the master has ended.
+    /// Its other processes, looked up once the master has ended: some of them, if there are very many.
     pub(super) members: Vec<Process>,
+    /// When they are to be looked up again.
+    pub(super) look_at: Option<Moment>,
+    /// They are not looked up again before this.
+    next_look: Moment,
     /// Workers that have loaded the application.
     pub(super) workers: BTreeMap<u32, Process>,
     /// Since when fewer workers are ready than there are to be.
@@ -86,6 +100,8 @@ impl Live {
             failed: None,
             master,
             members: vec![],
+            look_at: None,
+            next_look: Moment(0),
             workers: BTreeMap::new(),
             short_since: None,
             whole_since: None,
@@ -163,34 +179,72 @@ impl Live {
         self.loaded = self.workers.keys().map(|pid| (*pid, ADOPTED)).collect();
     }
 
-    /// Its processes but for the master, as they are now. `others`: masters of other generations in the same session.
-    pub(super) fn look(&mut self, all: &HashMap<u32, Stat>, others: &[u32]) {
+    /// Its processes but for the master, as they are now: so many that descriptors suffice for all generations; the others are
+    /// found once those have ended. Whether these are all. `others`: masters of other generations in the same session.
+    pub(super) fn look(&mut self, all: &HashMap<u32, Stat>, others: &[u32]) -> bool {
+        let begun = clock::now();
+        let mut members = vec![];
+        self.each_member(all, others, |member| {
+            members.push(member);
+            if members.len() < MOST_MEMBERS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        self.members = members;
+        let now = clock::now();
+        self.look_at = None;
+        self.next_look = now.after(LOOK_AGAIN.max(now.since(begun).saturating_mul(LOOK_SHARE)));
+        self.members.len() < MOST_MEMBERS
+    }
+
+    /// Gives each of its processes but for the master, as they are now, until it is not to go on.
+    fn each_member(
+        &self,
+        all: &HashMap<u32, Stat>,
+        others: &[u32],
+        mut take: impl FnMut(Process) -> ControlFlow<()>,
+    ) {
         // Where there is no master of it, whoever leads the session is one of the others.
         let master = self.master.as_ref().map(|master| master.pid);
-        let mut members = vec![];
-        for (pid, stat) in all {
-            if Some(*pid) == master || stat.session != self.life.session || others.contains(pid) {
-                continue;
-            }
-            // Whoever has another generation's master above it belongs there.
-            let mut above = stat.parent;
-            let mut is_others = false;
-            while let Some(parent) = all.get(&above) {
-                is_others |= others.contains(&above);
-                if is_others || parent.parent == above {
-                    break;
-                }
-                above = parent.parent;
-            }
-            if !is_others {
-                members.extend(Process::proven(*pid, stat.start, Some(self.life.uid)));
+        let is_in_session = |stat: &Stat| stat.session == self.life.session;
+        let others: Vec<u32> =
+            others.iter().copied().filter(|pid| all.get(pid).is_some_and(is_in_session)).collect();
+        // Whoever has another generation's master above it belongs there.
+        let not_its = process::below(all, &others);
+        for (pid, stat) in all.iter().filter(|(_, stat)| is_in_session(stat)) {
+            if Some(*pid) != master
+                && !not_its.contains(pid)
+                && let Some(member) = Process::proven(*pid, stat.start, Some(self.life.uid))
+                && take(member).is_break()
+            {
+                return;
             }
         }
-        self.members = members;
+    }
+
+    /// Does something to each of its processes but for the master, as they are now.
+    pub(super) fn all_members(
+        &self,
+        all: &HashMap<u32, Stat>,
+        others: &[u32],
+        mut what: impl FnMut(&Process),
+    ) {
+        self.each_member(all, others, |member| {
+            what(&member);
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// Forgets members that have ended, up to the first that has not; whether its processes may be looked up again now. If not
+    /// they will be, in a while: somebody may start and end processes all the time.
+    pub(super) fn may_look(&mut self, now: Moment) -> bool {
+        let ended = self.members.iter().take_while(|member| member.await_end(Duration::ZERO)).count();
+        self.members.drain(..ended);
+        let may = self.next_look <= now;
+        self.look_at = (!may).then_some(self.next_look);
+        may
     }
 
     /// Tells it to finish: the master if it lives, which tells its workers; else each of them.
-    pub(super) fn retire(&mut self) {
+    pub(super) fn retire(&mut self, all: &HashMap<u32, Stat>, others: &[u32]) {
         self.is_retired = true;
         self.retired_at.get_or_insert_with(clock::now);
         let signal = server::graceful(self.service.server);
@@ -199,10 +253,10 @@ impl Live {
             // Whoever is stopped hears nothing; runsv does the same after TERM.
             master.wake();
         } else {
-            for member in &self.members {
+            self.all_members(all, others, |member| {
                 member.signal(signal);
                 member.wake();
-            }
+            });
         }
     }
 
@@ -225,19 +279,21 @@ impl Live {
     }
 
     /// Stops all of it; whether all of it stands still. Then nothing of it accepts a connection or starts a process.
-    pub(super) fn stand_still(&mut self, others: &[u32]) -> bool {
+    pub(super) fn stand_still(&self, others: &[u32]) -> bool {
         let until = clock::now().after(STANDS_STILL);
         let mut still = 0;
         loop {
             let all = process::all();
-            self.look(&all, others);
-            let moving: Vec<&Process> = self
-                .master
-                .iter()
-                .chain(&self.members)
-                .filter(|one| all.get(&one.pid).is_some_and(|stat| !matches!(stat.state, b'T' | b't')))
-                .collect();
-            still = if moving.is_empty() { still + 1 } else { 0 };
+            let mut moving = 0;
+            let mut halt = |one: &Process| {
+                if all.get(&one.pid).is_some_and(|stat| !matches!(stat.state, b'T' | b't')) {
+                    one.stop();
+                    moving += 1;
+                }
+            };
+            self.master.iter().for_each(&mut halt);
+            self.all_members(&all, others, halt);
+            still = if moving == 0 { still + 1 } else { 0 };
             // A process that was forked while this one looked is found at the second look.
             if still == 2 {
                 return true;
@@ -245,7 +301,6 @@ impl Live {
             if clock::now() >= until {
                 return false;
             }
-            moving.iter().for_each(|one| one.stop());
             if let Some(master) = self.master.as_ref().filter(|_| still == 0) {
                 let _ = master.await_end(LOOK);
             }
@@ -253,8 +308,9 @@ impl Live {
     }
 
     /// Lets all of it go on.
-    pub(super) fn wake(&self) {
-        self.master.iter().chain(&self.members).for_each(Process::wake);
+    pub(super) fn wake(&self, all: &HashMap<u32, Stat>, others: &[u32]) {
+        self.master.iter().for_each(Process::wake);
+        self.all_members(all, others, Process::wake);
     }
 
     /// Ends all of it.
@@ -263,9 +319,7 @@ impl Live {
         if let Some(master) = &self.master {
             master.kill();
         }
-        for member in &self.members {
-            member.kill();
-        }
+        self.all_members(all, others, Process::kill);
     }
 
     /// Has its logs opened again: by the master if it lives, which tells its workers; else by each of those.

@@ -1,9 +1,9 @@
 //! What has happened, looked up and told.
 
-use super::generation::others;
+use super::generation::{Live, others};
 use super::{Shell, Source};
 use crate::model::input::{Ready, Server};
-use crate::runtime::event::{Ask, Event, Generation};
+use crate::runtime::event::{Ask, Event, Generation, Moment};
 use crate::runtime::linux::health::Progress;
 use crate::runtime::linux::inbox::{Claim, Says};
 use crate::runtime::linux::launch::{self, Said};
@@ -127,20 +127,35 @@ impl Shell {
     fn member_has_ended(&mut self, generation: Generation) {
         self.ended.clear();
         let _ = process::reap();
-        let all = process::all();
-        let others = others(&self.generations, generation);
         let Some(live) = self.generations.get_mut(&generation) else { return };
         if live.master.is_some() {
             live.members.clear();
-            return;
+        } else if live.may_look(clock::now()) {
+            self.look_at_members(generation);
         }
+    }
+
+    /// Looks up what is left of generations whose members have ended a while ago.
+    pub(super) fn look_at_the_rest(&mut self, now: Moment) {
+        let is_due = |live: &Live| live.look_at.is_some_and(|at| at <= now);
+        let due = self.generations.iter().filter(|(_, live)| is_due(live)).map(|(one, _)| *one);
+        for generation in due.collect::<Vec<_>>() {
+            self.look_at_members(generation);
+        }
+    }
+
+    /// Looks up the members of a generation without a master: whether there are any, and whether some have begun.
+    fn look_at_members(&mut self, generation: Generation) {
+        let all = process::all();
+        let others = others(&self.generations, generation);
+        let Some(live) = self.generations.get_mut(&generation) else { return };
         let known: Vec<u32> = live.members.iter().map(|member| member.pid).collect();
-        live.look(&all, &others);
+        let are_all = live.look(&all, &others);
         if live.members.is_empty() {
             self.forget(generation);
             self.tell(Event::Gone(generation));
-        } else if live.is_retired && live.members.iter().any(|member| !known.contains(&member.pid)) {
-            live.retire();
+        } else if live.is_retired && are_all && live.members.iter().any(|one| !known.contains(&one.pid)) {
+            live.retire(&all, &others);
         }
     }
 
