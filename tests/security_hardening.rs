@@ -5,7 +5,7 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -211,4 +211,98 @@ fn an_application_that_runs_as_root_has_no_capability() {
     assert!(field(pid, "Uid").starts_with("0\t"));
     service.sv("down");
     assert_eq!(all, [NONE, NONE, NONE, "1"]);
+}
+
+/// What the runtime needs (`privileges::OF_RUNTIME`): chown, dac_override, dac_read_search, fowner, kill, setgid, setuid, setpcap,
+/// net_bind_service, net_admin, net_raw, sys_ptrace, sys_nice, sys_resource; as far as this host has them.
+fn of_runtime() -> String {
+    let has = u64::from_str_radix(&field(std::process::id(), "CapBnd"), 16).expect("a mask");
+    let needed =
+        [0, 1, 2, 3, 5, 6, 7, 8, 10, 12, 13, 19, 23, 24].iter().fold(0, |mask, number| mask | 1 << number);
+    format!("{:016x}", has & needed)
+}
+
+/// No capability in any set, and no way to any.
+fn assert_has_no_rights(pid: u32) {
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(field(pid, set), NONE, "{set}");
+    }
+    assert_eq!(field(pid, "NoNewPrivs"), "1");
+}
+
+#[test]
+fn the_keeper_has_no_rights_and_is_a_user_that_nobody_is() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, "");
+    let assert_is_nobody = || {
+        let keeper = service.keeper().expect("a keeper");
+        assert_has_no_rights(keeper);
+        for ids in ["Uid", "Gid"] {
+            let ids = field(keeper, ids);
+            let ids: Vec<u32> = ids.split('\t').map(|id| id.parse().expect("a number")).collect();
+            assert!(ids.iter().all(|id| *id == ids[0] && (65_520..65_534).contains(id)), "{ids:?}");
+            let passwd =
+                Command::new("getent").args(["passwd", &ids[0].to_string()]).output().expect("getent");
+            assert!(!passwd.status.success(), "{ids:?} is somebody");
+        }
+        assert_eq!(field(keeper, "Groups"), "");
+        // What may be dumped belongs to its user here, and everything else to root.
+        assert_eq!(fs::metadata(format!("/proc/{keeper}/fd")).expect("fd").uid(), 0);
+    };
+    assert_is_nobody();
+    // The next runtime takes everything from it, and its keeper is one, too.
+    let mark = service.log.mark();
+    support::host::kill(service.runtime(), rustix::process::Signal::KILL);
+    service.log.wait(mark, &["goes on under this run"], START);
+    let line = service.deploy(2, Release::Good);
+    assert!(line.text.contains("done:"), "{}", line.text);
+    assert_is_nobody();
+    service.down();
+    assert!(service.keepers().is_empty());
+}
+
+#[test]
+fn the_keeper_stays_within_reach_of_a_runtime_that_may_not_trace() {
+    let mut service = Service::native(Server::Sync, Socket::Unix, "");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut runsv = Command::new("setpriv");
+    runsv.args(["--bounding-set=-sys_ptrace", "--", "runsv"]);
+    service.supervise_by(runsv, writer);
+    service.log = support::log::Log::follow(reader);
+    service.log.wait(0, &["runsmith: done:"], START);
+    let keeper = service.keeper().expect("a keeper");
+    assert_has_no_rights(keeper);
+    assert_eq!(field(keeper, "Uid"), "0\t0\t0\t0");
+    // A keeper that does not answer is found, and what it holds is taken out of it.
+    support::host::kill(keeper, rustix::process::Signal::STOP);
+    service.down();
+    assert!(service.keepers().is_empty());
+}
+
+#[test]
+fn the_runtime_has_what_it_needs_and_no_more() {
+    let service = Service::start_native(Server::Sync, Socket::Tcp, "");
+    for set in ["CapPrm", "CapEff", "CapBnd"] {
+        assert_eq!(field(service.runtime(), set), of_runtime(), "{set}");
+    }
+    assert_eq!(field(service.runtime(), "CapInh"), NONE);
+
+    // What it has given up it cannot give: such a change is refused while it runs, and the difference says so.
+    let pillar = service.scratch().join("pillar.yaml");
+    let mut text = fs::read_to_string(&pillar).expect("the pillar");
+    text.push_str("hardening: {capabilities: inherited}\n");
+    fs::write(&pillar, text).expect("the pillar");
+    run(env!("CARGO_BIN_EXE_runsmith"), &["render", pillar.to_str().expect("UTF-8"), "--out", "/"]);
+    let refused = service.runsmith(&["upgrade"]);
+    let said = support::row::said(&refused);
+    assert!(!refused.status.success() && said.contains("`hardening.capabilities` has changed"), "{said}");
+    assert_eq!(service.version(), "1");
+    service.down();
+    let mark = service.log.mark();
+    service.begin("up");
+    service.log.wait(mark, &["runsmith: done:"], START);
+    let all = field(std::process::id(), "CapBnd");
+    assert_eq!(field(service.master(), "CapBnd"), all);
+    assert_eq!(field(service.runtime(), "CapBnd"), all);
+    assert_eq!(field(service.runtime(), "CapEff"), of_runtime());
+    service.down();
 }

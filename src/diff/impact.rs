@@ -151,6 +151,9 @@ const fn kept(role: Role, fields: &'static [&'static str], why: &'static str) ->
     Row { role, fields, sockets: Upgrade, usr2: Restart, stop: Restart, why }
 }
 
+/// Capabilities of which none were left, and now all are.
+const BACK: &str = "hardening.capabilities: inherited";
+
 /// The table. The first line that fits counts.
 pub const TABLE: &[Row] = &[
     always(Role::Run, &["run_script"], Restart, "another program holds the server"),
@@ -175,7 +178,12 @@ pub const TABLE: &[Row] = &[
         &["limits", "umask", "nice", "oom_score_adj"],
         "USR2 keeps the limits and the priority of the first start",
     ),
-    kept(Role::Run, &["hardening"], "USR2 keeps the privileges of the first start"),
+    kept(
+        Role::Run,
+        &["hardening.no_new_privileges", "hardening.capabilities"],
+        "USR2 keeps the privileges of the first start",
+    ),
+    always(Role::Run, &[BACK], Restart, "the runtime cannot get back what it has given up"),
     kept(
         Role::Run,
         &["layout.pids", "layout.sockets"],
@@ -285,7 +293,10 @@ impl Effects {
             if old.fields.get(name) == new.fields.get(name) {
                 continue;
             }
-            let (effect, why) = effect(Role::Run, name, way);
+            // It is the default of a run script, which says nothing of it.
+            let is_back =
+                way == Way::Sockets && name == "hardening.capabilities" && !new.fields.contains_key(name);
+            let (effect, why) = effect(Role::Run, if is_back { BACK } else { name }, way);
             if name == "bind" {
                 self.push(effect, format!("{}: {why}", addresses(old, new)));
                 continue;

@@ -40,6 +40,7 @@ use super::linux::listen_as;
 use super::linux::log::Log;
 use super::linux::memory;
 use super::linux::place::Place;
+use super::linux::privileges;
 use super::linux::runsv::{self, Parent};
 use super::linux::signals::Signals;
 use super::linux::stored::{Failed, Stored};
@@ -50,7 +51,7 @@ use super::snapshot::Reading;
 use super::words;
 use crate::host::{self, Identity};
 use crate::model::Service;
-use crate::model::input::{Fallback, Strategy};
+use crate::model::input::{Capabilities, Fallback, Strategy};
 use crate::model::service::Socket;
 use generation::Live;
 
@@ -148,6 +149,8 @@ pub struct Shell {
     signals: Signals,
     interrupter: Interrupter,
     parent: Parent,
+    /// Programs that this run starts get no more than the runtime needs.
+    is_bounded: bool,
     log: Log,
 }
 
@@ -248,6 +251,7 @@ fn begin(
     // Orphaned workers come to us, not to process 1, which may take its time to let them go.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| format!("orphans cannot be taken: {error}"))?;
+    let is_bounded = give_up_rights(&service, &mut log);
     let mut place = Place::open(&service.layout.run)?;
     place.lock(|pid| log.say(&format!("another runtime of this service, pid {pid}, is to leave first")))?;
     let failed =
@@ -305,8 +309,24 @@ fn begin(
         signals,
         interrupter,
         parent,
+        is_bounded,
         log,
     })
+}
+
+/// Gives up what a runtime does not need of root's rights; also for what it starts, if that is to have none of them. Whether it is so.
+fn give_up_rights(service: &Service, log: &mut Log) -> bool {
+    let gave_up = privileges::keep_only(privileges::OF_RUNTIME);
+    if service.hardening.capabilities == Capabilities::Inherited || !rustix::process::geteuid().is_root() {
+        return false;
+    }
+    match gave_up.and_then(|()| privileges::bound(privileges::OF_RUNTIME)) {
+        Ok(()) => true,
+        Err(error) => {
+            log.say(&format!("this run keeps all capabilities: {error}"));
+            false
+        }
+    }
 }
 
 impl Shell {

@@ -3,7 +3,8 @@
 //! It holds the listening sockets, so that no address ever refuses while the service is up, even if runtime and master are
 //! killed together; and it carries the server's output to the log, so that a server never writes into a pipe that nobody reads.
 //! It remembers the last lines of each generation's output, and a copy of the state for the case of a full disk.
-//! Its standard input is the socket it listens on; only whoever it runs as can connect to it.
+//! Its standard input is the socket it listens on; only whoever has started it can connect to it. It needs no right for any of
+//! that, and gives up all it has.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::line_mark::LineMark;
 use super::listen::Kept;
-use super::{clock, kernel, memory, passing};
+use super::{clock, kernel, memory, passing, privileges};
 use crate::runtime::event::Moment;
 use crate::runtime::protocol::Dropped;
 
@@ -142,6 +143,8 @@ const PATIENCE: u64 = 1_000;
 
 #[derive(Default)]
 struct Keeper {
+    /// The runtime's user.
+    owner: u32,
     log: Option<OwnedFd>,
     listeners: Vec<(Kept, OwnedFd)>,
     files: Vec<(String, OwnedFd)>,
@@ -178,23 +181,26 @@ pub fn main() -> u8 {
         // A signal meant for the runtime's group is none of its.
         let _ = rustix::process::setsid();
         let interrupter = kernel::Interrupter::new()?;
-        let mut keeper = Keeper { log: log(io::stdout().as_fd()), ..Keeper::default() };
+        let log = log(io::stdout().as_fd());
         // Whoever reads the log knows that it has ended once nobody can write there any more: when a runtime brings another
         // log, nothing of the old one may stay open here.
         let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
         rustix::stdio::dup2_stderr(&null)?;
+        let owner = rustix::process::geteuid();
+        privileges::become_nobody();
         // What it holds may block it for as long as somebody else has set: a closed socket that lingers.
         interrupter.work();
+        let mut keeper = Keeper { log, owner: owner.as_raw(), ..Keeper::default() };
         while keeper.turn(&door, &interrupter)? {}
         Ok(())
     };
     u8::from(work().is_err())
 }
 
-/// The log, opened again where that is possible: not waiting is then ours alone.
-fn log(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
+/// The log, opened again where that is possible: not waiting is then the keeper's alone.
+pub(super) fn log(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
     use std::os::fd::AsRawFd as _;
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
@@ -293,8 +299,8 @@ impl Keeper {
 
     fn accept(&mut self, door: &OwnedFd) {
         let Ok(connection) = accept_with(door, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) else { return };
-        let me = rustix::process::geteuid();
-        let is_ours = socket_peercred(&connection).is_ok_and(|peer| peer.uid == me || peer.uid.is_root());
+        let is_ours = socket_peercred(&connection)
+            .is_ok_and(|peer| peer.uid.as_raw() == self.owner || peer.uid.is_root());
         if is_ours && self.connections.len() < CONNECTIONS {
             self.connections.push(connection);
         }
@@ -374,7 +380,7 @@ impl Keeper {
     ) {
         let mut fds = fds.into_iter();
         if has_log {
-            self.log = fds.next().and_then(|fd| log(fd.as_fd()));
+            self.log = fds.next();
             self.all_dropped.end();
         }
         if has_mark {

@@ -9,6 +9,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use super::keeper::COMMAND;
+use super::privileges;
 use super::process::{self, Process};
 use crate::host::proc;
 
@@ -18,13 +19,20 @@ const MOST: usize = 4096;
 /// The socket in the run directory that a keeper listens on.
 pub const DOOR: &str = "keeper";
 
-/// The keepers of a service that live. Each runs as this process's user with the keeper's command line, and either it has
+/// Whether a keeper of a runtime that runs as `me` may run as this user: as nobody else's since it gives up its rights, as
+/// the runtime's own before, and where it cannot.
+pub fn is_user(uid: u32, me: u32) -> bool {
+    uid == me || (me == 0 && privileges::is_nobodys(uid))
+}
+
+/// The keepers of a service that live. Each runs as a user that a keeper runs as, with the keeper's command line, and either it has
 /// the socket that is bound to this run directory, or a record that only root can have written names it by number and start.
 pub fn living(directory: &Path, application: &str, recorded: &[(u32, u64)]) -> Vec<Process> {
     let me = rustix::process::geteuid().as_raw();
     let command = format!("runsmith\0{COMMAND}\0{application}\0");
     // Whose it is comes first: a command line is in memory that its owner can make long, or slow to read.
-    let is_keeper = |pid: u32| process::runs_as(pid, me) && proc::has_command(pid, command.as_bytes());
+    let is_keepers = |pid: u32| process::user_of(pid).is_some_and(|uid| is_user(uid, me));
+    let is_keeper = |pid: u32| is_keepers(pid) && proc::has_command(pid, command.as_bytes());
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let candidates: Vec<u32> = pids.filter(|pid| is_keeper(*pid)).collect();

@@ -9,8 +9,8 @@ use std::time::Duration;
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_peercred;
 
-use super::keeper::{COMMAND, Files, HOLDS_FILES, Held, PROTOCOL, Request};
-use super::keepers::DOOR;
+use super::keeper::{self, COMMAND, Files, HOLDS_FILES, Held, PROTOCOL, Request};
+use super::keepers::{self, DOOR};
 use super::listen::{Kept, Listener};
 use super::passing;
 use super::place::Place;
@@ -54,7 +54,8 @@ impl Keeping {
         let peer = socket_peercred(&connection).ok()?;
         let process = Process::open(peer.pid.as_raw_nonzero().get().unsigned_abs())?;
         let me = rustix::process::geteuid().as_raw();
-        if peer.uid.as_raw() != me || !process::runs_as(process.pid, me) {
+        let runs_as_keeper = process::user_of(process.pid).is_some_and(|uid| keepers::is_user(uid, me));
+        if peer.uid.as_raw() != me || !runs_as_keeper {
             return None;
         }
         // One that is stopped would not answer; it goes on once it is let.
@@ -115,13 +116,15 @@ impl Keeping {
         listeners: &[Listener],
         outputs: &[(u32, OwnedFd)],
     ) -> io::Result<()> {
+        // The keeper may not open it.
+        let log = log.and_then(keeper::log);
         let request = Request::Keep {
             log: log.is_some(),
             mark: mark.is_some(),
             listeners: listeners.iter().map(|listener| listener.kept.clone()).collect(),
             outputs: outputs.iter().map(|(generation, _)| *generation).collect(),
         };
-        let mut fds: Vec<BorrowedFd<'_>> = log.into_iter().chain(mark).collect();
+        let mut fds: Vec<BorrowedFd<'_>> = log.iter().map(AsFd::as_fd).chain(mark).collect();
         fds.extend(listeners.iter().map(AsFd::as_fd));
         fds.extend(outputs.iter().map(|(_, pipe)| pipe.as_fd()));
         self.tell(&request, &fds)

@@ -142,15 +142,18 @@ fn switches(pid: u32) -> Option<(u32, u64, u64)> {
 
 /// Whether real, effective, saved and file system user are all this one.
 pub fn runs_as(pid: u32, uid: u32) -> bool {
-    let text = proc::text(pid, "status").unwrap_or_default();
-    let ids = text.lines().find_map(|line| line.strip_prefix("Uid:"));
-    ids.is_some_and(|ids| {
-        let mut count = 0;
-        ids.split_ascii_whitespace().all(|id| {
-            count += 1;
-            id.parse() == Ok(uid)
-        }) && count == 4
-    })
+    user_of(pid) == Some(uid)
+}
+
+/// The user that a process runs as, if all four of its users are the same.
+pub fn user_of(pid: u32) -> Option<u32> {
+    let text = proc::text(pid, "status")?;
+    let ids = text.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    let ids: Vec<u32> = ids.split_ascii_whitespace().filter_map(|id| id.parse().ok()).collect();
+    match ids.as_slice() {
+        [real, effective, saved, files] if [effective, saved, files] == [real; 3] => Some(*real),
+        _ => None,
+    }
 }
 
 /// The working directory of a process; one that was deleted by the name it had.

@@ -13,6 +13,7 @@ use super::workers::Watch;
 use super::{Shell, terms};
 use crate::host::{self, Identity};
 use crate::model::Service;
+use crate::model::input::Capabilities::Inherited;
 use crate::model::input::{Ready, Strategy};
 use crate::runtime::action::{Action, Origin, Outcome, Step};
 use crate::runtime::event::{Event, Generation, Moment, Ticket};
@@ -95,6 +96,11 @@ impl Shell {
         let reading = self.reading(generation, origin)?;
         let service = Rc::new(reading.service);
         self.may_follow(&service)?;
+        if self.is_bounded && service.hardening.capabilities == Inherited {
+            self.log.say(
+                "note: `hardening.capabilities: inherited` takes `sv down` and `sv up`: this run has given up what it needs not",
+            );
+        }
         let identity = Rc::new(host::identity_of(&service)?);
         let inherits = service.handoff.strategy == Strategy::Sockets;
         if inherits {
@@ -169,6 +175,7 @@ impl Shell {
             ("layout.run", service.layout.run != old.layout.run),
             ("service.directory", service.service.directory != old.service.directory),
             ("handoff.strategy", service.handoff.strategy != old.handoff.strategy),
+            ("hardening.capabilities", self.is_bounded && service.hardening.capabilities == Inherited),
         ];
         // While nothing lives, only what this run stands on counts.
         let counts = if self.generations.is_empty() { &changed[..3] } else { &changed[..] };
