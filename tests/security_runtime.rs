@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use support::host::{kill, processor_time, run};
+use support::host::{kill, lives, processor_time, run};
 use support::load::Address;
 use support::row::{Python, Row, said};
 use support::service::{Release, Server, Service, Socket};
@@ -181,6 +181,25 @@ if is_first and os.fork() == 0:
         os.kill(pid, signal.SIGKILL)
         time.sleep(0.005)
     os._exit(0)
+"#;
+
+/// Calls itself the service in very many sessions, until it is killed.
+const SESSIONS: &str = r#"
+import os, sys
+name, count = sys.argv[1:]
+CHILDREN = """
+import ctypes, os, signal, sys
+libc, parent = ctypes.CDLL(None), os.getpid()
+for _ in range(int(sys.argv[1])):
+    if os.fork() == 0:
+        libc.prctl(1, signal.SIGKILL)
+        if os.getppid() != parent: os._exit(0)
+        os.setsid()
+        os.write(1, b".")
+        while True: signal.pause()
+signal.pause()
+"""
+os.execve("/usr/bin/python3", ["python3", "-c", CHILDREN, count], {"RUNSMITH_SERVICE": name, "RUNSMITH_GENERATION": "7"})
 "#;
 
 fn attack(service: &Service, script: &str, arguments: &[&str]) -> String {
@@ -477,5 +496,132 @@ fn an_environment_of_a_gigabyte_takes_no_memory_of_a_shell_run_script() {
     let peak = peak(service.runtime());
     assert!(peak < MEMORY, "{peak} bytes\n{}", service.log.text(0));
     drop(attackers);
+    service.down();
+}
+
+/// So many sessions: their generations would not have fitted into a message.
+const BOMBS: usize = 1150;
+
+#[test]
+fn a_thousand_sessions_that_call_themselves_the_service_are_one_generation() {
+    let mut row = Row::begin(Server::Sync, Socket::Tcp, "handoff: {drain_timeout: 5}");
+    let mut attacker = Python::run(&row.service.user, SESSIONS, &[&row.service.name, &BOMBS.to_string()]);
+    attacker.wait_for_bytes(BOMBS);
+    let mark = row.kill_runtime();
+    let log = &row.service.log;
+    assert_eq!(log.count(mark, "processes were found that no record names"), 1, "{}", log.text(mark));
+    let status = row.service.runsmith(&["status"]);
+    assert_eq!(status.status.code(), Some(0), "{}\n{}", said(&status), log.text(0));
+    let state = fs::read_to_string(row.service.run_directory().join("state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    assert_eq!(state["generations"].as_array().unwrap().len(), 2, "{state}");
+    let keepers = row.service.keepers();
+    assert!((1..=2).contains(&keepers.len()), "{keepers:?}\n{}", log.text(0));
+    // Nobody starts keepers one after the other.
+    assert_eq!(log.count(mark, "keeper"), 0, "{}", log.text(mark));
+    row.upgrade();
+    assert_eq!(row.service.keepers().len(), 1);
+    row.service.until("the strays have gone", |service| service.user.processes().len() == service.processes);
+    drop(attacker);
+    works(row);
+}
+
+/// As a runtime of this version it has the keeper remember a state that no message could hold, and asks for it.
+const LONG_STATE: &str = r#"
+import array, json, os, socket, sys
+def connect():
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.settimeout(20)
+    connection.connect(sys.argv[1] + "/keeper")
+    return connection
+def ask(connection, request):
+    connection.send(json.dumps(request).encode())
+    text, parts, _, _ = connection.recvmsg(1 << 17, socket.CMSG_SPACE(1000))
+    fds = array.array("i")
+    for _, _, data in parts:
+        fds.frombytes(data)
+    return text, fds
+keeper = connect()
+before = json.loads(ask(keeper, "Give")[0])
+assert before["state"] and not before["has_state_file"], before
+state = "x" * 900000
+file = os.memfd_create("state")
+os.write(file, state.encode())
+keeper.sendmsg([b'"RememberFile"'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))])
+text, fds = ask(connect(), "Give")
+held = json.loads(text)
+assert held["state"] is None and held["has_state_file"] and len(fds) == len(held["listeners"]) + len(held["outputs"]), held
+text, fds = ask(connect(), "State")
+assert text == b"\n" and os.pread(fds[0], 1 << 20, 0).decode() == state
+# What an earlier version says is kept as well.
+keeper.send(json.dumps({"Remember": before["state"]}).encode())
+assert json.loads(ask(connect(), "Give")[0])["state"] == before["state"]
+"#;
+
+#[test]
+fn a_state_may_be_longer_than_a_message() {
+    let row = Row::begin(Server::Sync, Socket::Tcp, "");
+    let output = Command::new("/usr/bin/python3")
+        .args(["-c", LONG_STATE, &run_directory(&row.service)])
+        .output()
+        .expect("python3");
+    assert!(output.status.success(), "{}", said(&output));
+    row.kill_runtime();
+    works(row);
+}
+
+/// Puts another keeper in the place of the one that runs, with all that it holds, and ends.
+const SECOND_KEEPER: &str = r#"
+import array, json, os, socket, subprocess, sys
+program, run, name = sys.argv[1:]
+path = run + "/keeper"
+def connect():
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.connect(path)
+    return connection
+old = connect()
+old.send(b'"Give"')
+text, parts, _, _ = old.recvmsg(1 << 17, socket.CMSG_SPACE(1000))
+fds = array.array("i")
+for _, _, data in parts:
+    fds.frombytes(data)
+held = json.loads(text)
+os.unlink(path)
+door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+door.bind(path)
+door.listen(16)
+log = subprocess.DEVNULL
+subprocess.Popen(["runsmith", "keep", name], executable=program, stdin=door, stdout=log, stderr=log)
+new = connect()
+request = {"Keep": {"log": False, "listeners": held["listeners"], "outputs": held["outputs"]}}
+new.sendmsg([json.dumps(request).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+new.send(b'"Give"')
+assert new.recv(1 << 17)
+"#;
+
+#[test]
+fn a_keeper_that_nobody_can_find_ends() {
+    let mut service = Service::start_native(Server::Sync, Socket::Tcp, "");
+    let (runtime, keeper) = (service.runtime(), service.keeper().unwrap());
+    service.kill_runsv();
+    service.until("the runtime has ended", |_| !lives(runtime));
+    assert_eq!(service.keepers(), [keeper]);
+    let output = Command::new("/usr/bin/python3")
+        .args(["-c", SECOND_KEEPER, env!("CARGO_BIN_EXE_runsmith"), &run_directory(&service), &service.name])
+        .output()
+        .expect("python3");
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!((service.keepers().len(), service.version()), (2, "1".to_owned()));
+    // As long as it may be the one that reads what the server writes, it goes on.
+    for process in service.user.processes() {
+        kill(process.pid, Signal::KILL);
+    }
+    service.until("the first keeper has ended", |_| !lives(keeper));
+    // The other one goes on: clients wait.
+    assert_eq!(service.keepers().len(), 1);
+    service.supervise();
+    service.log.wait(0, &["done:"], HANDOVER);
+    service.until("one keeper", |service| service.keepers().len() == 1);
+    assert_eq!(service.version(), "1");
     service.down();
 }

@@ -140,8 +140,8 @@ pub struct Shell {
     keeper: Option<Keeping>,
     /// Lines that earlier keepers have dropped, until the present one has taken over their number.
     dropped: Dropped,
-    /// When the last one was started.
-    keeper_since: Moment,
+    /// When another one may be started.
+    keeper_pace: keep::Pace,
     /// It has not answered.
     keeper_is_silent: Cell<bool>,
     inbox: Inbox,
@@ -302,7 +302,7 @@ fn begin(
         identity,
         keeper: None,
         dropped: Dropped::default(),
-        keeper_since: clock::now(),
+        keeper_pace: keep::Pace::default(),
         keeper_is_silent: Cell::new(false),
         inbox,
         control,

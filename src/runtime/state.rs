@@ -41,6 +41,43 @@ pub struct State {
     pub fallback: Option<String>,
 }
 
+/// A state is never longer, in bytes; a longer file is not ours.
+pub const LONGEST: u64 = 1 << 20;
+
+/// So many workers of a generation are named at the most; others count as ready if they live.
+const MOST_NAMED: usize = 1_000;
+
+impl State {
+    /// As it is written. Whatever processes have claimed, it is not longer than can be read.
+    pub fn text(&self) -> String {
+        let text = |state: &Self| serde_json::to_string(state).unwrap_or_default();
+        let whole = text(self);
+        if whole.len() as u64 <= LONGEST && self.generations.iter().all(|life| life.ready.len() <= MOST_NAMED)
+        {
+            return whole;
+        }
+        let mut short = self.clone();
+        short.generations.iter_mut().for_each(|life| life.ready.truncate(MOST_NAMED));
+        let whole = text(&short);
+        if whole.len() as u64 <= LONGEST {
+            return whole;
+        }
+        short.generations.iter_mut().for_each(|life| life.ready.clear());
+        text(&short)
+    }
+}
+
+/// The session of the generation that stands for all strays: processes that call themselves the service and that no record
+/// names. They have sessions of their own; this number names no session.
+pub const STRAYS: u32 = 0;
+
+impl Life {
+    /// Whether it stands for all strays. Only its number means something to the next run, which looks for them anew.
+    pub fn is_of_strays(&self) -> bool {
+        self.session == STRAYS
+    }
+}
+
 /// What proves a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Life {

@@ -1,9 +1,16 @@
-//! What whoever started runsvdir has left open.
+//! What whoever started runsvdir has left open, and how many descriptors there are.
 
 use std::fs;
 use std::os::fd::BorrowedFd;
 
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+use rustix::process::{Resource, getrlimit};
+
+/// For so many workers together descriptors suffice: each takes one while it is watched, and a quarter stays free.
+pub fn most_workers() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit / 4 * 3).unwrap_or(usize::MAX)
+}
 
 /// Has every descriptor but the standard three closed in programs that this process runs. An untidy shell or init may have left
 /// files of root's open, and they would be open in the server.

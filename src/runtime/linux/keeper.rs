@@ -8,11 +8,15 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::io::{self, Read as _};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::fs::{MemfdFlags, OFlags, fcntl_getfl, fcntl_setfl, memfd_create};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{SocketFlags, accept_with, listen};
@@ -20,9 +24,10 @@ use serde::{Deserialize, Serialize};
 
 use super::line_mark::LineMark;
 use super::listen::Kept;
-use super::{clock, kernel, memory, passing, privileges};
+use super::{clock, keepers, kernel, memory, passing, privileges};
 use crate::runtime::event::Moment;
 use crate::runtime::protocol::Dropped;
+use crate::runtime::state::LONGEST;
 
 /// The hidden command that is this process.
 pub const COMMAND: &str = "keep";
@@ -56,10 +61,26 @@ const CONNECTIONS: usize = 8;
 ///
 /// 4 holds what generations are made of ([`Request::Hold`]). It does not come with [`Held`], whose descriptors older runtimes count,
 /// but is asked for by [`Request::GiveFiles`], of a keeper whose version is known to have it.
-pub const PROTOCOL: u32 = 4;
+///
+/// 5 has the state in a file without a name, however long it is ([`Request::RememberFile`]). A [`Held`] has the text as well if it
+/// fits; if not, it says so by [`Held::has_state_file`], and then a runtime that adopts also asks for [`Request::State`].
+pub const PROTOCOL: u32 = 5;
 
 /// The first version that answers [`Request::GiveFiles`].
 pub const HOLDS_FILES: u32 = 4;
+
+/// From this version on the state is in a file.
+pub const IN_FILES: u32 = 5;
+
+/// A state up to this length is part of an answer, in bytes: with everything else that is less than the longest message.
+const INLINE: usize = 48 << 10;
+
+/// So long a keeper that nobody is connected to waits before it looks whether another one has taken its place, in milliseconds:
+/// a run that begins takes less. It looks again later and later.
+const ALONE: u64 = 15_000;
+
+/// It waits no longer than this.
+const LONGEST_ALONE: u64 = 15 * 60_000;
 
 /// What a runtime asks for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -76,8 +97,12 @@ pub enum Request {
         /// The generations whose output it is.
         outputs: Vec<u32>,
     },
-    /// Remember this state.
+    /// Remember this state: what a runtime of an earlier version says.
     Remember(String),
+    /// Remember the state in the file that comes with it.
+    RememberFile,
+    /// Give the file with the state; it comes with an answer of one byte.
+    State,
     /// Give what you hold.
     Give,
     /// The last lines of a generation's output.
@@ -105,8 +130,11 @@ pub struct Held {
     pub listeners: Vec<Kept>,
     /// The generations whose output it is.
     pub outputs: Vec<u32>,
-    /// The state it remembers.
+    /// The state it remembers, if that is not too long.
     pub state: Option<String>,
+    /// It remembers a longer one: see [`Request::State`].
+    #[serde(default)]
+    pub has_state_file: bool,
     /// See [`PROTOCOL`].
     #[serde(default)]
     pub protocol: u32,
@@ -151,7 +179,12 @@ struct Keeper {
     outputs: Vec<Output>,
     last: VecDeque<(u32, Vec<u8>)>,
     also: Option<Also>,
-    state: Option<String>,
+    /// The state, in a file without a name.
+    state: Option<File>,
+    /// Where others find it.
+    place: Option<Door>,
+    /// Nobody is connected to it.
+    alone: Option<Alone>,
     /// Read, and not yet written: the log has no room.
     unwritten: Vec<u8>,
     /// Since when the log has taken nothing.
@@ -182,6 +215,7 @@ pub fn main() -> u8 {
         let _ = rustix::process::setsid();
         let interrupter = kernel::Interrupter::new()?;
         let log = log(io::stdout().as_fd());
+        let place = Door::of(&door);
         // Whoever reads the log knows that it has ended once nobody can write there any more: when a runtime brings another
         // log, nothing of the old one may stay open here.
         let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
@@ -192,7 +226,7 @@ pub fn main() -> u8 {
         privileges::become_nobody();
         // What it holds may block it for as long as somebody else has set: a closed socket that lingers.
         interrupter.work();
-        let mut keeper = Keeper { log, owner: owner.as_raw(), ..Keeper::default() };
+        let mut keeper = Keeper { log, place, owner: owner.as_raw(), ..Keeper::default() };
         while keeper.turn(&door, &interrupter)? {}
         Ok(())
     };
@@ -214,6 +248,58 @@ fn keep_last(last: &mut Vec<u8>, bytes: &[u8], most: usize) {
         last.drain(..last.len() - most);
         let begun = last.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         last.drain(..begun);
+    }
+}
+
+/// A file without a name that holds a text.
+pub(super) fn in_file(text: &str) -> io::Result<File> {
+    let mut file = File::from(memfd_create("state", MemfdFlags::CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    Ok(file)
+}
+
+/// The text in such a file, whoever has read from it before.
+pub(super) fn read_state(file: &File) -> io::Result<String> {
+    let length = file.metadata()?.len();
+    let length = usize::try_from(length).ok().filter(|_| length <= LONGEST);
+    let mut bytes = vec![0; length.ok_or_else(|| io::Error::other("the state is too long"))?];
+    file.read_exact_at(&mut bytes, 0)?;
+    String::from_utf8(bytes).map_err(io::Error::other)
+}
+
+/// Nobody is connected to a keeper.
+#[derive(Clone, Copy)]
+struct Alone {
+    /// When it looks whether another one has taken its place, if there may be one.
+    at: Option<Moment>,
+    /// How long it has waited for that, in milliseconds.
+    wait: u64,
+}
+
+/// The name of the socket that a keeper listens on, and what had that name when it began.
+struct Door {
+    path: PathBuf,
+    node: (u64, u64),
+}
+
+impl Door {
+    fn of(door: &OwnedFd) -> Option<Self> {
+        let bound = UnixListener::from(door.try_clone().ok()?).local_addr().ok()?;
+        let path = bound.as_pathname()?.to_owned();
+        let found = std::fs::symlink_metadata(&path).ok()?;
+        Some(Self { path, node: (found.dev(), found.ino()) })
+    }
+
+    /// Whether another socket has the name by now.
+    fn is_replaced(&self) -> bool {
+        let found = std::fs::symlink_metadata(&self.path);
+        found.is_ok_and(|found| (found.dev(), found.ino()) != self.node)
+    }
+
+    /// Whether somebody else listens there. A keeper that holds nothing ends once nobody is connected to it, so whoever does
+    /// has what the runtime gave it first: the listening sockets.
+    fn is_taken_over(&self) -> bool {
+        self.is_replaced() && keepers::listening_at(&self.path) > 1
     }
 }
 
@@ -252,6 +338,7 @@ impl Keeper {
             self.dropped.get_or_insert(0);
         }
         self.write();
+        self.look_for_another();
         // Nothing is to be held, and nobody is there who could change that.
         let is_idle = self.connections.is_empty() && self.listeners.is_empty() && self.outputs.is_empty();
         Ok(!(is_idle && (self.unwritten.is_empty() || self.dropped.is_some())))
@@ -277,9 +364,9 @@ impl Keeper {
             // The server waits, as it would if it wrote there itself, but not for ever.
             sources.push(Source::Log);
             fds.push(PollFd::new(log, PollFlags::OUT));
-            let until = self.stuck.filter(|_| self.dropped.is_none()).map(|since| since.after(PATIENCE));
-            limit = until.map(clock::until);
+            limit = self.stuck.filter(|_| self.dropped.is_none()).map(|since| since.after(PATIENCE));
         }
+        let limit = limit.into_iter().chain(self.alone.and_then(|alone| alone.at)).min().map(clock::until);
         // What a runtime asks for comes seldom, and takes more code than carrying lines does.
         if self.was_asked.take() {
             memory::give_back_code();
@@ -321,7 +408,13 @@ impl Keeper {
             Ok(Request::Keep { log, mark, listeners, outputs }) => {
                 self.keep((log, mark), listeners, &outputs, message.fds);
             }
-            Ok(Request::Remember(state)) => self.state = Some(state),
+            Ok(Request::Remember(state)) => self.state = in_file(&state).ok(),
+            Ok(Request::RememberFile) => self.state = message.fds.into_iter().next().map(File::from),
+            Ok(Request::State) => {
+                let state = self.state.as_ref().and_then(|state| state.try_clone().ok());
+                let fds: Vec<_> = state.iter().map(AsFd::as_fd).collect();
+                self.answer(at, b"\n", &fds);
+            }
             Ok(Request::Give) => self.give(at),
             Ok(Request::Last(generation)) => {
                 let also = self.also.as_ref().filter(|also| also.generation == generation);
@@ -406,11 +499,13 @@ impl Keeper {
     }
 
     fn give(&mut self, at: usize) {
+        let state = self.state.as_ref().and_then(|state| read_state(state).ok());
         let held = Held {
             pid: std::process::id(),
+            has_state_file: state.as_ref().is_some_and(|state| state.len() > INLINE),
             listeners: self.listeners.iter().map(|(kept, _)| kept.clone()).collect(),
             outputs: self.outputs.iter().map(|output| output.generation).collect(),
-            state: self.state.clone(),
+            state: state.filter(|state| state.len() <= INLINE),
             protocol: PROTOCOL,
             dropped: self.all_dropped.clone(),
         };
@@ -420,6 +515,28 @@ impl Keeper {
         let sent = self.connections.get(at).map(|to| passing::send(to, &text, &fds));
         if !matches!(sent, Some(Ok(()))) {
             self.connections.remove(at);
+        }
+    }
+
+    /// Lets the addresses go if nobody is connected to this keeper and another one has its place: it would hold them for ever,
+    /// and nobody could find it.
+    fn look_for_another(&mut self) {
+        if !self.connections.is_empty() {
+            self.alone = None;
+            return;
+        }
+        let now = clock::now();
+        let alone = *self.alone.get_or_insert(Alone { at: Some(now.after(ALONE)), wait: ALONE });
+        if alone.at.is_none_or(|at| at > now) {
+            return;
+        }
+        let wait = alone.wait.saturating_mul(2).min(LONGEST_ALONE);
+        // As long as its own name leads to it there is nothing to look for: whoever finds it connects.
+        let is_replaced = self.place.as_ref().is_some_and(Door::is_replaced);
+        self.alone = Some(Alone { at: is_replaced.then(|| now.after(wait)), wait });
+        if self.place.as_ref().is_some_and(Door::is_taken_over) {
+            // It ends once it has nothing to pass on either. It cannot know whether the other one reads what the servers write.
+            self.listeners.clear();
         }
     }
 

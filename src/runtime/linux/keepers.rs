@@ -16,6 +16,9 @@ use crate::host::proc;
 /// So many sockets can have had a path: each keeper has had one, and whoever adds lines to the table adds no keeper.
 const MOST: usize = 4096;
 
+/// The flag of a socket that listens (__SO_ACCEPTCON), as the table has it.
+const LISTENS: &str = "00010000";
+
 /// The socket in the run directory that a keeper listens on.
 pub const DOOR: &str = "keeper";
 
@@ -53,15 +56,28 @@ pub fn living(directory: &Path, application: &str, recorded: &[(u32, u64)]) -> V
     found
 }
 
-/// The inodes of the Unix sockets that are bound to a path, also of those whose file has gone (proc(5), /proc/net/unix).
+/// The inodes of the Unix sockets that are bound to a path, also of those whose file has gone.
 fn sockets_at(path: &Path) -> HashSet<String> {
-    let Ok(file) = File::open("/proc/net/unix") else { return HashSet::new() };
+    bound_to(path).into_iter().map(|(_, inode)| inode).collect()
+}
+
+/// How many Unix sockets that are bound to a path listen, also of those whose file has gone.
+pub fn listening_at(path: &Path) -> usize {
+    bound_to(path).iter().filter(|(flags, _)| flags == LISTENS).count()
+}
+
+/// Flags and inodes of the Unix sockets that are bound to a path (proc_net_unix(5)). Everybody can add lines to the table, with any
+/// bytes in them.
+fn bound_to(path: &Path) -> Vec<(String, String)> {
+    let Ok(file) = File::open("/proc/net/unix") else { return vec![] };
     let wanted = path.display().to_string();
-    let inode = |line: String| {
-        let mut fields = line.split_ascii_whitespace();
-        let inode = fields.nth(6)?.to_owned();
+    let found = |line: Vec<u8>| {
+        let line = String::from_utf8(line).ok()?;
+        let mut fields = line.split_ascii_whitespace().skip(3);
+        let (flags, inode) = (fields.next()?, fields.nth(2)?);
         // The path is the rest of the line, blanks included.
-        line.split_once(&format!(" {inode} ")).filter(|(_, path)| *path == wanted).map(|_| inode.clone())
+        let (_, path) = line.split_once(&format!(" {inode} "))?;
+        (path == wanted).then(|| (flags.to_owned(), inode.to_owned()))
     };
-    BufReader::new(file).lines().map_while(Result::ok).filter_map(inode).take(MOST).collect()
+    BufReader::new(file).split(b'\n').map_while(Result::ok).filter_map(found).take(MOST).collect()
 }

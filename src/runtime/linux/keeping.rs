@@ -9,7 +9,9 @@ use std::time::Duration;
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_peercred;
 
-use super::keeper::{self, COMMAND, Files, HOLDS_FILES, Held, PROTOCOL, Request};
+use super::keeper::{
+    self, COMMAND, Files, HOLDS_FILES, Held, IN_FILES, PROTOCOL, Request, in_file, read_state,
+};
 use super::keepers::{self, DOOR};
 use super::listen::{Kept, Listener};
 use super::passing;
@@ -32,6 +34,8 @@ pub struct Keeping {
     process: Process,
     /// This run has started it, so it is of this version.
     is_own: bool,
+    /// What it understands ([`PROTOCOL`]).
+    protocol: u32,
 }
 
 /// What a keeper has given back.
@@ -60,11 +64,17 @@ impl Keeping {
         }
         // One that is stopped would not answer; it goes on once it is let.
         process.wake();
-        let keeping = Self { connection, process, is_own: false };
+        let mut keeping = Self { connection, process, is_own: false, protocol: 0 };
         let message = keeping.ask(&Request::Give).ok()?;
-        let held: Held = serde_json::from_slice(&message.bytes).ok()?;
+        let mut held: Held = serde_json::from_slice(&message.bytes).ok()?;
         if held.listeners.len() + held.outputs.len() != message.fds.len() {
             return None;
+        }
+        keeping.protocol = held.protocol;
+        if held.has_state_file {
+            let answer = keeping.ask(&Request::State).ok();
+            let file = answer.and_then(|message| message.fds.into_iter().next());
+            held.state = file.and_then(|file| read_state(&file.into()).ok());
         }
         let mut fds = message.fds.into_iter();
         let take = |kept: &Kept, fd| Listener { kept: kept.clone(), fd };
@@ -88,8 +98,13 @@ impl Keeping {
             .spawn()?;
         let process =
             Process::open(child.id()).ok_or_else(|| io::Error::other("the keeper has ended at once"))?;
-        let connection = place.connect(DOOR, SocketType::SEQPACKET)?;
-        Ok(Self { connection, process, is_own: true })
+        match place.connect(DOOR, SocketType::SEQPACKET) {
+            Ok(connection) => Ok(Self { connection, process, is_own: true, protocol: PROTOCOL }),
+            Err(error) => {
+                end(&process);
+                Err(error)
+            }
+        }
     }
 
     /// Its number, and its start in ticks since the machine's start.
@@ -132,7 +147,15 @@ impl Keeping {
 
     /// Has it remember the state.
     pub fn remember(&self, state: &str) -> io::Result<()> {
-        self.tell(&Request::Remember(state.to_owned()), &[])
+        if self.protocol < IN_FILES {
+            return self.tell(&Request::Remember(state.to_owned()), &[]);
+        }
+        // In a file without a name: it is longer than a message may be, and whoever waits for months has no copy in its memory.
+        match in_file(state) {
+            Ok(file) => self.tell(&Request::RememberFile, &[file.as_fd()]),
+            // Without memory for it the run directory has it all the same, and another keeper would not help.
+            Err(_) => Ok(()),
+        }
     }
 
     /// Has it hold these files and no others. One that an earlier run has started is not asked: it may not know how.
@@ -184,6 +207,11 @@ impl Keeping {
         if asked.is_err() || !self.process.await_end(FAREWELL) {
             end(&self.process);
         }
+    }
+
+    /// Ends it at once: it could not be told what it is to hold. Returns once it has ended.
+    pub fn give_up(self) {
+        end(&self.process);
     }
 
     fn tell(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<()> {

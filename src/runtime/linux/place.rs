@@ -17,9 +17,7 @@ use rustix::net::{
 
 use super::kernel;
 use super::process::Process;
-
-/// A state file is never longer, in bytes; a longer one is not ours.
-const LONGEST_STATE: u64 = 1 << 20;
+use crate::runtime::state::LONGEST;
 
 /// The file that says why a run could not begin.
 const FAILURE: &str = "failure";
@@ -105,7 +103,7 @@ impl Place {
         let file = OpenOptions::new().read(true).custom_flags(flags).open(self.file(FAILURE)).ok()?;
         let found = file.metadata().ok().filter(fs::Metadata::is_file)?;
         let mut text = String::new();
-        file.take(LONGEST_STATE).read_to_string(&mut text).ok()?;
+        file.take(LONGEST).read_to_string(&mut text).ok()?;
         Some((text, found.modified().ok()?))
     }
 
@@ -169,7 +167,7 @@ impl Place {
             return Err(io::Error::other("it is no file"));
         }
         let mut text = String::new();
-        file.take(LONGEST_STATE).read_to_string(&mut text)?;
+        file.take(LONGEST).read_to_string(&mut text)?;
         Ok(Some(text))
     }
 

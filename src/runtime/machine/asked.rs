@@ -4,6 +4,9 @@ use super::super::action::{Action, GIVEN_UP, Origin, Outcome, Step};
 use super::super::event::{Ask, Generation, Moment, Ticket};
 use super::{Machine, Next, State};
 
+/// While nothing serves, what is asked for replaces what was asked for before, which goes. If so many are going, it waits.
+const MOST_LEAVERS: usize = 8;
+
 impl Machine {
     pub(super) fn asked(&mut self, now: Moment, ask: Ask) {
         match ask {
@@ -47,8 +50,11 @@ impl Machine {
                 self.begin(next);
                 self.start(now, Origin::Disk);
             }
-            state @ (State::Booting(_) | State::Proving(_, _)) if self.terms.exclusive => {
-                // It owns the addresses, so nothing can be started beside it.
+            state @ (State::Booting(_) | State::Proving(_, _))
+                if self.terms.exclusive || self.leavers.len() >= MOST_LEAVERS =>
+            {
+                // It owns the addresses, so nothing can be started beside it; or somebody asks faster than what was asked for
+                // before can go.
                 self.state = state;
                 self.queue(next);
             }

@@ -362,8 +362,10 @@ impl Shell {
         {
             Self::end(live, &all, &others);
         }
-        for stray in self.strays_of(generation, &all) {
-            stray.signal(server::Signal::Term);
+        for (pid, start) in self.strays_of(generation, &all) {
+            if let Some(stray) = process::Process::proven(pid, start, Some(self.identity.uid)) {
+                stray.signal(server::Signal::Term);
+            }
         }
         self.tell_if_gone(generation);
     }
@@ -576,16 +578,16 @@ impl Shell {
     /// Whether workers whose master has ended serve. With `usr2` they leave as soon as they see that.
     pub(super) fn orphans_serve(&self) -> bool {
         let orphans = self.machine.orphans().iter().filter_map(|one| self.generations.get(one));
-        let sessions: Vec<_> = orphans
-            .filter(|live| live.service.handoff.strategy != Strategy::Usr2)
-            .map(|live| (live.life.session, live.life.uid))
-            .collect();
+        let orphans: Vec<_> =
+            orphans.filter(|live| live.service.handoff.strategy != Strategy::Usr2).collect();
         let lives = |pid: u32, stat: &process::Stat| {
-            sessions.iter().any(|(session, uid)| {
-                stat.session == *session && pid != *session && process::runs_as(pid, *uid)
+            orphans.iter().any(|live| {
+                live.has_session(stat.session)
+                    && pid != live.life.session
+                    && process::runs_as(pid, live.life.uid)
             })
         };
-        !sessions.is_empty() && process::all().iter().any(|(pid, stat)| lives(*pid, stat))
+        !orphans.is_empty() && process::all().iter().any(|(pid, stat)| lives(*pid, stat))
     }
 
     /// The outcome of what has failed. `on_probation`: the generation that had taken over.

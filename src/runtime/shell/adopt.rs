@@ -1,6 +1,6 @@
 //! A run begins: with what an earlier one left, or anew. Nothing is believed that is not verified.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::time::Duration;
 
@@ -19,17 +19,30 @@ use crate::runtime::linux::output;
 use crate::runtime::linux::process::{self, Process, Stat};
 use crate::runtime::linux::runsv::{Wanted, wanted};
 use crate::runtime::machine::{Machine, Remains};
-use crate::runtime::state::{self, Life, State};
+use crate::runtime::state::{self, Life, STRAYS, State};
 
 /// A number that a process claims to have as a generation counts below this: it is only a claim, and there must be numbers left.
 const LIKELY: u32 = 1_000_000_000;
 
-/// So often it is looked for what a generation has left behind: whoever starts processes faster than they are killed is
-/// ended with the service.
-const STRAY_LOOKS: usize = 8;
+/// So long it is looked for what a generation has left behind, in milliseconds: whoever starts processes faster than they are
+/// killed is ended with the service.
+const STRAY_LOOKS: u64 = 800;
 
-/// How long a killed process may take to end before the next one is looked at: only one that waits for a disk takes longer.
-const STRAY_ENDS: Duration = Duration::from_millis(100);
+/// The same at the end of the service.
+const LAST_LOOKS: u64 = 5_000;
+
+/// How long killed processes may take to end before it is looked again, in milliseconds: only one that waits for a disk
+/// takes longer.
+const STRAY_ENDS: u64 = 100;
+
+/// So many strays are waited for at once, and searched for sockets: each takes a descriptor.
+const MOST_SEARCHED: usize = 64;
+
+/// So many strays are searched for the pipes that they write to.
+const MOST_PIPES: usize = 16;
+
+/// So many strays are named in the log one by one.
+const NAMED: usize = 8;
 
 /// Whether any process of the application lives, known by its variable and its user.
 pub(super) fn is_any_left(identity: &Identity, application: &str) -> bool {
@@ -107,7 +120,7 @@ impl Shell {
         }
         self.obey(actions);
         self.forget_dead_snapshots();
-        self.take_stray_snapshot(&strays, recorded);
+        self.take_stray_snapshot(strays, recorded);
         let lives = self.machine.serving().is_some() || !self.generations.is_empty();
         if self.mode == Mode::Finish {
             self.log.say(
@@ -167,8 +180,8 @@ impl Shell {
         let kept = state.map(|state| state.listeners.as_slice()).unwrap_or_default();
         for life in state.map(|state| state.generations.as_slice()).unwrap_or_default() {
             let (pid, start) = life.master;
-            // root's processes are nobody's generation, whatever a record says.
-            if self.identity.switch && life.uid == 0 {
+            // root's processes are nobody's generation, whatever a record says. Strays are looked for anew.
+            if (self.identity.switch && life.uid == 0) || life.is_of_strays() {
                 continue;
             }
             let mut master = Process::proven(pid, start, Some(life.uid));
@@ -258,14 +271,18 @@ impl Shell {
         }
     }
 
-    /// What generations say, where no keeper has it.
+    /// What generations say, where no keeper has it. Strays may have begun as several generations, and write to several pipes.
     fn take_outputs(&mut self) {
         for (generation, live) in &self.generations {
-            let holder = live.master.as_ref().or(live.members.first());
-            let known = self.outputs.iter().any(|(one, _)| *one == generation.0);
-            let Some(pipe) = holder.filter(|_| !known).and_then(output::recover) else { continue };
-            if !self.outputs.iter().any(|(_, one)| output::is_same(one, &pipe)) {
-                self.outputs.push((generation.0, pipe));
+            if self.outputs.iter().any(|(one, _)| *one == generation.0) {
+                continue;
+            }
+            let most = if live.life.is_of_strays() { MOST_PIPES } else { 1 };
+            let holders = live.master.iter().chain(&live.members).take(most);
+            for pipe in holders.filter_map(output::recover) {
+                if !self.outputs.iter().any(|(_, one)| output::is_same(one, &pipe)) {
+                    self.outputs.push((generation.0, pipe));
+                }
             }
         }
     }
@@ -274,7 +291,7 @@ impl Shell {
     fn unknown<'a>(&'a self, all: &'a HashMap<u32, Stat>) -> impl Iterator<Item = (&'a u32, &'a Stat)> {
         let environments = Environments::default();
         all.iter().filter(move |(pid, stat)| {
-            !self.generations.values().any(|live| live.life.session == stat.session)
+            !self.generations.values().any(|live| live.has_session(stat.session))
                 && process::runs_as(**pid, self.identity.uid)
                 && environments.has(**pid, "RUNSMITH_SERVICE", &self.service.application)
         })
@@ -282,14 +299,49 @@ impl Shell {
 
     /// Ends what has left its generation's session, once everything else has gone.
     pub(super) fn end_strays(&mut self) {
-        let all = process::all();
-        let strays: Vec<_> = self
-            .unknown(&all)
-            .filter_map(|(pid, stat)| Process::proven(*pid, stat.start, Some(self.identity.uid)))
-            .collect();
-        for stray in strays {
-            self.log.say(&format!("process {} had left its session and is killed", stray.pid));
-            stray.kill();
+        self.kill_strays(LAST_LOOKS, "", |shell, all| {
+            shell.unknown(all).map(|(pid, stat)| (*pid, stat.start)).collect()
+        });
+    }
+
+    /// Kills strays until there are none, for so many milliseconds, and says so. `of`: whose they are.
+    fn kill_strays(
+        &mut self,
+        limit: u64,
+        of: &str,
+        find: impl Fn(&Self, &HashMap<u32, Stat>) -> Vec<(u32, u64)>,
+    ) {
+        let until = clock::now().after(limit);
+        let mut killed = 0_usize;
+        // What is started while this looks is found by the next look.
+        while clock::now() < until {
+            let strays = find(self, &process::all());
+            if strays.is_empty() {
+                break;
+            }
+            // All are killed before any is waited for, so that they cannot start each other again one by one.
+            let mut some = vec![];
+            for (pid, start) in strays {
+                let Some(stray) = Process::proven(pid, start, Some(self.identity.uid)) else { continue };
+                killed += 1;
+                if killed <= NAMED {
+                    self.log.say(&format!("process {pid}{of} had left its session and is killed"));
+                }
+                stray.kill();
+                if some.len() < MOST_SEARCHED {
+                    some.push(stray);
+                }
+            }
+            let ended = clock::now().after(STRAY_ENDS);
+            for stray in &some {
+                stray.await_end(Duration::from_millis(ended.since(clock::now())));
+            }
+        }
+        if killed > NAMED {
+            self.log.say(&format!(
+                "{} more processes{of} had left their sessions and were killed",
+                killed - NAMED
+            ));
         }
     }
 
@@ -302,7 +354,7 @@ impl Shell {
 
     /// What has left the session of a generation, known by its number in the environment that it began with, which no other
     /// generation has. With `usr2` all have the environment of the first one, so nothing tells them apart.
-    pub(super) fn strays_of(&self, generation: Generation, all: &HashMap<u32, Stat>) -> Vec<Process> {
+    pub(super) fn strays_of(&self, generation: Generation, all: &HashMap<u32, Stat>) -> Vec<(u32, u64)> {
         if self.service.handoff.strategy == Strategy::Usr2 {
             return vec![];
         }
@@ -310,90 +362,83 @@ impl Shell {
         let environments = Environments::default();
         self.unknown(all)
             .filter(|(pid, _)| environments.has(**pid, "RUNSMITH_GENERATION", &number))
-            .filter_map(|(pid, stat)| Process::proven(*pid, stat.start, Some(self.identity.uid)))
+            .map(|(pid, stat)| (*pid, stat.start))
             .collect()
     }
 
     /// Ends what a generation has started in sessions of their own, once nothing else is left of it.
     pub(super) fn end_strays_of(&mut self, generation: Generation) {
-        // What is started while this looks is found by the next look.
-        for _ in 0..STRAY_LOOKS {
-            let strays = self.strays_of(generation, &process::all());
-            if strays.is_empty() {
-                return;
-            }
-            // All are killed before any is waited for, so that they cannot start each other again one by one.
-            for stray in &strays {
-                self.log.say(&format!(
-                    "process {} of {generation} had left its session and is killed",
-                    stray.pid
-                ));
-                stray.kill();
-            }
-            for stray in &strays {
-                stray.await_end(STRAY_ENDS);
-            }
-        }
+        self.kill_strays(STRAY_LOOKS, &format!(" of {generation}"), |shell, all| {
+            shell.strays_of(generation, all)
+        });
     }
 
-    /// Processes of the service that no record names: they are known by a variable and by their user. Each becomes an
-    /// orphaned generation, which goes once another one serves.
-    fn take_strays(&mut self, state: Option<&State>) -> Vec<Generation> {
+    /// Processes of the service that no record names: they are known by a variable and by their user. All of them together
+    /// become one orphaned generation, which goes once another one serves: however many there are, they are no more to write
+    /// down than one.
+    fn take_strays(&mut self, state: Option<&State>) -> Option<Generation> {
         let all = process::all();
-        let mut sessions: Vec<u32> = self.unknown(&all).map(|(_, stat)| stat.session).collect();
-        sessions.sort_unstable();
-        sessions.dedup();
-        let mut last = state.map_or(0, |state| state.machine.last);
-        last = last.max(self.generations.keys().next_back().map_or(0, |last| last.0));
-        let mut strays = vec![];
         let environments = Environments::default();
-        for session in sessions {
-            // Its own number, which may be higher than the last one on record: no number is used twice.
-            let members = all.iter().filter(|(_, stat)| stat.session == session);
-            let claims =
-                members.filter_map(|(pid, _)| environments.value(*pid, "RUNSMITH_GENERATION")?.parse().ok());
-            let number: Option<u32> = claims.filter(|number| *number > last && *number < LIKELY).max();
-            last = number.unwrap_or(last + 1);
-            let generation = Generation(last);
-            let start = all.get(&session).map_or(0, |stat| stat.start);
-            let life = Life {
-                generation,
-                master: (session, start),
-                session,
-                uid: self.identity.uid,
-                since: clock::now(),
-                release: String::new(),
-                fingerprint: String::new(),
-                fallback: false,
-                workers: (0, None),
-                ready: vec![],
-                sockets: None,
-                probe: false,
-            };
-            let mut live = Live::new(life, &self.service, &self.identity, None);
-            live.look(&all, &[]);
-            live.members.extend(Process::proven(session, start, Some(self.identity.uid)));
-            if live.members.is_empty() {
-                continue;
-            }
-            self.log
-                .say(&format!("processes were found that no record names: {generation}, session {session}"));
-            let wanted: Vec<Kept> = self
-                .service
-                .bind
-                .iter()
-                .filter(|socket| !self.listeners.iter().any(|one| one.kept.address == socket.address))
-                .map(|socket| Kept { address: socket.address.clone(), node: None })
-                .collect();
-            for member in &live.members {
-                if wanted.is_empty() || !self.listeners.is_empty() {
-                    break;
-                }
-                self.listeners.extend(listen::recover(member, &wanted));
-            }
-            self.generations.insert(generation, live);
-            strays.push(generation);
+        let strays: BTreeSet<u32> = self.unknown(&all).map(|(_, stat)| stat.session).collect();
+        if strays.is_empty() {
+            return None;
         }
-        strays
+        let count = strays.len();
+        // A higher number than that of any of them, or the one that an earlier run has given: no number is used twice.
+        let recorded = state.map_or(0, |state| state.machine.last);
+        let last = recorded.max(self.generations.keys().next_back().map_or(0, |last| last.0));
+        let members = all.iter().filter(|(_, stat)| strays.contains(&stat.session));
+        let claims =
+            members.filter_map(|(pid, _)| environments.value(*pid, "RUNSMITH_GENERATION")?.parse().ok());
+        let claimed: Option<u32> = claims.filter(|number| *number > last && *number < LIKELY).max();
+        let lives = state.map(|state| state.generations.as_slice()).unwrap_or_default();
+        let before = lives.iter().find(|life| life.is_of_strays()).map(|life| life.generation.0);
+        let generation = Generation(claimed.or(before).unwrap_or(last + 1));
+        let life = Life {
+            generation,
+            master: (0, 0),
+            session: STRAYS,
+            uid: self.identity.uid,
+            since: clock::now(),
+            release: String::new(),
+            fingerprint: String::new(),
+            fallback: false,
+            workers: (0, None),
+            ready: vec![],
+            sockets: None,
+            probe: false,
+        };
+        let mut live = Live::new(life, &self.service, &self.identity, None);
+        live.strays = strays;
+        live.look(&all, &others(&self.generations, generation));
+        if live.members.is_empty() {
+            return None;
+        }
+        self.log.say(&format!(
+            "processes were found that no record names: {generation}, {}",
+            if count == 1 { "1 session".to_owned() } else { format!("{count} sessions") }
+        ));
+        // Whoever leads a session, and was there first, is more likely to have what a server has.
+        live.members.sort_by_key(|one| (!live.strays.contains(&one.pid), one.start, one.pid));
+        let strays = all.iter().filter(|(_, stat)| live.has_session(stat.session));
+        let mut holders: Vec<_> =
+            strays.map(|(pid, stat)| (!live.strays.contains(pid), stat.start, *pid)).collect();
+        holders.sort_unstable();
+        let wanted: Vec<Kept> = self
+            .service
+            .bind
+            .iter()
+            .filter(|socket| !self.listeners.iter().any(|one| one.kept.address == socket.address))
+            .map(|socket| Kept { address: socket.address.clone(), node: None })
+            .collect();
+        for (_, start, pid) in holders.into_iter().take(MOST_SEARCHED) {
+            if wanted.is_empty() || !self.listeners.is_empty() {
+                break;
+            }
+            let member = Process::proven(pid, start, Some(self.identity.uid));
+            self.listeners.extend(member.iter().flat_map(|member| listen::recover(member, &wanted)));
+        }
+        self.generations.insert(generation, live);
+        Some(generation)
     }
 }

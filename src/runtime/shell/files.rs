@@ -105,7 +105,7 @@ impl Shell {
             }
             DOOR => {
                 self.remember_dropped();
-                self.renew_keeper(vec![]);
+                self.start_keeper(vec![]);
                 Ok(())
             }
             STATE => {

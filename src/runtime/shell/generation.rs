@@ -1,6 +1,6 @@
 //! What the shell knows of a generation: its processes, and how ready they are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -43,6 +43,8 @@ const LOOK_SHARE: u64 = 20;
 pub(super) struct Live {
     /// What the next run needs to know it again.
     pub(super) life: Life,
+    /// The sessions of strays, if it stands for all of them ([`Life::is_of_strays`]).
+    pub(super) strays: BTreeSet<u32>,
     /// The service as it was when this was started; for one that was adopted, as it was when this run began.
     pub(super) service: Rc<Service>,
     pub(super) identity: Rc<Identity>,
@@ -94,6 +96,7 @@ impl Live {
     ) -> Self {
         Self {
             life,
+            strays: BTreeSet::new(),
             service: Rc::clone(service),
             identity: Rc::clone(identity),
             launcher: None,
@@ -116,6 +119,11 @@ impl Live {
             is_retired: false,
             retired_at: None,
         }
+    }
+
+    /// Whether a session is one of its own.
+    pub(super) fn has_session(&self, session: u32) -> bool {
+        if self.life.is_of_strays() { self.strays.contains(&session) } else { self.life.session == session }
     }
 
     /// What it takes to be ready.
@@ -204,7 +212,7 @@ impl Live {
     ) {
         // Where there is no master of it, whoever leads the session is one of the others.
         let master = self.master.as_ref().map(|master| master.pid);
-        let is_in_session = |stat: &Stat| stat.session == self.life.session;
+        let is_in_session = |stat: &Stat| self.has_session(stat.session);
         let others: Vec<u32> =
             others.iter().copied().filter(|pid| all.get(pid).is_some_and(is_in_session)).collect();
         // Whoever has another generation's master above it belongs there.

@@ -4,7 +4,7 @@ use std::os::fd::AsFd as _;
 
 use super::Shell;
 use crate::runtime::action::End;
-use crate::runtime::event::Generation;
+use crate::runtime::event::{Generation, Moment};
 use crate::runtime::linux::clock;
 use crate::runtime::linux::keepers::{self, DOOR};
 use crate::runtime::linux::keeping::{self, Keeping};
@@ -18,8 +18,36 @@ use crate::runtime::state::{FORMAT, State};
 /// enough to cost nothing meanwhile.
 const RETRY: u64 = 5_000;
 
-/// A keeper that ends sooner after its start than this, in milliseconds, is not started again at once.
+/// How soon after its start a keeper may be replaced, in milliseconds: twice as late each time, up to [`RETRY`].
 const KEEPER_LIVES: u64 = 1_000;
+
+/// A keeper that has lived for so long, in milliseconds, is replaced at once, as if it were the first.
+const KEEPER_QUIET: u64 = 60_000;
+
+/// When keepers may be started: one after the other, later and later.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    last: Option<Moment>,
+    wait: u64,
+}
+
+impl Pace {
+    /// Whether one may be started now.
+    fn may_begin(&self, now: Moment) -> bool {
+        self.last.is_none_or(|last| now.since(last) >= self.wait)
+    }
+
+    /// Whether one may be started now; if so it counts as started. Else when it may be.
+    fn begin(&mut self, now: Moment) -> Result<(), Moment> {
+        let lived = self.last.map_or(u64::MAX, |last| now.since(last));
+        if lived < self.wait {
+            return Err(now.after(self.wait - lived));
+        }
+        self.wait = if lived >= KEEPER_QUIET { KEEPER_LIVES } else { (2 * self.wait).min(RETRY) };
+        self.last = Some(now);
+        Ok(())
+    }
+}
 
 /// What cannot be done as it should; said once, and tried again.
 #[derive(Default)]
@@ -79,16 +107,15 @@ impl Shell {
             begun: self.undecided(),
             fallback: self.fallback.clone(),
         };
-        let text = |state: &State| serde_json::to_string(state).unwrap_or_default();
         if self.hand_snapshots().is_err() {
             self.keeper_fails();
         }
-        if self.kept.as_deref() == Some(&text(&state)) {
+        if self.kept.as_deref() == Some(&state.text()) {
             return;
         }
         self.sequence += 1;
         state.sequence = self.sequence;
-        let new = text(&state);
+        let new = state.text();
         let told = self.keeper.as_ref().is_none_or(|keeper| keeper.remember(&new).is_ok());
         self.kept = Some(new);
         self.write_state();
@@ -143,6 +170,8 @@ impl Shell {
         }
         if self.keeper.is_none() {
             self.renew_keeper(vec![]);
+        } else if self.keeper_is_silent.get() {
+            self.look_at_the_keeper();
         }
     }
 
@@ -166,21 +195,41 @@ impl Shell {
         }
     }
 
-    /// Starts a keeper that holds what there is now, and ends the one before it and all others of this service, among them
-    /// `silent` ones that do not answer. There is never a moment without one.
+    /// Starts a keeper in the place of one that has ended, does not answer or is of an earlier run; in a while, if the last one
+    /// was started a moment ago.
     pub(super) fn renew_keeper(&mut self, silent: Vec<Process>) {
+        if let Err(at) = self.keeper_pace.begin(clock::now()) {
+            self.retry_at = Some(self.retry_at.map_or(at, |other| other.min(at)));
+            if self.keeper.is_none() {
+                self.no_keeper("the last one has ended soon after its start");
+            } else {
+                self.keeper_is_silent.set(true);
+            }
+            return;
+        }
+        self.start_keeper(silent);
+    }
+
+    /// Starts a keeper that holds what there is now, and ends the one before it and all others of this service, among them
+    /// `silent` ones that do not answer. There is never a moment without one, and there are two at the most: one that cannot be
+    /// told what it is to hold ends, too.
+    pub(super) fn start_keeper(&mut self, silent: Vec<Process>) {
         let application = self.service.application.clone();
         let recorded: Vec<_> = self.place.recorded_keeper(&self.boot).into_iter().collect();
         let stdout = std::io::stdout();
         let begun = Keeping::start(&self.place, &application).and_then(|keeper| {
-            keeper.keep(Some(stdout.as_fd()), self.log.mark(), &self.listeners, &[])?;
-            Ok(keeper)
+            match keeper.keep(Some(stdout.as_fd()), self.log.mark(), &self.listeners, &[]) {
+                Ok(()) => Ok(keeper),
+                Err(error) => {
+                    keeper.give_up();
+                    Err(error)
+                }
+            }
         });
         let keeper = match begun {
             Ok(keeper) => keeper,
-            Err(error) => return self.no_keeper(&error),
+            Err(error) => return self.no_keeper(&error.to_string()),
         };
-        self.keeper_since = clock::now();
         self.know_file(DOOR);
         // Whoever finds no record finds it among all processes.
         if self.place.keep_keeper(keeper.identity(), &self.boot).is_ok() {
@@ -210,15 +259,21 @@ impl Shell {
                 self.trouble.keeper = None;
                 self.handed.clear();
                 if let Err(error) = self.hand_snapshots() {
-                    self.keeper = None;
-                    self.no_keeper(&error);
+                    if let Some(keeper) = self.keeper.take() {
+                        keeper.give_up();
+                    }
+                    self.no_keeper(&error.to_string());
                 }
             }
-            Err(error) => self.no_keeper(&error),
+            Err(error) => {
+                // Left alone it would hold the addresses, and nobody would know it.
+                keeper.give_up();
+                self.no_keeper(&error.to_string());
+            }
         }
     }
 
-    fn no_keeper(&mut self, error: &std::io::Error) {
+    fn no_keeper(&mut self, error: &str) {
         let trouble =
             format!("there is no keeper: {error}; if this runtime is killed now, addresses may refuse");
         if self.trouble.keeper.as_ref() != Some(&trouble) {
@@ -230,7 +285,7 @@ impl Shell {
 
     /// The keeper does not take what it is to hold, or does not answer.
     fn keeper_fails(&mut self) {
-        if let Some(keeper) = &self.keeper {
+        if let Some(keeper) = self.keeper.as_ref().filter(|_| self.keeper_pace.may_begin(clock::now())) {
             let pid = keeper.identity().0;
             let why = if keeper.is_stopped() { "is stopped (SIGSTOP)" } else { "does not answer" };
             self.log.say(&format!("keeper {pid} {why}; another one takes its place"));
@@ -252,13 +307,7 @@ impl Shell {
         // One that lives on is found among all processes, and ended.
         self.keeper = None;
         self.log.say("the keeper is gone; another one is started");
-        if clock::now().since(self.keeper_since) < KEEPER_LIVES {
-            let at = clock::now().after(KEEPER_LIVES);
-            self.retry_at = Some(self.retry_at.map_or(at, |other| other.min(at)));
-            self.no_keeper(&std::io::Error::other("it has ended right after its start"));
-        } else {
-            self.renew_keeper(vec![]);
-        }
+        self.renew_keeper(vec![]);
     }
 
     /// A successor that writes to its master's pipe is begun, or none is any more: what was said before explains nothing of it.
@@ -327,5 +376,28 @@ impl Shell {
         for other in keepers::living(self.place.directory(), &self.service.application, &recorded) {
             keeping::end(&other);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keepers_are_started_later_and_later() {
+        let mut pace = Pace::default();
+        let mut now = Moment(5);
+        let mut waits = vec![];
+        for _ in 0..6 {
+            assert_eq!(pace.begin(now), Ok(()));
+            let at = pace.begin(now).unwrap_err();
+            waits.push(at.since(now));
+            assert!(!pace.may_begin(Moment(at.0 - 1)) && pace.may_begin(at));
+            now = at;
+        }
+        assert_eq!(waits, [1_000, 2_000, 4_000, 5_000, 5_000, 5_000]);
+        now = now.after(KEEPER_QUIET);
+        assert_eq!(pace.begin(now), Ok(()));
+        assert_eq!(pace.begin(now), Err(now.after(1_000)));
     }
 }

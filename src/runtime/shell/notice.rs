@@ -4,6 +4,7 @@ use super::generation::{Live, others};
 use super::{Shell, Source};
 use crate::model::input::{Ready, Server};
 use crate::runtime::event::{Ask, Event, Generation, Moment};
+use crate::runtime::linux::descriptors::most_workers;
 use crate::runtime::linux::health::Progress;
 use crate::runtime::linux::inbox::{Claim, Says};
 use crate::runtime::linux::launch::{self, Said};
@@ -12,6 +13,9 @@ use crate::runtime::linux::runsv::{Wanted, wanted};
 use crate::runtime::linux::signals::Told;
 use crate::runtime::linux::{clock, process};
 use crate::runtime::protocol::{Reply, Wish};
+
+/// So many workers of all generations are known at the most: who forks them may say anything.
+const MOST_WORKERS: usize = 4096;
 
 impl Shell {
     pub(super) fn notice(&mut self, source: &Source) {
@@ -177,9 +181,13 @@ impl Shell {
                 })
         });
         let Some(generation) = of.map(|(generation, _)| *generation) else { return };
+        let known: usize = self.generations.values().map(|live| live.workers.len()).sum();
         let Some(live) = self.generations.get_mut(&generation) else { return };
         match claim.says {
             Says::Worker { of, .. } if live.ready() == Ready::Workers => {
+                if known >= MOST_WORKERS.min(most_workers()) && !live.workers.contains_key(&claim.sender) {
+                    return;
+                }
                 let Some(worker) = Process::proven(claim.sender, stat.start, Some(claim.uid)) else { return };
                 // Once unicorn runs, it counts down what it says here by TTOU; gunicorn says what is configured.
                 if !live.is_ready || live.service.server == Server::Gunicorn {
@@ -187,6 +195,10 @@ impl Shell {
                 }
                 live.workers.insert(claim.sender, worker);
                 live.loaded.insert(claim.sender, clock::now());
+                if live.loaded.len() > 2 * MOST_WORKERS {
+                    // Those whose end nobody has reported.
+                    live.loaded.retain(|pid, _| process::stat(*pid).is_some());
+                }
             }
             Says::Ready if live.ready() == Ready::Notify => {}
             Says::Worker { .. } | Says::Ready | Says::Exited { .. } | Says::Successor { .. } => return,

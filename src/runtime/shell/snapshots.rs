@@ -433,9 +433,9 @@ impl Shell {
 
     /// A generation that is newer than the record was to serve when the record could not be written any more: what it is made of is newer
     /// than what the record knows to have served.
-    pub(super) fn take_stray_snapshot(&mut self, strays: &[Generation], last: u32) {
-        let newest = strays.iter().max().filter(|newest| newest.0 > last && self.machine.serving().is_none());
-        let file = newest.and_then(|newest| held(&self.place.file(&snapshot_name(*newest))));
+    pub(super) fn take_stray_snapshot(&mut self, strays: Option<Generation>, last: u32) {
+        let newest = strays.filter(|newest| newest.0 > last && self.machine.serving().is_none());
+        let file = newest.and_then(|newest| held(&self.place.file(&snapshot_name(newest))));
         let Some(file) = file.filter(|file| self.read_held(file).is_some()) else { return };
         let _ = fs::remove_file(self.place.file(BEFORE));
         self.before = Some(file);
