@@ -7,7 +7,6 @@ mod support;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,7 @@ use support::host::{kill, lives, processor_time, run};
 use support::load::Address;
 use support::row::{Python, Row, said};
 use support::service::{Release, Server, Service, Socket};
-use support::{HANDOVER, SOON, START, STOP};
+use support::{HANDOVER, SOON, START, STOP, wait_for_file};
 
 /// What `runsmith status` and `upgrade` promise: no answer within this is an error (`asking::ANSWER`), on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -231,23 +230,6 @@ fn begin_upgrade(service: &Service) -> Child {
     command.spawn().expect("runsmith")
 }
 
-/// A service that is not yet started, whose release 1 does this first. `MARK` is a path that its user can write.
-fn service_with(socket: Socket, more: &str, python: &str) -> (Service, String) {
-    let service = Service::native(Server::Sync, socket, more);
-    let mark = service.root.join("shared/logs/mark").display().to_string();
-    service.release_with(1, &python.replace("MARK", &mark).replace("NAME", &service.name), "");
-    (service, mark)
-}
-
-/// Waits for a file.
-fn wait_for(path: &str) {
-    let until = Instant::now() + SOON;
-    while !Path::new(path).exists() {
-        assert!(Instant::now() < until, "there is no {path}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 fn assert_refused(address: &Address) {
     // An answer that comes late would be none.
     for _ in 0..5 {
@@ -282,20 +264,24 @@ fn garbage_and_hundreds_of_connections_do_not_block_the_runtime() {
 /// What has a living thread is alive: it ends with its generation, and with the service.
 #[test]
 fn a_process_whose_main_thread_has_ended_is_not_gone() {
-    let (service, mark) = service_with(Socket::Tcp, "handoff: {drain_timeout: 2}", HEADLESS);
+    let (service, mark) =
+        Service::native_with(Server::Sync, Socket::Tcp, "handoff: {drain_timeout: 2}", HEADLESS);
     let service = service.started();
-    wait_for(&format!("{mark}.serves"));
-    let mut row = Row::of(service);
-    row.upgrade();
-    row.service.assert_one_generation();
+    wait_for_file(&format!("{mark}.serves"));
+    service.release(2, Release::Good);
+    service.switch(2);
+    let output = service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), service.log.text(0));
+    service.assert_one_generation();
     for _ in 0..30 {
-        assert_eq!(row.service.version(), "2");
+        assert_eq!(service.version(), "2");
     }
-    row.end();
+    service.down();
     // The same when nothing takes over.
-    let (service, mark) = service_with(Socket::Tcp, "handoff: {drain_timeout: 2}", HEADLESS);
+    let (service, mark) =
+        Service::native_with(Server::Sync, Socket::Tcp, "handoff: {drain_timeout: 2}", HEADLESS);
     let service = service.started();
-    wait_for(&format!("{mark}.serves"));
+    wait_for_file(&format!("{mark}.serves"));
     service.down();
     assert_refused(&service.address);
     service.sv("up");
@@ -305,7 +291,7 @@ fn a_process_whose_main_thread_has_ended_is_not_gone() {
 
 /// Whoever has a copy of a listening socket, and is not the service's, serves nobody once the service is down.
 fn a_copy_serves_nobody(socket: Socket) {
-    let (service, _) = service_with(socket, "handoff: {drain_timeout: 2}", GIVES_AWAY);
+    let (service, _) = Service::native_with(Server::Sync, socket, "handoff: {drain_timeout: 2}", GIVES_AWAY);
     let mut arguments = vec![service.name.clone()];
     let address = match &service.address {
         Address::Tcp(port) => Address::Tcp(*port),
@@ -360,7 +346,7 @@ fn while_the_service_ends_clients_go_elsewhere() {
         let address = service.address.clone();
         std::thread::spawn(move || address.get("/held"))
     };
-    wait_for(&mark);
+    wait_for_file(&mark);
     service.begin_down();
     let until = Instant::now() + SOON;
     while service.address.get("/").is_ok() {
@@ -376,9 +362,10 @@ fn while_the_service_ends_clients_go_elsewhere() {
 /// Each end of a process is no reason to look at all there are.
 #[test]
 fn hundreds_of_deaths_cost_the_runtime_little() {
-    let (service, mark) = service_with(Socket::Tcp, "handoff: {drain_timeout: 120}", DEATHS);
+    let (service, mark) =
+        Service::native_with(Server::Sync, Socket::Tcp, "handoff: {drain_timeout: 120}", DEATHS);
     let service = service.started();
-    wait_for(&format!("{mark}.begun"));
+    wait_for_file(&format!("{mark}.begun"));
     let runtime = service.runtime();
     // Fewer descriptors than processes.
     run("prlimit", &["--pid", &runtime.to_string(), "--nofile=256:"]);

@@ -61,6 +61,7 @@ fn generation(state: &State, number: Generation, since: Option<Moment>) -> Optio
     }
     let workers = u32::try_from(workers).unwrap_or(u32::MAX);
     Some(GenerationStatus {
+        enclosure: None,
         generation: number.0,
         master,
         workers_ready: life.workers.1.map_or(0, |of| workers.min(of)),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value as Json, json};
 
 use super::words::{fitted, wrapped};
-use crate::runtime::protocol::{Dropped, GenerationStatus, LastHandOver, Problem, Status};
+use crate::runtime::protocol::{Dropped, Enclosure, GenerationStatus, LastHandOver, Problem, Status};
 use crate::runtime::words::count;
 use crate::visible::visible;
 
@@ -231,6 +231,9 @@ pub fn details(entry: &Entry, now: u64, width: usize, colour: bool) -> String {
             &format!("for another {left}; if it fails until then, what served before it is started again"),
         );
     }
+    if let Some(enclosure) = status.serving.as_ref().and_then(|one| one.enclosure.as_ref()) {
+        say("processes", &known_by(enclosure));
+    }
     if status.runtime_pid != 0 {
         let failures = count(status.failures, "failure");
         say("restarts", &format!("{} unplanned; {failures} in a row", status.restarts));
@@ -288,6 +291,17 @@ fn generation(entry: &Entry, one: &GenerationStatus) -> String {
         let _ = write!(text, ", {}", entry.release(one));
     }
     text
+}
+
+/// What tells which processes belong to a generation.
+fn known_by(enclosure: &Enclosure) -> String {
+    match (&enclosure.cgroup, &enclosure.reason) {
+        (Some(_), _) => "known by their cgroup".to_owned(),
+        (None, reason) => {
+            let why = reason.as_deref().map(|reason| format!(": {}", visible(reason))).unwrap_or_default();
+            format!("known by their session and environment, not by a cgroup of their own{why}")
+        }
+    }
 }
 
 fn workers(one: &GenerationStatus) -> String {

@@ -222,6 +222,18 @@ pub struct GenerationStatus {
     /// Tells two generations apart that are made of something else: release, run script, secrets or configuration.
     #[serde(default)]
     pub fingerprint: String,
+    /// How its processes are known; none where no runtime could tell.
+    #[serde(default)]
+    pub enclosure: Option<Enclosure>,
+}
+
+/// How the processes of a generation are known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enclosure {
+    /// By their cgroup: its directory. None: by their session and environment, which a process can leave.
+    pub cgroup: Option<String>,
+    /// Why there is no cgroup.
+    pub reason: Option<String>,
 }
 
 /// How the last hand-over went.

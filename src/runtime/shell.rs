@@ -2,6 +2,7 @@
 
 mod act;
 mod adopt;
+mod enclose;
 mod files;
 mod generation;
 mod health;
@@ -81,6 +82,8 @@ pub struct Shell {
     listeners: Vec<Listener>,
     /// Sockets that nobody can reach any more; they are shut down when the service ends.
     closed: Vec<Listener>,
+    /// Where its generations are.
+    cgroups: enclose::Cgroups,
     /// The reading ends of what the generations say; the keeper reads them.
     outputs: Vec<(u32, OwnedFd)>,
     events: VecDeque<Event>,
@@ -198,6 +201,7 @@ fn is_left_over(service: &Service) -> bool {
         matches!(place.state(), Ok(Some(_)) | Err(_)) || place.recorded_keeper(&clock::boot_id()).is_some()
     });
     recorded
+        || enclose::Cgroups::find(&service.application, &service.service.directory).is_any_populated()
         || !keepers::living(Path::new(&service.layout.run), &service.application, &[]).is_empty()
         || host::identity_of(service)
             .is_ok_and(|identity| adopt::is_any_left(&identity, &service.application))
@@ -265,6 +269,7 @@ fn begin(
         generations: BTreeMap::new(),
         listeners: vec![],
         closed: vec![],
+        cgroups: enclose::Cgroups::find(&service.application, &service.service.directory),
         outputs: vec![],
         events: VecDeque::new(),
         checks: vec![],
@@ -506,6 +511,7 @@ impl Shell {
             End::Left => {}
             End::Stopped => {
                 self.end_strays();
+                self.end_cgroups(true);
                 for listener in &self.listeners {
                     listener.unlink(&self.identity);
                 }

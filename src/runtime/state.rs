@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::event::{Generation, Moment};
+use super::linux::cgroup;
 use super::linux::listen::Kept;
 use super::machine::Record;
 use super::protocol::LastHandOver;
@@ -108,6 +109,9 @@ pub struct Life {
     /// Device and inode of the Unix sockets that it has inherited; none if an earlier version has started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sockets: Option<Vec<(u64, u64)>>,
+    /// Its cgroup; none if it has none of its own, or if an earlier version has started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<cgroup::Kept>,
     /// It has a private socket for health checks.
     #[serde(default)]
     pub probe: bool,

@@ -11,6 +11,7 @@
 #![allow(clippy::print_stderr, reason = "what happened, if a test fails")]
 
 pub mod ansible;
+pub mod cgroups;
 pub mod faults;
 pub mod host;
 pub mod load;
@@ -21,7 +22,8 @@ pub mod runsv;
 pub mod salt;
 pub mod service;
 
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 // Each limit only ends a test that fails: it is long enough for a machine with ten programs for each of its cores.
 
@@ -38,3 +40,12 @@ pub const NOTICED: Duration = Duration::from_secs(15);
 pub const SOON: Duration = Duration::from_secs(60);
 /// Seconds for `handoff.boot_timeout` where a release is to miss it: a good one before or after it must not.
 pub const BOOT: u32 = 20;
+
+/// Waits for a file.
+pub fn wait_for_file(path: &str) {
+    let until = Instant::now() + SOON;
+    while !Path::new(path).exists() {
+        assert!(Instant::now() < until, "there is no {path}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

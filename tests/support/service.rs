@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use super::cgroups::Cgroups;
 use super::host::{User, free_port, kill, require, run, virtualenv};
 use super::load::Address;
 use super::log::{Line, Log};
@@ -55,6 +56,8 @@ pub struct Service {
     pub address: Address,
     pub log: Log,
     pub user: User,
+    // Removed once the user's processes have ended.
+    cgroups: Cgroups,
     pub root: PathBuf,
     pub directory: PathBuf,
     /// What `runsmith render` printed.
@@ -76,6 +79,15 @@ impl Service {
     /// The same with a log service, so that `log` stays empty.
     pub fn render_with_log(server: Server, socket: Socket, more: &str) -> Self {
         Self::render_as(false, server, socket, more)
+    }
+
+    /// The same, and its release 1 does this first, in each worker: `MARK` is a path that its user can write, and that is given
+    /// back; `NAME` is its name.
+    pub fn native_with(server: Server, socket: Socket, more: &str, python: &str) -> (Self, String) {
+        let service = Self::native(server, socket, more);
+        let mark = service.root.join("shared/logs/mark").display().to_string();
+        service.release_with(1, &python.replace("MARK", &mark).replace("NAME", &service.name), "");
+        (service, mark)
     }
 
     /// Renders a service that runsmith's own runtime executes; nothing runs yet.
@@ -111,6 +123,7 @@ impl Service {
         let log = Log::default();
         let rendered = String::new();
         let mut service = Self {
+            cgroups: Cgroups(name.clone()),
             name,
             server,
             address,
@@ -495,6 +508,8 @@ impl Service {
     pub fn assert_nothing_left(&self) {
         let processes = self.user.processes();
         assert!(processes.is_empty(), "left behind: {processes:?}; the log:\n{}", self.log.text(0));
+        let cgroups = self.cgroups.all();
+        assert!(cgroups.is_empty(), "left behind: {cgroups:?}; the log:\n{}", self.log.text(0));
         for directory in
             [self.root.join("shared/pids"), self.root.join("shared/sockets"), self.scratch.path().join("run")]
         {

@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "this is where the runtime meets the kernel")]
 
 pub mod asking;
+pub mod cgroup;
 pub mod clock;
 pub mod control;
 pub mod descriptors;

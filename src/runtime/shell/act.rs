@@ -60,9 +60,9 @@ impl Shell {
             }
             Action::KeepBefore(generation) => self.keep_before(generation),
             Action::Kill(generation) => {
-                let all = process::all();
                 let others = others(&self.generations, generation);
                 if let Some(live) = self.generations.get_mut(&generation) {
+                    let all = live.processes();
                     live.kill(&all, &others);
                 }
                 self.tell_if_gone(generation);
@@ -130,6 +130,8 @@ impl Shell {
         let launcher = Launcher::start(&order, &writer, &inherited, probe.as_ref(), snapshot)
             .map_err(|error| format!("no process can be started: {error}"))?;
         let master = (launcher.process.pid, launcher.process.start);
+        let sockets = inherited.iter().filter_map(|one| one.kept.node).collect();
+        let cgroup = self.enclose(generation, &launcher.process);
         let life = Life {
             generation,
             master,
@@ -141,10 +143,12 @@ impl Shell {
             fallback: self.made.get(&generation).is_some_and(|one| one.is_fallback),
             workers: (0, None),
             ready: vec![],
-            sockets: Some(inherited.iter().filter_map(|one| one.kept.node).collect()),
+            sockets: Some(sockets),
+            cgroup: cgroup.as_ref().map(|cgroup| cgroup.kept()),
             probe: probe.is_some(),
         };
         let mut live = Live::new(life, &service, &identity, Some(launcher.process));
+        live.cgroup = cgroup;
         live.launcher = Some(launcher.socket);
         self.generations.insert(generation, live);
         self.log.say(&format!(
@@ -339,9 +343,9 @@ impl Shell {
     /// serving until it is killed. So they are asked themselves. unicorn's master repeats the signal by itself, and its workers
     /// end at once at a second one of ours.
     fn ask_workers(&mut self, generation: Generation) {
-        let all = process::all();
         let others = others(&self.generations, generation);
         let Some(live) = self.generations.get(&generation) else { return };
+        let all = live.processes();
         if !server::passes_on_late(live.service.server) || live.launcher.is_some() {
             return;
         }
@@ -355,7 +359,7 @@ impl Shell {
     }
 
     fn retire(&mut self, generation: Generation) {
-        let all = process::all();
+        let all = self.generations.get(&generation).map(Live::processes).unwrap_or_default();
         let others = others(&self.generations, generation);
         if let Some(live) = self.generations.get_mut(&generation)
             && !Self::kill_without_workers(live, &all, &others)
@@ -378,7 +382,7 @@ impl Shell {
             return false;
         }
         let is_still = live.stand_still(others);
-        let all = process::all();
+        let all = live.processes();
         if !is_still || !live.has_no_worker(&all) {
             live.wake(&all, others);
             return false;
@@ -618,6 +622,7 @@ impl Shell {
         self.settled_at = clock::now();
         self.hear_also(None);
         self.restore_files();
+        self.end_cgroups(false);
         // After a back-out the one that is left is older than the one that failed.
         if self.begun.contains_key(&generation)
             && self.last.as_ref().is_none_or(|last| last.generation < generation.0)
@@ -689,7 +694,7 @@ impl Shell {
 
     /// Nothing is left of a generation.
     pub(super) fn forget(&mut self, generation: Generation) {
-        self.generations.remove(&generation);
+        let cgroup = self.generations.remove(&generation).and_then(|live| live.cgroup);
         // With `usr2` those that come later write to it.
         let needed: Vec<u32> = self.generations.keys().map(|one| self.pipe_of(*one).0).collect();
         self.outputs.retain(|(one, _)| *one != generation.0 || needed.contains(one));
@@ -697,7 +702,10 @@ impl Shell {
         let _ = fs::remove_file(self.place.file(&probe_name(generation)));
         self.checks.retain(|check| check.generation != generation);
         self.forget_snapshot(generation);
-        self.end_strays_of(generation);
+        match cgroup {
+            Some(cgroup) => self.end_cgroup(generation, cgroup),
+            None => self.end_strays_of(generation),
+        }
     }
 }
 

@@ -74,6 +74,7 @@ impl Shell {
         self.take_successors(&record);
         let files = files.into_iter().map(|(name, file)| (name, File::from(file))).collect();
         self.take_snapshots(files, state.as_ref());
+        self.take_cgroups();
         self.take_listeners(given, state.as_ref(), &silent);
         let strays = self.take_strays(state.as_ref());
         self.suppose_sockets();
@@ -176,7 +177,6 @@ impl Shell {
     }
 
     fn take_generations(&mut self, state: Option<&State>) {
-        let all = process::all();
         let kept = state.map(|state| state.listeners.as_slice()).unwrap_or_default();
         for life in state.map(|state| state.generations.as_slice()).unwrap_or_default() {
             let (pid, start) = life.master;
@@ -198,7 +198,10 @@ impl Shell {
                 master = None;
             }
             self.know_again(life);
+            let cgroup = life.cgroup.as_ref().and_then(|kept| self.enclosed(kept, master.as_ref()));
             let mut live = Live::new(life.clone(), &self.service, &self.identity, master);
+            live.life.cgroup = cgroup.as_ref().map(|cgroup| cgroup.kept());
+            live.cgroup = cgroup;
             live.has_loaded = life.workers.0 > 0;
             live.is_ready = true;
             self.generations.insert(life.generation, live);
@@ -207,11 +210,13 @@ impl Shell {
         for generation in generations {
             let others = others(&self.generations, generation);
             let Some(live) = self.generations.get_mut(&generation) else { continue };
+            let all = live.processes();
             if live.master.is_none() {
                 live.look(&all, &others);
                 if live.members.is_empty() {
-                    self.generations.remove(&generation);
                     let _ = std::fs::remove_file(self.place.file(&probe_name(generation)));
+                    let cgroup = self.generations.remove(&generation).and_then(|live| live.cgroup);
+                    cgroup.into_iter().for_each(|cgroup| self.end_cgroup(generation, cgroup));
                     continue;
                 }
             }
@@ -290,10 +295,12 @@ impl Shell {
     /// Processes of the service in sessions that no generation has.
     fn unknown<'a>(&'a self, all: &'a HashMap<u32, Stat>) -> impl Iterator<Item = (&'a u32, &'a Stat)> {
         let environments = Environments::default();
+        let left = self.cgroups.left();
         all.iter().filter(move |(pid, stat)| {
             !self.generations.values().any(|live| live.has_session(stat.session))
                 && process::runs_as(**pid, self.identity.uid)
-                && environments.has(**pid, "RUNSMITH_SERVICE", &self.service.application)
+                && (left.contains(pid)
+                    || environments.has(**pid, "RUNSMITH_SERVICE", &self.service.application))
         })
     }
 
@@ -358,6 +365,10 @@ impl Shell {
         if self.service.handoff.strategy == Strategy::Usr2 {
             return vec![];
         }
+        if let Some(live) = self.generations.get(&generation).filter(|live| live.own_cgroup().is_some()) {
+            let left = all.iter().filter(|(_, stat)| stat.session != live.life.session);
+            return left.map(|(pid, stat)| (*pid, stat.start)).collect();
+        }
         let number = generation.0.to_string();
         let environments = Environments::default();
         self.unknown(all)
@@ -406,6 +417,7 @@ impl Shell {
             workers: (0, None),
             ready: vec![],
             sockets: None,
+            cgroup: None,
             probe: false,
         };
         let mut live = Live::new(life, &self.service, &self.identity, None);

@@ -10,6 +10,7 @@ use crate::host::Identity;
 use crate::model::Service;
 use crate::model::input::{Ready, Strategy};
 use crate::runtime::event::{Generation, Moment};
+use crate::runtime::linux::cgroup::Cgroup;
 use crate::runtime::linux::clock;
 use crate::runtime::linux::process::{self, Process, Stat};
 use crate::runtime::server::{self, Signal};
@@ -56,6 +57,8 @@ pub(super) struct Live {
     pub(super) master: Option<Process>,
     /// Its other processes, looked up once the master has ended: some of them, if there are very many.
     pub(super) members: Vec<Process>,
+    /// The cgroup that it is in. With `usr2` all generations of a first start are in one.
+    pub(super) cgroup: Option<Rc<Cgroup>>,
     /// When they are to be looked up again.
     pub(super) look_at: Option<Moment>,
     /// They are not looked up again before this.
@@ -103,6 +106,7 @@ impl Live {
             failed: None,
             master,
             members: vec![],
+            cgroup: None,
             look_at: None,
             next_look: Moment(0),
             workers: BTreeMap::new(),
@@ -124,6 +128,16 @@ impl Live {
     /// Whether a session is one of its own.
     pub(super) fn has_session(&self, session: u32) -> bool {
         if self.life.is_of_strays() { self.strays.contains(&session) } else { self.life.session == session }
+    }
+
+    /// Its cgroup, if nothing else is in it.
+    pub(super) fn own_cgroup(&self) -> Option<&Cgroup> {
+        self.cgroup.as_deref().filter(|_| self.service.handoff.strategy == Strategy::Sockets)
+    }
+
+    /// Every process that may be its: what is in its cgroup, or every one there is.
+    pub(super) fn processes(&self) -> HashMap<u32, Stat> {
+        self.own_cgroup().map_or_else(process::all, Cgroup::processes)
     }
 
     /// What it takes to be ready.
@@ -291,7 +305,7 @@ impl Live {
         let until = clock::now().after(STANDS_STILL);
         let mut still = 0;
         loop {
-            let all = process::all();
+            let all = self.processes();
             let mut moving = 0;
             let mut halt = |one: &Process| {
                 if all.get(&one.pid).is_some_and(|stat| !matches!(stat.state, b'T' | b't')) {
@@ -327,7 +341,11 @@ impl Live {
         if let Some(master) = &self.master {
             master.kill();
         }
-        self.all_members(all, others, Process::kill);
+        match self.own_cgroup() {
+            // Whatever it has started, and whatever that is doing.
+            Some(cgroup) => cgroup.kill(),
+            None => self.all_members(all, others, Process::kill),
+        }
     }
 
     /// Has its logs opened again: by the master if it lives, which tells its workers; else by each of those.

@@ -99,9 +99,9 @@ impl Shell {
     fn master_has_ended(&mut self, generation: Generation) {
         // Its end as a child may have been told by now, or be told in a moment.
         self.ended.extend(process::reap());
-        let all = process::all();
         let others = others(&self.generations, generation);
         let Some(live) = self.generations.get_mut(&generation) else { return };
+        let all = live.processes();
         let heard = live.launcher.as_ref().and_then(|socket| match launch::hear(socket) {
             Said::Failed(reason) => Some(reason),
             Said::Nothing | Said::Runs => None,
@@ -150,9 +150,9 @@ impl Shell {
 
     /// Looks up the members of a generation without a master: whether there are any, and whether some have begun.
     fn look_at_members(&mut self, generation: Generation) {
-        let all = process::all();
         let others = others(&self.generations, generation);
         let Some(live) = self.generations.get_mut(&generation) else { return };
+        let all = live.processes();
         let known: Vec<u32> = live.members.iter().map(|member| member.pid).collect();
         let are_all = live.look(&all, &others);
         if live.members.is_empty() {

@@ -48,6 +48,7 @@ impl Shell {
                 release: live.map(|live| live.life.release.clone()).unwrap_or_default(),
                 orphaned: self.machine.orphans().contains(&generation),
                 fingerprint: live.map(|live| live.life.fingerprint.clone()).unwrap_or_default(),
+                enclosure: live.map(|_| self.enclosure(generation)),
             }
         };
         let machine = &self.machine;

@@ -199,6 +199,7 @@ impl Shell {
             workers: (0, None),
             ready: vec![],
             sockets: None,
+            cgroup: old.life.cgroup.clone(),
             probe: false,
         };
         let identity = Rc::clone(&old.identity);
@@ -207,7 +208,9 @@ impl Shell {
             old.life.master.0, successor.pid, awaited.new, life.release
         ));
         let terms = terms(&awaited.service);
-        let live = Live::new(life, &awaited.service, &identity, Some(successor));
+        let cgroup = old.cgroup.clone();
+        let mut live = Live::new(life, &awaited.service, &identity, Some(successor));
+        live.cgroup = cgroup;
         self.generations.insert(awaited.new, live);
         self.tell(Event::Started(awaited.new, terms));
     }
@@ -245,7 +248,9 @@ impl Shell {
                 "process {} is a successor of master {} that no record names: {new}",
                 successor.pid, live.life.master.0
             ));
-            let live = Live::new(life, &live.service, &live.identity, Some(successor));
+            let cgroup = live.cgroup.clone();
+            let mut live = Live::new(life, &live.service, &live.identity, Some(successor));
+            live.cgroup = cgroup;
             self.generations.insert(new, live);
         }
     }
