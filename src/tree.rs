@@ -59,6 +59,16 @@ pub struct Clash {
 }
 
 impl Tree {
+    /// What the secret files hold: of those in `env` the value, in which a NUL stands for the end of a line.
+    pub fn secrets(&self) -> impl Iterator<Item = String> {
+        self.entries.iter().filter_map(|entry| match &entry.kind {
+            Kind::File(content) if entry.secret => {
+                Some(String::from_utf8_lossy(content).trim_end_matches('\n').replace('\0', "\n"))
+            }
+            _ => None,
+        })
+    }
+
     /// Brings entries into order. Entries that are the same in everything (a directory that two
     /// services share) become one; those that want one path and differ are all reported.
     pub fn new(mut entries: Vec<Entry>) -> Result<Self, Vec<Clash>> {

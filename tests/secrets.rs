@@ -437,3 +437,87 @@ fn a_comment_with_a_reason_makes_a_value_ordinary_everywhere() {
         }
     }
 }
+
+/// A pillar whose secret is a part of a value that is not secret, too. It has a second secret that is a part of everything.
+const TWICE: &str = "application: web\nuser: deploy\nvirtualenv_home: /home/deploy\n\
+    secrets: {A: hunter2-value, URL: 'postgres://u:hunter2-pass@h/db', LEVEL: '1'}\n\
+    environment: {NOTE: is NUMBER hunter2-value right, DB: pass hunter2-pass on, VERSION: '1.1'}\n";
+
+#[test]
+fn the_value_of_a_secret_is_masked_wherever_else_it_is() {
+    for script in ["native", "shell"] {
+        let scratch = tempfile::tempdir().unwrap();
+        for directory in ["empty", "old"] {
+            std::fs::create_dir(scratch.path().join(directory)).unwrap();
+        }
+        let text = format!("{TWICE}run_script: {script}\n");
+        std::fs::write(scratch.path().join("p.yaml"), text.replace("NUMBER", "2")).unwrap();
+        std::fs::write(scratch.path().join("old/p.yaml"), text.replace("NUMBER", "1")).unwrap();
+        let diffs = ["text", "json", "markdown", "patch"]
+            .map(|format| vec!["render", "p.yaml", "--diff", "--against", "old", "--format", format]);
+        let commands = COMMANDS.iter().map(|words| words.to_vec()).chain(diffs);
+        for arguments in commands.filter(|words| !words.contains(&"/etc/sv/web/env/DB_PASS")) {
+            let output = runsmith(scratch.path(), &arguments);
+            let all = [&output.stdout[..], &output.stderr].concat();
+            let text = String::from_utf8_lossy(&all);
+            assert_ne!(output.status.code(), Some(2), "{arguments:?}: {text}");
+            assert!(!text.contains(SECRET), "{script}: {arguments:?} shows a secret: {text}");
+            // A patch or a tree without them is for nobody to apply: what holds one is left out as a whole.
+            let is_whole = !text.contains("left out") && !text.contains("\"secret\":true");
+            if arguments[0] != "validate" && !arguments.contains(&"old") && is_whole {
+                assert!(text.contains("1.1"), "{arguments:?} masks what is short: {text}");
+            }
+            if arguments.contains(&"--show-secrets") {
+                continue;
+            }
+            let shown = runsmith(scratch.path(), &[&arguments[..], &["--show-secrets"]].concat());
+            let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+            if arguments[0] != "validate" {
+                assert!(shown.contains(SECRET), "{script}: {arguments:?} --show-secrets hides it: {shown}");
+            }
+        }
+        let tree = runsmith(scratch.path(), &["render", "p.yaml", "--format", "json"]);
+        let note = String::from_utf8(tree.stderr).unwrap();
+        assert!(note.contains("1 file that is not secret holds the value of a secret"), "{note}");
+        let tree: Value = serde_json::from_slice(&tree.stdout).unwrap();
+        let run =
+            tree["entries"].as_array().unwrap().iter().find(|one| one["path"] == "/etc/sv/web/run").unwrap();
+        assert_eq!((&run["secret"], &run["content"]), (&json!(true), &Value::Null), "{run}");
+        let patch = runsmith(
+            scratch.path(),
+            &["render", "p.yaml", "--diff", "--against", "old", "--format", "patch"],
+        );
+        let patch = String::from_utf8(patch.stdout).unwrap();
+        assert!(patch.contains("# /etc/sv/web/run: its changes show a secret; they are left out"), "{patch}");
+    }
+}
+
+/// A finding shows the line that it is about, and the value of a secret may be on that line.
+#[test]
+fn findings_mask_the_value_of_a_secret_wherever_else_it_is() {
+    let scratch = tempfile::tempdir().unwrap();
+    let cases = [
+        ("a plain value", "secrets: {A: hunter2-value}\nenvironment: {NOTE: hunter2-value, 1X: a}\n"),
+        ("in quotes", "secrets: {A: \"hunter2-value\"}\nenvironment: {NOTE: 'is hunter2-value', 1X: a}\n"),
+        (
+            "with an escape",
+            "secrets: {A: \"hunter2\\tvalue\"}\nenvironment: {NOTE: \"hunter2\\tvalue\", 1X: a}\n",
+        ),
+        (
+            "over lines",
+            "secrets:\n  A: |\n    hunter2-value\n    second\nenvironment: {NOTE: hunter2-value, 1X: a}\n",
+        ),
+        (
+            "the password of a URL",
+            "secrets: {A: 'http://u:hunter2-pass@h/'}\nenvironment: {NOTE: hunter2-pass, 1X: a}\n",
+        ),
+        ("a comment", "secrets: {A: hunter2-value}\nenvironment: {1X: a} # hunter2-value\n"),
+        ("a message", "secrets: {A: hunter2-value}\nlayout: hunter2-value\n"),
+    ];
+    for (what, more) in cases {
+        std::fs::write(scratch.path().join("pillar.yaml"), format!("{GOOD}{more}")).unwrap();
+        assert_eq!(runsmith(scratch.path(), &["validate", "pillar.yaml"]).status.code(), Some(1), "{what}");
+        let found = all_leaks(scratch.path(), "pillar.yaml");
+        assert_eq!(found.len(), 0, "{what}:\n{}", found.join("\n"));
+    }
+}

@@ -13,6 +13,7 @@ use crate::diff::{self, Options, Side, provenance};
 use crate::disk;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::model::veil::{MASK, Veil};
 use crate::record;
 use crate::report;
 use crate::rules::Texts as RuleTexts;
@@ -321,9 +322,12 @@ fn compare(
         TreeFormat::Patch => {
             let masked = report::diff::patch(&diff, arguments.show_secrets, &mut terminal.out)?;
             if masked > 0 {
-                let files =
-                    if masked == 1 { "1 secret file is" } else { &format!("{masked} secret files are") };
-                terminal.say("note", &format!("{files} left out of the patch; --show-secrets puts them in"));
+                let files = if masked == 1 {
+                    "1 file with secrets is"
+                } else {
+                    &format!("{masked} files with secrets are")
+                };
+                terminal.say("note", &format!("{files} left out of the patch; --show-secrets includes them"));
             }
         }
     }
@@ -367,7 +371,12 @@ fn explain(
     };
     if entries[at].secret && !arguments.show_secrets {
         for line in &mut lines {
-            line.text = diff::MASK.to_owned();
+            line.text = MASK.to_owned();
+        }
+    } else if !arguments.show_secrets {
+        let veil = Veil::over(new.tree.secrets());
+        for line in &mut lines {
+            line.text = veil.cover(&line.text).into_owned();
         }
     }
     match arguments.format {

@@ -18,7 +18,7 @@ pub(super) fn read(arguments: &cli::Read, terminal: &mut Terminal) -> Outcome {
         pillars.documents
     } else {
         let secrets: HashSet<Span> = pillars.secrets.iter().copied().collect();
-        pillars.documents.iter().map(|document| services::masked(document, &secrets)).collect()
+        services::masked(&pillars.documents, &secrets)
     };
     let is_masked = !arguments.show_secrets && !pillars.secrets.is_empty();
     let documents: Vec<Node> = match &arguments.key {

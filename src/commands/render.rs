@@ -71,16 +71,25 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
     match &arguments.out {
         Some(root) => put(&rendered, &sets, root, arguments, terminal),
         None => {
-            match arguments.format {
-                TreeFormat::Text => {
-                    let colour = terminal.result_coloured();
-                    report::tree::text(&rendered.tree, arguments.show_secrets, colour, &mut terminal.out)?;
-                }
-                _ => report::tree::json(&rendered.tree, arguments.show_secrets, &mut terminal.out)?,
+            let (tree, show) = (&rendered.tree, arguments.show_secrets);
+            let colour = terminal.result_coloured();
+            let masked = match arguments.format {
+                TreeFormat::Text => report::tree::text(tree, show, colour, &mut terminal.out)?,
+                _ => report::tree::json(tree, show, &mut terminal.out)?,
+            };
+            if masked > 0 {
+                terminal.say("note", &with_secrets(masked));
             }
             Ok(Exit::Clean)
         }
     }
+}
+
+/// What is said of files that are not secret, and hold the value of a secret all the same.
+pub(super) fn with_secrets(files: usize) -> String {
+    let these = if files == 1 { "1 file that is" } else { &format!("{files} files that are") };
+    let hold = if files == 1 { "holds" } else { "hold" };
+    format!("{these} not secret {hold} the value of a secret, which is not shown; --show-secrets shows it")
 }
 
 fn put(

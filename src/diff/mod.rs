@@ -14,6 +14,7 @@ mod service;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::failure::Failure;
+use crate::model::veil::{MASK, Veil};
 use crate::record::Site;
 use crate::services::{Known, Services, in_parallel};
 use crate::source::Sources;
@@ -75,6 +76,8 @@ pub struct EntryDiff<'a> {
     pub ways: Vec<How>,
     /// Its content is a secret on either side, and its hunks show none of it.
     pub secret: bool,
+    /// Its content is not secret and holds the value of a secret, which is masked in its hunks.
+    pub masked: bool,
     /// What changed in its content; of a file that comes or goes all of it.
     pub hunks: Vec<Hunk>,
     /// What in the pillars caused that it comes, goes, or has another mode, owner or target.
@@ -150,6 +153,8 @@ pub fn diff<'a>(
     let named: Vec<_> = found.into_iter().chain(unowned.map(|entries| (None, entries))).collect();
     let sites: HashMap<&str, &Site> = old.sites.iter().map(|site| (site.service.as_str(), site)).collect();
     let memo = Memo::default();
+    let hides = !options.show_secrets && !named.is_empty();
+    let veil = if hides { Veil::over(old.tree.secrets().chain(new.tree.secrets())) } else { Veil::default() };
     let one = |(name, pairs): (Option<String>, Vec<(&'a str, Indexed<'a>, Indexed<'a>)>)| {
         let pairs = pairs.into_iter().map(|(path, was, is)| {
             entry_diff(path, was.map(|(_, entry)| entry), is.map(|(_, entry)| entry), options)
@@ -162,7 +167,7 @@ pub fn diff<'a>(
             Some(_) => was.map(service::site),
             None => from(old, &sites, is, name.as_deref(), || owners.directory_of(name.as_deref())),
         };
-        let impact = match &name {
+        let mut impact = match &name {
             Some(_) => service::impact(&entries, old.tree, from.as_ref(), to.as_ref()),
             None => Effects::default().impact("", 0),
         };
@@ -172,7 +177,8 @@ pub fn diff<'a>(
             tracer.trace(&mut entries)?;
         }
         if !options.show_secrets {
-            mask::mask(&mut entries, was, is);
+            mask::mask(&mut entries, was, is, &veil);
+            impact.reasons.iter_mut().for_each(|reason| *reason = veil.cover(reason).into_owned());
         }
         Ok(ServiceDiff { name, place, impact, entries })
     };
@@ -256,7 +262,17 @@ fn entry_diff<'a>(
         (None, None) => vec![],
     };
     let secret = [old, new].into_iter().flatten().any(|entry| entry.secret);
-    let mut found = EntryDiff { path, old, new, ways, secret, hunks: vec![], causes: vec![], foreign: false };
+    let mut found = EntryDiff {
+        path,
+        old,
+        new,
+        ways,
+        secret,
+        masked: false,
+        hunks: vec![],
+        causes: vec![],
+        foreign: false,
+    };
     if !found.touches_content() {
         return found;
     }
@@ -268,9 +284,6 @@ fn entry_diff<'a>(
     found.hunks = if secret && !options.show_secrets { masked(was, is) } else { hunks(was, is, CONTEXT) };
     found
 }
-
-/// What stands instead of a secret, whatever its length.
-pub const MASK: &str = "********";
 
 /// A hunk that says that a secret changed and nothing of it.
 fn masked(old: &[u8], new: &[u8]) -> Vec<Hunk> {

@@ -13,6 +13,7 @@ pub mod secret;
 pub mod service;
 pub mod settings;
 mod system;
+pub mod veil;
 
 pub use nearest::nearest;
 pub use resolve::{Context, resolve, resolve_anyway};

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::MASK;
+use crate::model::veil::MASK;
 use crate::source::Source;
 use crate::visible::misleads;
 

@@ -4,6 +4,7 @@ pub mod diff;
 mod excerpt;
 pub mod github;
 pub mod gitlab;
+mod hidden;
 pub mod json;
 pub mod junit;
 pub mod patch;
@@ -22,12 +23,11 @@ use std::ops::Range;
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::model::secret::{password_in_url, value_in};
+use crate::model::veil::{MASK, Veil};
 use crate::source::{SourceId, Sources, Span};
 use crate::visible::visible;
+use hidden::{disjoint, veil, with_others, without_passwords};
 use place::{Place, trimmed};
-
-/// What stands for a secret, whatever its length.
-const MASK: &str = "********";
 
 /// Findings fit to be printed, which every format begins with: in the order of file name, line and
 /// column, those without a place first; those that are the same in everything once; no sentence
@@ -37,6 +37,8 @@ pub struct Findings<'a> {
     sources: &'a Sources,
     /// Without the blanks at their ends, ascending, none overlapping another.
     secrets: Vec<Span>,
+    /// The values of secrets, for the sentences.
+    veil: Veil,
 }
 
 impl<'a> Findings<'a> {
@@ -54,7 +56,12 @@ impl<'a> Findings<'a> {
         let labels = list.iter().flat_map(|finding| &finding.labels);
         let hidden = labels.filter(|label| label.hidden).map(|label| label.span);
         let secrets = disjoint(hidden.chain(secrets.iter().copied()), sources);
-        let mut findings = Self { list: vec![], sources, secrets };
+        // Nothing is printed of a text that no finding is about.
+        let shown: BTreeSet<SourceId> =
+            list.iter().flat_map(|finding| &finding.labels).map(|label| label.span.source).collect();
+        let veil = if list.is_empty() { Veil::default() } else { veil(&secrets, sources) };
+        let secrets = with_others(secrets, &veil, shown, sources);
+        let mut findings = Self { list: vec![], sources, secrets, veil };
         findings.list = list.into_iter().map(|finding| findings.redacted(finding)).collect();
         findings
     }
@@ -106,7 +113,9 @@ impl<'a> Findings<'a> {
         }
         words.retain(|word| !word.is_empty());
         let said = |text: &str| {
-            password_in_url(text).is_some() || words.iter().any(|word| text.contains(word.as_ref()))
+            password_in_url(text).is_some()
+                || words.iter().any(|word| text.contains(word.as_ref()))
+                || self.veil.hides(text.as_bytes())
         };
         let texts = std::iter::once(&finding.message).chain(&finding.help);
         if !texts.chain(finding.labels.iter().map(|label| &label.text)).any(|text| said(text)) {
@@ -125,7 +134,7 @@ impl<'a> Findings<'a> {
                     }
                 }
             }
-            *text = without_passwords(text);
+            *text = self.veil.cover(&without_passwords(text)).into_owned();
         };
         clean(&mut finding.message);
         finding.help.iter_mut().for_each(clean);
@@ -209,38 +218,6 @@ impl<'a> Findings<'a> {
         lines.extend(finding.help.iter().map(|help| format!("help: {}", visible(help))));
         lines
     }
-}
-
-/// A sentence with a mask in the place of the password of each URL.
-fn without_passwords(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = password_in_url(rest) {
-        let end = rest[at..].find(['/', '?', '#', ' ', '\n']).map_or(rest.len(), |end| at + end);
-        let end = rest[..end].rfind('@').unwrap_or(end);
-        out.push_str(&rest[..at]);
-        out.push_str(MASK);
-        rest = &rest[end..];
-    }
-    out + rest
-}
-
-/// Spans without blanks at their ends, in order, overlapping ones made one.
-fn disjoint(spans: impl Iterator<Item = Span>, sources: &Sources) -> Vec<Span> {
-    let trim = |span: Span| {
-        let range = trimmed(sources.get(span.source).text(), span.range());
-        Span::new(span.source, range.start, range.end)
-    };
-    let mut spans: Vec<Span> = spans.map(trim).filter(|span| span.start < span.end).collect();
-    spans.sort();
-    spans.dedup_by(|next, kept| {
-        let overlap = next.source == kept.source && next.start < kept.end;
-        if overlap {
-            kept.end = kept.end.max(next.end);
-        }
-        overlap
-    });
-    spans
 }
 
 /// `3 errors, 1 warning in 2 files`; none if there are no findings.

@@ -2,7 +2,9 @@
 
 use similar::TextDiff;
 
-use super::{MASK, disjoint, place::plain};
+use super::hidden::{disjoint, veil, with_others};
+use super::place::plain;
+use crate::model::veil::MASK;
 use crate::source::{SourceId, Sources, Span};
 use crate::visible::visible;
 
@@ -23,7 +25,9 @@ pub fn masked(sources: &Sources, id: SourceId, secrets: &[Span]) -> (String, boo
     let mut out = String::with_capacity(text.len());
     let mut at = 0;
     let mut is_masked = false;
-    for secret in disjoint(secrets.iter().copied().filter(|secret| secret.source == id), sources) {
+    let secrets = disjoint(secrets.iter().copied(), sources);
+    let veil = veil(&secrets, sources);
+    for secret in with_others(secrets, &veil, [id], sources).iter().filter(|secret| secret.source == id) {
         let range = secret.range();
         out.push_str(text.get(at..range.start).unwrap_or_default());
         let hidden = text.get(range.clone()).unwrap_or_default();

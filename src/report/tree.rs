@@ -7,14 +7,20 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
+use crate::model::veil::{MASK, Veil};
 use crate::tree::{Change, Entry, How, Kind, Tree};
 use crate::visible::visible;
 
-/// What stands instead of a secret.
-const MASK: &str = "********";
+/// What covers the secrets of a tree in its other files; nothing if they are to be shown.
+fn veil(tree: &Tree, show_secrets: bool) -> Veil {
+    if show_secrets { Veil::default() } else { Veil::over(tree.secrets()) }
+}
 
-/// The tree for people: each entry's path, mode and owner on a line, a file's content below it.
-pub fn text(tree: &Tree, show_secrets: bool, colour: bool, out: &mut dyn Write) -> io::Result<()> {
+/// The tree for people: each entry's path, mode and owner on a line, a file's content below it. Says how many files besides the
+/// secret ones hold a secret, which is masked in them.
+pub fn text(tree: &Tree, show_secrets: bool, colour: bool, out: &mut dyn Write) -> io::Result<usize> {
+    let veil = veil(tree, show_secrets);
+    let mut masked = 0;
     let (bold, plain) = if colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
     // Put together first: formatting each piece into `out` took longer than printing the content.
     let mut line = String::new();
@@ -44,13 +50,16 @@ pub fn text(tree: &Tree, show_secrets: bool, colour: bool, out: &mut dyn Write) 
         if let Kind::File(content) = &entry.kind {
             if entry.secret && !show_secrets {
                 writeln!(out, "{MASK}")?;
+            } else if veil.hides(content) {
+                masked += 1;
+                print(veil.cover(&String::from_utf8_lossy(content)).as_bytes(), out)?;
             } else {
                 print(content, out)?;
             }
             out.write_all(b"\n")?;
         }
     }
-    Ok(())
+    Ok(masked)
 }
 
 /// A mode in four octal digits.
@@ -94,18 +103,27 @@ struct Shown<'a> {
     target: Option<&'a str>,
 }
 
-/// The tree for programs: a list of entries. A secret's content is left out unless it is asked for.
-pub fn json(tree: &Tree, show_secrets: bool, out: &mut dyn Write) -> io::Result<()> {
+/// The tree for programs: a list of entries. A secret's content is left out unless it is asked for; that of a file that holds a
+/// secret among other things, too, because a program would write the mask. Says how many of these there are.
+pub fn json(tree: &Tree, show_secrets: bool, out: &mut dyn Write) -> io::Result<usize> {
+    let veil = veil(tree, show_secrets);
+    let mut masked = 0;
     write!(out, "{{\n  \"version\": 1,\n  \"entries\": [")?;
     // serde_json writes in small pieces, each of which would be a virtual call.
     let mut line = vec![];
     for (index, entry) in tree.entries().iter().enumerate() {
         line.clear();
         line.extend_from_slice(if index > 0 { b",\n    " } else { b"\n    " });
-        serde_json::to_writer(&mut line, &shown(entry, show_secrets))?;
+        let mut shown = shown(entry, show_secrets);
+        if shown.content.as_ref().is_some_and(|content| veil.hides(content.as_bytes())) {
+            masked += 1;
+            (shown.content, shown.secret) = (None, Some(true));
+        }
+        serde_json::to_writer(&mut line, &shown)?;
         out.write_all(&line)?;
     }
-    writeln!(out, "\n  ]\n}}")
+    writeln!(out, "\n  ]\n}}")?;
+    Ok(masked)
 }
 
 fn shown(entry: &Entry, show_secrets: bool) -> Shown<'_> {

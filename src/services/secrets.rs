@@ -6,11 +6,9 @@ use std::collections::HashSet;
 use crate::model::secret::{
     Named, assigns, is_ordinary, is_secret_option, is_shouted, is_variable, named, value_in, why,
 };
+use crate::model::veil::{MASK, Veil};
 use crate::pillar::{Node, Pair, Value};
 use crate::source::{SourceId, Span};
-
-/// What stands for a secret, whatever its length.
-const MASK: &str = "********";
 
 /// Where secrets stand in a document of which nobody knows yet what it is: all below `secrets`, what [the classifier](why)
 /// recognises wherever it stands, and comments with any of these.
@@ -25,21 +23,45 @@ pub fn secrets_in_document(document: &Node, text: &str) -> Vec<Span> {
     spans
 }
 
-/// A document with a mask in the place of each value and key that stands at one of these places.
-pub fn masked(document: &Node, secrets: &HashSet<Span>) -> Node {
-    let value = match &document.value {
-        Value::Map(pairs) => Value::Map(
-            pairs
-                .iter()
-                .map(|pair| Pair { key: masked(&pair.key, secrets), value: masked(&pair.value, secrets) })
-                .collect(),
-        ),
-        Value::List(items) => Value::List(items.iter().map(|item| masked(item, secrets)).collect()),
+/// These documents with a mask in the place of each value and key that is at one of these places, and in the place of the same
+/// values elsewhere.
+pub fn masked(documents: &[Node], secrets: &HashSet<Span>) -> Vec<Node> {
+    let mut values = vec![];
+    documents.iter().for_each(|document| texts_at(document, secrets, &mut values));
+    let veil = Veil::over(values);
+    documents.iter().map(|document| covered(document, secrets, &veil)).collect()
+}
+
+/// The texts at these places.
+fn texts_at<'a>(node: &'a Node, places: &HashSet<Span>, texts: &mut Vec<&'a str>) {
+    match &node.value {
+        Value::Map(pairs) => {
+            for pair in pairs {
+                texts_at(&pair.key, places, texts);
+                texts_at(&pair.value, places, texts);
+            }
+        }
+        Value::List(items) => items.iter().for_each(|item| texts_at(item, places, texts)),
+        Value::Str(text) if places.contains(&node.span) => texts.push(text),
+        _ => {}
+    }
+}
+
+fn covered(node: &Node, secrets: &HashSet<Span>, veil: &Veil) -> Node {
+    let both = |pair: &Pair| Pair {
+        // What would make two keys alike, or a key another one, is left.
+        key: covered(&pair.key, secrets, &Veil::default()),
+        value: covered(&pair.value, secrets, veil),
+    };
+    let value = match &node.value {
+        Value::Map(pairs) => Value::Map(pairs.iter().map(both).collect()),
+        Value::List(items) => Value::List(items.iter().map(|item| covered(item, secrets, veil)).collect()),
         Value::Null => Value::Null,
-        _ if secrets.contains(&document.span) => Value::Str(MASK.to_owned()),
+        _ if secrets.contains(&node.span) => Value::Str(MASK.to_owned()),
+        Value::Str(text) => Value::Str(veil.cover(text).into_owned()),
         other => other.clone(),
     };
-    Node { value, ..document.hollow() }
+    Node { value, ..node.hollow() }
 }
 
 /// What a value stands below.

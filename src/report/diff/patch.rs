@@ -26,13 +26,16 @@ pub fn patch(diff: &Diff<'_>, show_secrets: bool, out: &mut dyn Write) -> io::Re
             writeln!(out, "# {}: {}{}", visible(name), impact.effect.words(), visible(&reasons))?;
         }
         for entry in &service.entries {
-            if entry.secret && !show_secrets && entry.touches_content() {
+            let why = match entry {
+                _ if show_secrets => None,
+                _ if entry.secret && entry.touches_content() => Some("a secret changed; it is"),
+                // Who applies a patch must not write a mask.
+                _ if entry.masked => Some("its changes show a secret; they are"),
+                _ => None,
+            };
+            if let Some(why) = why {
                 masked += 1;
-                writeln!(
-                    out,
-                    "# {}: a secret changed; it is left out without --show-secrets",
-                    visible(entry.path)
-                )?;
+                writeln!(out, "# {}: {why} left out without --show-secrets", visible(entry.path))?;
                 continue;
             }
             let file = |entry: &Entry| !matches!(entry.kind, Kind::Directory);

@@ -1,0 +1,209 @@
+//! The values of secrets, masked wherever else they are: in files that are not secret, in sentences, in the texts of pillars.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::ops::Range;
+
+use aho_corasick::{AhoCorasick, MatchKind};
+
+use super::secret::{password_in_url, value_in};
+
+/// What is printed instead of a secret, whatever its length.
+pub const MASK: &str = "********";
+
+/// Values of fewer bytes are not masked elsewhere: `1` or `true` is a part of everything.
+pub const SHORTEST: usize = 6;
+
+/// So many bytes of values are looked for exactly: the search takes some 50 bytes of memory for each.
+const MOST: usize = 2 << 20;
+
+/// What covers secrets.
+#[derive(Debug, Default)]
+pub struct Veil(Finder);
+
+#[derive(Debug, Default)]
+enum Finder {
+    /// There is nothing to hide.
+    #[default]
+    Nothing,
+    /// Each value.
+    Values(Box<AhoCorasick>),
+    /// There are too many values: a line that has the first bytes of any is covered from there to its end.
+    Beginnings(HashSet<[u8; SHORTEST]>),
+}
+
+impl Veil {
+    /// Covers these values, as they are and as the rendered languages write them, each line of them, and the password that one
+    /// of them holds.
+    pub fn over<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> Self {
+        let mut needles = HashSet::new();
+        for value in values {
+            let value = value.as_ref();
+            for part in [Some(value), password(value), assigned(value)].into_iter().flatten() {
+                spellings(part, &mut needles);
+            }
+        }
+        needles.retain(|needle| is_secret_enough(needle));
+        Self(finder(needles))
+    }
+
+    /// Whether there is nothing to hide.
+    pub fn is_empty(&self) -> bool {
+        matches!(self.0, Finder::Nothing)
+    }
+
+    /// Whether any of the values is in a text.
+    pub fn hides(&self, text: &[u8]) -> bool {
+        match &self.0 {
+            Finder::Nothing => false,
+            Finder::Values(finder) => finder.is_match(text),
+            Finder::Beginnings(all) => text.windows(SHORTEST).any(|window| begins(all, window)),
+        }
+    }
+
+    /// Where the values are in a text, in order.
+    pub fn ranges(&self, text: &[u8]) -> Vec<Range<usize>> {
+        match &self.0 {
+            Finder::Nothing => vec![],
+            Finder::Values(finder) => finder.find_iter(text).map(|found| found.range()).collect(),
+            Finder::Beginnings(all) => {
+                let mut ranges = vec![];
+                let mut at = 0;
+                for line in text.split_inclusive(|byte| *byte == b'\n') {
+                    if let Some(begin) = line.windows(SHORTEST).position(|window| begins(all, window)) {
+                        ranges.push(at + begin..at + line.strip_suffix(b"\n").unwrap_or(line).len());
+                    }
+                    at += line.len();
+                }
+                ranges
+            }
+        }
+    }
+
+    /// A text with a mask in the place of each of the values.
+    pub fn cover<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let ranges = self.ranges(text.as_bytes());
+        if ranges.is_empty() {
+            return Cow::Borrowed(text);
+        }
+        let mut out = String::with_capacity(text.len());
+        let mut at = 0;
+        for range in ranges {
+            out.push_str(text.get(at..range.start).unwrap_or_default());
+            out.push_str(MASK);
+            at = range.end;
+        }
+        out.push_str(text.get(at..).unwrap_or_default());
+        Cow::Owned(out)
+    }
+}
+
+fn begins(all: &HashSet<[u8; SHORTEST]>, window: &[u8]) -> bool {
+    <[u8; SHORTEST]>::try_from(window).is_ok_and(|window| all.contains(&window))
+}
+
+fn finder(needles: HashSet<String>) -> Finder {
+    if needles.is_empty() {
+        return Finder::Nothing;
+    }
+    if needles.iter().map(String::len).sum::<usize>() <= MOST {
+        // Of two that begin alike the longer one is meant.
+        let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&needles);
+        if let Ok(finder) = built {
+            return Finder::Values(Box::new(finder));
+        }
+    }
+    let first = |needle: &String| needle.as_bytes().get(..SHORTEST)?.try_into().ok();
+    Finder::Beginnings(needles.iter().filter_map(first).collect())
+}
+
+/// What stands for a secret already, blanks, and the frames of keys are not looked for.
+fn is_secret_enough(needle: &str) -> bool {
+    needle.trim().len() >= SHORTEST
+        && !needle.trim_matches('*').is_empty()
+        && !needle.starts_with("-----BEGIN ")
+        && !needle.starts_with("-----END ")
+}
+
+/// The password of the URL that a value is.
+fn password(value: &str) -> Option<&str> {
+    let rest = &value[password_in_url(value)?..];
+    let authority = &rest[..rest.find(['/', '?', '#', ' ', '\n']).unwrap_or(rest.len())];
+    authority.rsplit_once('@').map(|(password, _)| password)
+}
+
+/// What a value such as `host=db password=hunter2` gives to a name.
+fn assigned(value: &str) -> Option<&str> {
+    if password_in_url(value).is_some() {
+        return None;
+    }
+    let rest = value[value_in(value)?..].trim_start_matches(['"', '\'', ' ', ',', '=']);
+    let end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | ';' | '}' | '&');
+    Some(&rest[..rest.find(end).unwrap_or(rest.len())])
+}
+
+/// A value as the rendered languages write it, whole and line by line.
+fn spellings(value: &str, all: &mut HashSet<String>) {
+    if value.len() < SHORTEST {
+        return;
+    }
+    let inside = |text: &str| text.get(1..text.len().saturating_sub(1)).unwrap_or_default().to_owned();
+    all.insert(value.to_owned());
+    all.extend(value.lines().map(|line| line.trim().to_owned()));
+    if value.contains('\'') {
+        all.insert(value.replace('\'', "'\\''"));
+        all.insert(value.replace('\'', "''"));
+    }
+    // Without these every language writes it as it is.
+    if value.contains(['"', '\\', '\'']) || value.chars().any(|c| c.is_control() || !c.is_ascii()) {
+        all.insert(inside(&format!("{value:?}")));
+        all.insert(inside(&serde_json::Value::from(value).to_string()));
+        all.insert(value.replace('\\', "\\\\").replace('"', "\\\""));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn covered(values: &[&str], text: &str) -> String {
+        Veil::over(values).cover(text).into_owned()
+    }
+
+    #[test]
+    fn a_value_is_covered_however_it_is_written() {
+        let cases = [
+            ("hunter2", "x=hunter2;y=hunter2", "x=********;y=********"),
+            ("it's me", "'it'\\''s me' 'it''s me'", "'********' '********'"),
+            ("a\"b\\c\"d", r#"{"x": "a\"b\\c\"d"}"#, "{\"x\": \"********\"}"),
+            ("postgres://u:hunter2@h/db", "PGPASSWORD=hunter2", "PGPASSWORD=********"),
+            ("host=db password=hunter2 user=u", "is hunter2 right", "is ******** right"),
+            ("first line\nsecond line", "a second line b", "a ******** b"),
+            ("hunter2hunter3", "hunter2hunter3", "********"),
+        ];
+        for (value, text, want) in cases {
+            assert_eq!(covered(&[value], text), want, "{value:?}");
+        }
+        assert_eq!(covered(&["hunter2", "hunter2hunter3"], "hunter2hunter3"), "********");
+    }
+
+    #[test]
+    fn what_is_short_or_a_frame_is_shown() {
+        let pem = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBg\n-----END PRIVATE KEY-----";
+        let text = "-----BEGIN PRIVATE KEY----- 12345 ********* true";
+        assert_eq!(covered(&[pem, "12345", "true", "*********", "      ", ""], text), text);
+        assert_eq!(covered(&[pem], "MIIEvQIBADANBg"), "********");
+        assert!(Veil::over(["12345"]).is_empty());
+    }
+
+    /// However many values there are, memory is bounded, and none is shown.
+    #[test]
+    fn too_many_values_cover_the_rest_of_a_line() {
+        let values: Vec<String> = (0..120_000).map(|number| format!("{number:06}-is-a-secret")).collect();
+        let veil = Veil::over(&values);
+        assert!(matches!(veil.0, Finder::Beginnings(_)));
+        assert!(veil.hides(b"x 119999-is-a-secret"));
+        assert_eq!(veil.cover("a: 000007-is-a-secret b\nc: 1\n"), "a: ********\nc: 1\n");
+        assert!(!veil.hides(b"nothing of it"));
+    }
+}
