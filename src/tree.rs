@@ -59,11 +59,13 @@ pub struct Clash {
 }
 
 impl Tree {
-    /// What the secret files hold: of those in `env` the value, in which a NUL stands for the end of a line.
+    /// The values that the secret files hold: the first line of each, in which a NUL stands for the end of a line. What follows
+    /// says who has made the file.
     pub fn secrets(&self) -> impl Iterator<Item = String> {
         self.entries.iter().filter_map(|entry| match &entry.kind {
             Kind::File(content) if entry.secret => {
-                Some(String::from_utf8_lossy(content).trim_end_matches('\n').replace('\0', "\n"))
+                let first = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
+                Some(String::from_utf8_lossy(first).replace('\0', "\n"))
             }
             _ => None,
         })

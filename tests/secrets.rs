@@ -492,6 +492,26 @@ fn the_value_of_a_secret_is_masked_wherever_else_it_is() {
     }
 }
 
+/// A template that fails may quote what it was given.
+#[test]
+fn a_template_that_fails_shows_no_secret() {
+    let scratch = tempfile::tempdir().unwrap();
+    std::fs::create_dir(scratch.path().join("templates")).unwrap();
+    std::fs::write(scratch.path().join("p.yaml"), TWICE).unwrap();
+    std::fs::write(
+        scratch.path().join("templates/run-native"),
+        "#!/x\n# {{ managed }}\n{{ body | round }}\n",
+    )
+    .unwrap();
+    for more in [&[][..], &["--diff", "--against", "."]] {
+        let output =
+            runsmith(scratch.path(), &[&["render", "p.yaml", "--templates", "templates"], more].concat());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains("cannot round value") && !text.contains(SECRET), "{text}");
+    }
+}
+
 /// A finding shows the line that it is about, and the value of a secret may be on that line.
 #[test]
 fn findings_mask_the_value_of_a_secret_wherever_else_it_is() {

@@ -138,7 +138,9 @@ fn host(
         known: true,
         files: true,
     };
-    match services::render(applications, templates, spoken, asked, judged)? {
+    match services::render(applications, templates, spoken, asked, judged)
+        .map_err(|failure| report::covered(failure, &texts.secrets, &texts.sources))?
+    {
         Rendered::Services(services, found) => {
             terminal.findings(&found, &texts.sources, &texts.secrets);
             Ok(Some(services))

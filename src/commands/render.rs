@@ -61,7 +61,9 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
         let found = [findings, found].concat();
         judge(found, &pillars.silences, &levels, &pillars.sources, key.is_none())
     };
-    let rendered = match services::render(applications, &templates, texts, asked, judged)? {
+    let rendered = match services::render(applications, &templates, texts, asked, judged)
+        .map_err(|failure| report::covered(failure, &secrets, &pillars.sources))?
+    {
         Rendered::Services(services, found) => {
             terminal.findings(&found, &pillars.sources, &secrets);
             services

@@ -121,8 +121,8 @@ fn finder(needles: HashSet<String>) -> Finder {
 fn is_secret_enough(needle: &str) -> bool {
     needle.trim().len() >= SHORTEST
         && !needle.trim_matches('*').is_empty()
-        && !needle.starts_with("-----BEGIN ")
-        && !needle.starts_with("-----END ")
+        && !needle.starts_with("-----BEGIN")
+        && !needle.starts_with("-----END")
 }
 
 /// The password of the URL that a value is.
@@ -138,6 +138,8 @@ fn assigned(value: &str) -> Option<&str> {
         return None;
     }
     let rest = value[value_in(value)?..].trim_start_matches(['"', '\'', ' ', ',', '=']);
+    let scheme = ["Bearer ", "Basic ", "Token "].iter().find_map(|scheme| rest.strip_prefix(scheme));
+    let rest = scheme.unwrap_or(rest);
     let end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | ';' | '}' | '&');
     Some(&rest[..rest.find(end).unwrap_or(rest.len())])
 }
@@ -178,6 +180,7 @@ mod tests {
             ("a\"b\\c\"d", r#"{"x": "a\"b\\c\"d"}"#, "{\"x\": \"********\"}"),
             ("postgres://u:hunter2@h/db", "PGPASSWORD=hunter2", "PGPASSWORD=********"),
             ("host=db password=hunter2 user=u", "is hunter2 right", "is ******** right"),
+            ("Authorization: Bearer hunter2", "Bearer hunter2", "Bearer ********"),
             ("first line\nsecond line", "a second line b", "a ******** b"),
             ("hunter2hunter3", "hunter2hunter3", "********"),
         ];

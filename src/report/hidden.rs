@@ -13,8 +13,15 @@ pub(super) fn veil(secrets: &[Span], sources: &Sources) -> Veil {
     for secret in secrets {
         let Some(text) = sources.get(secret.source).text().get(secret.range()) else { continue };
         let bare = text.trim_matches(|c: char| c.is_whitespace() || ",]}".contains(c));
-        // What goes on for lines and is no text that YAML marks as one is a guess in a text that cannot be read.
-        if bare.contains('\n') && !bare.starts_with(['|', '>', '"', '\'']) {
+        // What goes on for lines may be a guess in a text that cannot be read: keys and items of lists are no secrets.
+        if bare.contains('\n') {
+            let is_structure = |line: &str| {
+                line.starts_with(['-', '#', '{', '[', '}', ']']) || line.ends_with(':') || line.contains(": ")
+            };
+            let lines = bare
+                .lines()
+                .map(|line| line.trim_matches(|c: char| c.is_whitespace() || "\"'|>".contains(c)));
+            values.extend(lines.filter(|line| !is_structure(line)).map(Cow::Borrowed));
             continue;
         }
         let quoted = |quote: char| bare.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));

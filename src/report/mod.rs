@@ -22,6 +22,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use crate::diagnostic::{Diagnostic, Severity};
+use crate::failure::Failure;
 use crate::model::secret::{password_in_url, value_in};
 use crate::model::veil::{MASK, Veil};
 use crate::source::{SourceId, Sources, Span};
@@ -217,6 +218,17 @@ impl<'a> Findings<'a> {
         }
         lines.extend(finding.help.iter().map(|help| format!("help: {}", visible(help))));
         lines
+    }
+}
+
+/// A failure without the values of secrets: a template that fails may quote what it was given.
+pub fn covered(failure: Failure, secrets: &[Span], sources: &Sources) -> Failure {
+    match failure {
+        Failure::Template(sentence) => {
+            let secrets = disjoint(secrets.iter().copied(), sources);
+            Failure::Template(veil(&secrets, sources).cover(&sentence).into_owned())
+        }
+        other => other,
     }
 }
 
