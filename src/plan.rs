@@ -164,6 +164,10 @@ const SERVICE: Names = &[
     ("app", |scope| Value::from(scope.service.app.as_str())),
     ("application", |scope| Value::from(scope.service.application.as_str())),
     ("bind", |scope| made(sockets(&scope.service))),
+    ("cgroup", |scope| {
+        let cgroup = scope.service.cgroup;
+        made(json!({"memory_max": cgroup.memory_max, "tasks_max": cgroup.tasks_max}))
+    }),
     ("command", |scope| made(&scope.service.command)),
     ("environment", |scope| made(&scope.service.environment)),
     ("group", |scope| Value::from(scope.service.group.as_str())),

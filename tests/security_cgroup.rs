@@ -46,6 +46,7 @@ import os, signal
 for number in (signal.SIGTERM, signal.SIGQUIT): signal.signal(number, signal.SIG_IGN)
 open("MARK.forks", "a").close()
 while True:
+    os.utime("MARK.forks")
     if os.fork(): os._exit(0)
 '''
 if is_first:
@@ -150,6 +151,11 @@ fn chains_of_short_processes_end_with_their_generation() {
     assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), service.log.text(0));
     let (took, used) = (begun.elapsed(), processor_time(runtime) - before);
     service.assert_one_generation();
+    // Who looks for processes that live for a moment does not see them; what they leave behind is seen.
+    let touched = || fs::metadata(format!("{mark}.forks")).unwrap().modified().unwrap();
+    let last = touched();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(touched(), last, "a chain goes on");
     assert!(took < Duration::from_secs(12), "{took:?}");
     assert!(used < Duration::from_secs(1), "{used:?}");
     service.down();
@@ -207,4 +213,79 @@ fn where_no_cgroup_can_be_made_sessions_tell() {
     row.kill_runtime();
     kill(row.service.master(), Signal::KILL);
     row.end();
+}
+
+/// The first worker takes all that it can get: processes, then memory.
+const GREEDY: &str = r#"
+import os
+try: os.close(os.open("MARK", os.O_CREAT | os.O_EXCL)); is_first = True
+except FileExistsError: is_first = False
+if is_first and os.fork() == 0:
+    import signal, time
+    os.setsid()
+    pids = []
+    try:
+        while len(pids) < 300:
+            pid = os.fork()
+            if pid == 0:
+                while True: signal.pause()
+            pids.append(pid)
+    except OSError: pass
+    open("MARK.forks", "w").write(str(len(pids)))
+    for pid in pids: os.kill(pid, signal.SIGKILL)
+    for pid in pids: os.waitpid(pid, 0)
+    pid = os.fork()
+    if pid == 0:
+        taken = []
+        while len(taken) < 400: taken.append(b"x" * 10_000_000)
+        os._exit(0)
+    open("MARK.end", "w").write(str(os.waitpid(pid, 0)[1]))
+    os.rename("MARK.end", "MARK.ended")
+    os._exit(0)
+"#;
+
+/// The limits of a generation.
+const LIMITS: &str = "cgroup: {tasks_max: 60, memory_max: 300M}";
+
+#[test]
+fn a_generation_gets_no_more_processes_and_memory_than_it_may() {
+    let more = format!("{LIMITS}\n{SHORT}");
+    let (service, mark) = Service::native_with(Server::Sync, Socket::Tcp, &more, GREEDY);
+    let mut row = Row::of(service.started());
+    wait_for_file(&format!("{mark}.ended"));
+    let read = |name: &str| fs::read_to_string(format!("{mark}.{name}")).unwrap();
+    let forks: u32 = read("forks").parse().unwrap();
+    assert!(forks > 30 && forks < 60, "{forks}");
+    // Ended by KILL.
+    assert_eq!(read("ended"), "9", "{}", row.service.log.text(0));
+    assert_eq!(row.service.runsmith(&["status"]).status.code(), Some(0));
+    row.upgrade();
+    row.end();
+}
+
+#[test]
+fn limits_that_do_not_hold_are_reported() {
+    for (mounts, reason) in [
+        ("umount -l /sys/fs/cgroup/memory /sys/fs/cgroup/pids", "it has no controller `memory`"),
+        ("umount -l /sys/fs/cgroup/unified /sys/fs/cgroup/freezer", "no cgroup file system is mounted"),
+    ] {
+        let mut service = Service::native(Server::Sync, Socket::Tcp, LIMITS);
+        supervise_where(&mut service, mounts);
+        let output = service.runsmith(&["status", "--format", "json"]);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let problem = &json["services"][0]["problems"][0];
+        assert_eq!(problem["code"], "limits", "{json}");
+        let message = problem["message"].as_str().unwrap();
+        assert!(message.contains("cgroup.memory_max") && message.contains(reason), "{message}");
+        assert!(message.contains("cgroup.tasks_max"), "{message}");
+        assert!(service.log.text(0).contains(reason), "{}", service.log.text(0));
+        let mut row = Row::of(service);
+        let mark = row.kill_runtime();
+        let output = row.service.runsmith(&["status"]);
+        assert_eq!(output.status.code(), Some(1), "{}\n{}", said(&output), row.service.log.text(mark));
+        row.upgrade_to_what_is_there();
+        row.nothing_was_lost();
+        row.service.down();
+    }
 }

@@ -175,7 +175,7 @@ pub const TABLE: &[Row] = &[
     kept(Role::Run, &["environment", "secrets"], "USR2 keeps the environment of the first start"),
     kept(
         Role::Run,
-        &["limits", "umask", "nice", "oom_score_adj"],
+        &["limits", "cgroup", "umask", "nice", "oom_score_adj"],
         "USR2 keeps the limits and the priority of the first start",
     ),
     kept(

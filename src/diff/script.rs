@@ -60,7 +60,7 @@ const SHELL: &[(&str, &str)] = &[
 const PROGRAM: &str = "# From here on the text is the same for every service.";
 
 /// Maps of a native script that are told apart by their keys.
-const MAPS: &[&str] = &["hardening", "handoff", "restart", "log", "layout", "service"];
+const MAPS: &[&str] = &["hardening", "cgroup", "handoff", "restart", "log", "layout", "service"];
 
 impl Script {
     /// The parts of a run script's text. What is in no known form is the program.

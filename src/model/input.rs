@@ -112,6 +112,12 @@ pub struct Application {
     #[schemars(extend("examples" = [{"no_new_privileges": false}], "default" = {}))]
     pub hardening: HardeningInput,
 
+    /// Limits of everything that one generation has started together: the kernel counts it by its cgroup, whatever it does. While a
+    /// new generation takes over, both have them. Only the native run script sets them; where the host has no way to, the log and
+    /// `status` report it.
+    #[schemars(extend("examples" = [{"memory_max": "2G", "tasks_max": 200}], "default" = {}))]
+    pub cgroup: CgroupInput,
+
     /// Settings of gunicorn by their own names, for the rendered `gunicorn.py`.
     #[schemars(extend("examples" = [{"workers": 4, "worker_class": "gthread", "threads": 8}], "default" = {}))]
     pub gunicorn: GunicornSettings,
@@ -373,6 +379,48 @@ impl Capabilities {
     }
 }
 
+/// Limits of a generation.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(inline)]
+pub struct CgroupInput {
+    /// How much memory a generation may use, page cache included and swap not: bytes, or a text with a unit of K, M, G or T (1024 bytes and
+    /// so on). When it would use more the kernel frees what it can, and then ends a process of the generation, whatever
+    /// else runs on the host.
+    #[schemars(extend("examples" = ["2G"], "default" = null))]
+    pub memory_max: Option<SizeInput>,
+    /// How many processes and threads a generation may have. Starting one more fails with EAGAIN.
+    #[schemars(range(min = 1, max = 4_194_304))]
+    #[schemars(extend("examples" = [200], "default" = null))]
+    pub tasks_max: Option<u32>,
+}
+
+/// A number of bytes, or a text with a unit: `"512M"`, `"2G"`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub enum SizeInput {
+    /// Bytes.
+    Bytes(#[schemars(range(min = 1, max = 9_007_199_254_740_991_i64))] u64),
+    /// A number and a unit: K, M, G or T.
+    Text(#[schemars(regex(pattern = r"^[1-9][0-9]{0,5}[KMGT]$"))] String),
+}
+
+impl SizeInput {
+    /// In bytes; none if it is no size, which the schema has found.
+    pub fn bytes(&self) -> Option<u64> {
+        match self {
+            Self::Bytes(bytes) => Some(*bytes),
+            Self::Text(text) => {
+                // No unit is longer than a byte, and nothing else is a size.
+                let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+                let shift = 10 * (1 + "KMGT".find(unit)?);
+                digits.parse::<u64>().ok()?.checked_mul(1_u64.checked_shl(u32::try_from(shift).ok()?)?)
+            }
+        }
+    }
+}
+
 /// How a new generation takes over.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -629,4 +677,19 @@ fn limits(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
     let names = generator.subschema_for::<Resource>();
     let value = generator.subschema_for::<LimitInput>();
     schemars::json_schema!({"type": "object", "propertyNames": names, "additionalProperties": value})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_bytes() {
+        let bytes = |text: &str| SizeInput::Text(text.to_owned()).bytes();
+        assert_eq!(bytes("1K"), Some(1024));
+        assert_eq!(bytes("2G"), Some(2 << 30));
+        assert_eq!(bytes("999999T"), Some(999_999 << 40));
+        assert_eq!([bytes(""), bytes("G"), bytes("1"), bytes("1€"), bytes("-1K")], [None; 5]);
+        assert_eq!(SizeInput::Bytes(5).bytes(), Some(5));
+    }
 }

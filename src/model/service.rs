@@ -57,6 +57,9 @@ pub struct Service {
     /// What is taken from the application for good. A run script that an earlier version has rendered takes nothing.
     #[serde(skip_serializing_if = "Hardening::is_off", default)]
     pub hardening: Hardening,
+    /// Limits of a generation as a whole.
+    #[serde(skip_serializing_if = "CgroupLimits::are_none", default)]
+    pub cgroup: CgroupLimits,
     /// Who executes the run script; it is one or the other file, so its body need not say it.
     #[serde(skip)]
     pub run_script: RunScript,
@@ -131,6 +134,25 @@ pub struct Hardening {
 impl Hardening {
     /// Whether nothing is taken.
     pub fn is_off(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Limits of everything that a generation has started together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CgroupLimits {
+    /// Memory, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub memory_max: Option<u64>,
+    /// Processes and threads.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tasks_max: Option<u32>,
+}
+
+impl CgroupLimits {
+    /// Whether there is none.
+    pub fn are_none(&self) -> bool {
         *self == Self::default()
     }
 }

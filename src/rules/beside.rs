@@ -95,6 +95,20 @@ const NEEDS: &[(&Rule, &str, &[&str])] = &[
         ],
     ),
     (&rule::TIGHT_LIMIT, "limits", &[]),
+    (&rule::TIGHT_LIMIT, "cgroup.memory_max", SERVER),
+    (
+        &rule::TIGHT_LIMIT,
+        "cgroup.tasks_max",
+        &[
+            "server",
+            "unicorn_command",
+            OPTIONS,
+            "gunicorn.workers",
+            "gunicorn.threads",
+            "unicorn.worker_processes",
+        ],
+    ),
+    (&rule::NO_EFFECT, "cgroup", &["run_script"]),
     (&rule::READY_SIGNAL, "handoff", &["server", "unicorn_command", OPTIONS, "gunicorn.preload_app"]),
 ];
 

@@ -48,6 +48,7 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     if service.run_script == RunScript::Shell {
         idle(&["handoff", "health_check"], "a shell run script makes no requests".to_owned());
         idle(&["service", "runtime"], "a shell run script is executed by bash".to_owned());
+        idle(&["cgroup"], "a shell run script makes no cgroups".to_owned());
     }
     if service.run_script == RunScript::Native && service.handoff.strategy == Strategy::Usr2 {
         let why =

@@ -24,6 +24,7 @@ const fn least_memory(server: Server) -> (u64, u64) {
 const LEAST_STACK: u64 = 128 << 10;
 
 pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
+    cgroup(subject, found);
     log(subject, found);
     core(subject, found);
     let service = subject.service;
@@ -72,6 +73,33 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     );
 }
 
+/// What one generation needs as a whole.
+fn cgroup(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
+    /// The least memory with which runsmith's launcher gets as far as running a program, and that with room to spare, in bytes.
+    const LEAST: u64 = 16 << 20;
+    let limits = subject.service.cgroup;
+    let mut tight = |key: &str, message: String, least: String| {
+        let place = subject.place(&["cgroup", key]);
+        let message = format!("`cgroup.{key}` {message}");
+        found.push(finding(&rule::TIGHT_LIMIT, message).at(place, format!("write at least {least}")));
+    };
+    let (memory, _) = least_memory(subject.service.server);
+    let memory = memory.max(LEAST);
+    if let Some(bytes) = limits.memory_max.filter(|bytes| *bytes < memory) {
+        tight(
+            "memory_max",
+            format!("is {bytes} bytes, and no server loads in it"),
+            format!("{}M", memory >> 20),
+        );
+    }
+    if let Some(tasks) = limits.tasks_max
+        && let Some((one, words)) = one_generation(subject)
+        && u64::from(tasks) < one
+    {
+        tight("tasks_max", format!("is {tasks}, {words}"), one.to_string());
+    }
+}
+
 /// What writes a crash's memory to a file. The soft limit counts, and may be raised up to the hard one.
 fn core(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
     let nothing = LimitValue::Number(0);
@@ -111,14 +139,26 @@ fn connections(subject: &Subject<'_>) -> u64 {
     if many { set.unwrap_or(WORKER_CONNECTIONS) } else { 0 }
 }
 
+/// Processes and threads of a generation.
+fn one_generation(subject: &Subject<'_>) -> Option<(u64, String)> {
+    let (workers, threads) = workers(subject)?;
+    let all = workers.saturating_mul(threads).saturating_add(1);
+    Some((all, format!("and a generation of {workers} workers with its master and threads is {all}")))
+}
+
+/// How many workers there are, with how many threads each; none where nobody knows.
+fn workers(subject: &Subject<'_>) -> Option<(u64, u64)> {
+    let number = |name: &str| subject.number(name);
+    match subject.service.server {
+        Server::Gunicorn => Some((number("workers")?, number("threads").unwrap_or(1).max(1))),
+        Server::Unicorn => Some((number("worker_processes")?, 1)),
+        Server::Any => None,
+    }
+}
+
 /// Processes and threads of two generations, which RLIMIT_NPROC counts together with all others of the user.
 fn processes(subject: &Subject<'_>) -> Option<(u64, String)> {
-    let number = |name: &str| subject.number(name);
-    let (workers, threads) = match subject.service.server {
-        Server::Gunicorn => (number("workers")?, number("threads").unwrap_or(1).max(1)),
-        Server::Unicorn => (number("worker_processes")?, 1),
-        Server::Any => return None,
-    };
+    let (workers, threads) = workers(subject)?;
     let one = workers.saturating_mul(threads).saturating_add(1);
     let all = one.saturating_mul(2);
     Some((all, format!("and two generations of {workers} workers with their masters and threads are {all}")))

@@ -112,6 +112,9 @@ pub struct Life {
     /// Its cgroup; none if it has none of its own, or if an earlier version has started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<cgroup::Kept>,
+    /// Why limits of it as a whole do not hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlimited: Option<String>,
     /// It has a private socket for health checks.
     #[serde(default)]
     pub probe: bool,

@@ -254,6 +254,8 @@ enum Pattern {
     Mode,
     #[serde(rename = "^[0-9]{1,9}(ms|s|m|h)?$")]
     Duration,
+    #[serde(rename = "^[1-9][0-9]{0,5}[KMGT]$")]
+    Size,
     #[serde(rename = "^/[!-~]*$")]
     UrlPath,
     #[serde(rename = "^/[!-~]{1,110}$")]
@@ -302,6 +304,9 @@ impl Pattern {
                     && (1..=9).contains(&digits.len())
                     && digits.bytes().all(|digit| digit.is_ascii_digit())
             }
+            (Self::Size, [b'1'..=b'9', digits @ .., b'K' | b'M' | b'G' | b'T']) => {
+                digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit)
+            }
             (Self::UrlPath, [b'/', rest @ ..]) => graphic(rest),
             (Self::Runtime, [b'/', rest @ ..]) => (1..=110).contains(&rest.len()) && graphic(rest),
             (Self::Word, [_, ..]) => graphic(bytes),
@@ -313,6 +318,7 @@ impl Pattern {
                 Self::Application
                 | Self::Account
                 | Self::Variable
+                | Self::Size
                 | Self::UrlPath
                 | Self::Runtime
                 | Self::Word,

@@ -58,6 +58,7 @@ fn pattern_words(pattern: &str) -> Option<String> {
         "^[A-Za-z_][A-Za-z0-9_.-]{0,31}$" => " of letters, digits, `_`, `.` and `-`, at most 32",
         "^0?[0-7]{3}$" | "^[0-7]?[0-7]{3}$" => " of three or four octal digits",
         "^[0-9]{1,9}(ms|s|m|h)?$" => " of a number with a unit (ms, s, m, h)",
+        "^[1-9][0-9]{0,5}[KMGT]$" => " of a number with a unit (K, M, G, T)",
         "^/[!-~]*$" => " that begins with `/` and has no blanks",
         "^/[!-~]{1,110}$" => " that is an absolute path of at most 111 characters without blanks",
         "\\S" => " that is not blank",

@@ -175,6 +175,12 @@ impl Leaves<'_> {
         self.add("oom_score_adj", json!(s.oom_score_adj), &[], |s| {
             s.oom_score_adj = Some(s.oom_score_adj.map_or(1, |score| score ^ 1));
         });
+        self.add("cgroup.memory_max", json!(s.cgroup.memory_max), &[], |s| {
+            s.cgroup.memory_max = Some(s.cgroup.memory_max.map_or(1, |bytes| bytes ^ 1));
+        });
+        self.add("cgroup.tasks_max", json!(s.cgroup.tasks_max), &[], |s| {
+            s.cgroup.tasks_max = Some(s.cgroup.tasks_max.map_or(1, |tasks| tasks ^ 1));
+        });
         let hardening = s.hardening;
         self.add("hardening.no_new_privileges", json!(hardening.no_new_privileges), &[], |s| {
             s.hardening.no_new_privileges ^= true;

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use super::duration::Duration;
 use super::input::{Application, BindInput, Capabilities, OneOrMany, Server};
 use super::is_application_name;
-use super::service::{Hardening, Place, Restart, Service};
+use super::service::{CgroupLimits, Hardening, Place, Restart, Service};
 use crate::diagnostic::Diagnostic;
 use crate::pillar::Node;
 use crate::source::Span;
@@ -113,6 +113,10 @@ fn build(input: Application, context: Context<'_>, check: &mut Check<'_>) -> Ser
         hardening: Hardening {
             no_new_privileges: input.hardening.no_new_privileges.unwrap_or(true),
             capabilities: input.hardening.capabilities.unwrap_or(Capabilities::None),
+        },
+        cgroup: CgroupLimits {
+            memory_max: input.cgroup.memory_max.and_then(|size| size.bytes()),
+            tasks_max: input.cgroup.tasks_max,
         },
         run_script,
         handoff,

@@ -3,11 +3,14 @@
 //!
 //! It is made below the cgroup of the runtime: `runsmith/SERVICE/GENERATION`. Where there is the unified hierarchy (version 2) it is
 //! made there, for which no controller has to be enabled; else where the freezer of version 1 is.
+//!
+//! Limits take a controller. In version 2 a cgroup that has processes of its own cannot enable one for those below it, unless it is
+//! the root; then the generation's cgroup is made beside that of the runtime, if controllers are enabled there. A controller that version 1
+//! has is used there: the generation gets a cgroup in its hierarchy, too.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -21,13 +24,14 @@ use sha2::{Digest as _, Sha256};
 
 use super::clock;
 use super::process::{self, Process, Stat};
+use crate::model::service::CgroupLimits;
 
 /// The directory that holds all of runsmith's, below the cgroup of a runtime.
 const ALL: &str = "runsmith";
 
 /// What statfs(2) says of the file systems: CGROUP2_SUPER_MAGIC and CGROUP_SUPER_MAGIC (linux/magic.h).
 const UNIFIED: u64 = 0x6367_7270;
-const VERSION_1: u64 = 0x0027_e0eb;
+const OLD: u64 = 0x0027_e0eb;
 
 /// So much is read of a list of processes, in bytes: more than a hundred thousand.
 const LONGEST_LIST: u64 = 1 << 20;
@@ -50,7 +54,49 @@ enum Kind {
     /// Version 2.
     Unified,
     /// Version 1.
-    Freezer,
+    Version1,
+}
+
+/// What a limit takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Controller {
+    Memory,
+    Pids,
+}
+
+impl Controller {
+    const ALL: [Self; 2] = [Self::Memory, Self::Pids];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Pids => "pids",
+        }
+    }
+
+    /// The key of the pillar.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Memory => "cgroup.memory_max",
+            Self::Pids => "cgroup.tasks_max",
+        }
+    }
+
+    fn limit(self, limits: &CgroupLimits) -> Option<u64> {
+        match self {
+            Self::Memory => limits.memory_max,
+            Self::Pids => limits.tasks_max.map(u64::from),
+        }
+    }
+
+    /// The file that takes the limit.
+    fn file(self, kind: Kind) -> &'static str {
+        match (self, kind) {
+            (Self::Memory, Kind::Unified) => "memory.max",
+            (Self::Memory, Kind::Version1) => "memory.limit_in_bytes",
+            (Self::Pids, _) => "pids.max",
+        }
+    }
 }
 
 /// What the state knows a cgroup by.
@@ -68,6 +114,8 @@ pub struct Cgroup {
     directory: PathBuf,
     node: (u64, u64),
     kind: Kind,
+    /// Cgroups of version 1 that limit its processes.
+    limiting: Vec<PathBuf>,
 }
 
 impl PartialEq for Cgroup {
@@ -84,6 +132,10 @@ pub struct Home {
     /// The cgroup of this process.
     own: PathBuf,
     kind: Kind,
+    /// Where the root of what is mounted is.
+    mount: PathBuf,
+    /// The cgroups of this process where version 1 has the controllers.
+    version1: Vec<(Controller, PathBuf)>,
 }
 
 impl Home {
@@ -106,14 +158,103 @@ impl Home {
             && rustix::fs::access(&self.own, rustix::fs::Access::WRITE_OK).is_ok()
     }
 
-    /// Makes the cgroup of a generation, empty. The error is a sentence.
-    pub fn make(&self, service: &str, generation: u32) -> Result<Cgroup, String> {
-        let parent = self.own.join(ALL).join(service);
+    /// Makes the cgroup of a generation, empty, and limits it as far as this host lets it be. The error is a sentence; so is
+    /// each limit that does not hold.
+    pub fn make(
+        &self,
+        service: &str,
+        generation: u32,
+        limits: &CgroupLimits,
+    ) -> Result<(Cgroup, Vec<String>), String> {
+        let wanted = Controller::ALL.into_iter().filter_map(|one| Some((one, one.limit(limits)?)));
+        let wanted: Vec<_> = wanted.collect();
+        let unified: Vec<_> =
+            wanted.iter().map(|(one, _)| *one).filter(|one| self.is_unified(*one)).collect();
+        let base =
+            self.bases().find(|base| enable(base, service, &unified)).unwrap_or_else(|| self.own.clone());
+        let mut made = self.make_in(&base, service, generation)?;
+        let mut failed = vec![];
+        for (controller, limit) in wanted {
+            let limited = if unified.contains(&controller) {
+                write(&made.directory.join(controller.file(Kind::Unified)), limit).map_err(
+                    |error| match error.kind() {
+                        io::ErrorKind::NotFound => {
+                            format!(
+                                "the controller `{}` cannot be enabled below {}",
+                                controller.name(),
+                                base.display()
+                            )
+                        }
+                        _ => error.to_string(),
+                    },
+                )
+            } else {
+                self.limit_by_version1(&mut made, service, controller, limit)
+            };
+            if let Err(reason) = limited {
+                failed.push(format!("{} cannot be {limit} on this host: {reason}", controller.key()));
+            }
+        }
+        Ok((made, failed))
+    }
+
+    /// Whether version 2 has a controller, so that version 1 has not.
+    fn is_unified(&self, controller: Controller) -> bool {
+        let has = |base: &Path| {
+            let text = fs::read_to_string(base.join("cgroup.controllers")).unwrap_or_default();
+            text.split_ascii_whitespace().any(|one| one == controller.name())
+        };
+        self.kind == Kind::Unified && self.bases().any(|base| has(&base))
+    }
+
+    /// Where the cgroups of services are: below that of the runtime, or beside it.
+    fn bases(&self) -> impl Iterator<Item = PathBuf> {
+        let beside = self.own.parent().filter(|beside| beside.starts_with(&self.mount)).map(Path::to_owned);
+        std::iter::once(self.own.clone()).chain(beside.filter(|_| self.kind == Kind::Unified))
+    }
+
+    /// Has a controller of version 1 limit what will be in a cgroup.
+    fn limit_by_version1(
+        &self,
+        cgroup: &mut Cgroup,
+        service: &str,
+        controller: Controller,
+        limit: u64,
+    ) -> Result<(), String> {
+        let own = self.version1.iter().find(|(one, _)| *one == controller).map(|(_, own)| own);
+        let own = own.ok_or_else(|| format!("it has no controller `{}`", controller.name()))?;
+        let parent = own.join(ALL).join(service);
+        let directory = parent.join(cgroup.directory.file_name().unwrap_or_default());
+        let failed = |error: io::Error| format!("{}: {error}", directory.display());
+        make(&own.join(ALL)).and_then(|()| make(&parent)).map_err(failed)?;
+        // One that a killed runtime has left has the limit of another one.
+        let _ = fs::remove_dir(&directory);
+        fs::create_dir(&directory).map_err(failed)?;
+        write(&directory.join(controller.file(Kind::Version1)), limit).map_err(failed)?;
+        cgroup.limiting.push(directory);
+        Ok(())
+    }
+
+    /// Removes the limiting cgroups of a service that nothing lives in.
+    pub fn tidy(&self, service: &str) {
+        for (_, own) in &self.version1 {
+            let all = own.join(ALL);
+            let parent = all.join(service);
+            let entries = fs::read_dir(&parent).into_iter().flatten().flatten();
+            for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+                let _ = fs::remove_dir(entry.path());
+            }
+            let _ = fs::remove_dir(&parent).and_then(|()| fs::remove_dir(&all));
+        }
+    }
+
+    fn make_in(&self, base: &Path, service: &str, generation: u32) -> Result<Cgroup, String> {
+        let parent = base.join(ALL).join(service);
         let mut number = 0;
         for _ in 0..TRIES + MOST_OF_A_NUMBER {
             let name = if number == 0 { generation.to_string() } else { format!("{generation}.{number}") };
             let directory = parent.join(name);
-            let made = make(&self.own.join(ALL)).and_then(|()| make(&parent)).and_then(|()| {
+            let made = make(&base.join(ALL)).and_then(|()| make(&parent)).and_then(|()| {
                 // An empty one that a killed runtime has left.
                 let _ = fs::remove_dir(&directory);
                 fs::create_dir(&directory)
@@ -134,7 +275,8 @@ impl Home {
 
     /// Every cgroup that this service has here.
     pub fn all(&self, service: &str) -> Vec<Cgroup> {
-        let entries = fs::read_dir(self.own.join(ALL).join(service)).into_iter().flatten().flatten();
+        let parents = self.bases().map(|base| base.join(ALL).join(service));
+        let entries = parents.flat_map(|parent| fs::read_dir(parent).into_iter().flatten().flatten());
         let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         directories.filter_map(|entry| Cgroup::open(entry.path())).collect()
     }
@@ -147,7 +289,7 @@ pub fn name(application: &str, directory: &str) -> String {
         application.chars().map(|one| if one.is_ascii_alphanumeric() { one } else { '_' }).take(64).collect();
     name.push('-');
     for byte in digest.iter().take(8) {
-        let _ = write!(name, "{byte:02x}");
+        name.push_str(&format!("{byte:02x}"));
     }
     name
 }
@@ -159,39 +301,68 @@ fn make(directory: &Path) -> io::Result<()> {
     }
 }
 
+fn write(file: &Path, limit: u64) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(file)?.write_all(limit.to_string().as_bytes())
+}
+
+/// Makes the directory of a service in which generations can be limited; whether that is so. Nothing is changed that cannot be
+/// enabled in a cgroup with processes.
+fn enable(base: &Path, service: &str, controllers: &[Controller]) -> bool {
+    let all = base.join(ALL);
+    let parent = all.join(service);
+    let is_enabled = |directory: &Path| {
+        let file = directory.join("cgroup.subtree_control");
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        controllers.iter().all(|one| {
+            text.split_ascii_whitespace().any(|name| name == one.name())
+                || fs::write(&file, format!("+{}", one.name())).is_ok()
+        })
+    };
+    is_enabled(base) && make(&all).is_ok() && is_enabled(&all) && make(&parent).is_ok() && is_enabled(&parent)
+}
+
 /// Where cgroups may be made, the best place first: `mounts` is /proc/self/mountinfo (proc_pid_mountinfo(5)), `own` is
 /// /proc/self/cgroup (cgroups(7)).
 fn homes(mounts: &str, own: &str) -> Vec<Home> {
-    let part = |kind: Kind| {
+    // `controller`: of version 1; none: version 2.
+    let part = |controller: Option<&str>| {
         own.lines().find_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
             let (controllers, path) = (fields.next()?, fields.next()?);
-            let is_it = match kind {
-                Kind::Unified => controllers.is_empty(),
-                Kind::Freezer => controllers.split(',').any(|one| one == "freezer"),
+            let is_it = match controller {
+                None => controllers.is_empty(),
+                Some(name) => controllers.split(',').any(|one| one == name),
             };
             is_it.then_some(path)
         })
     };
-    let mounted = |kind: Kind| {
-        let part = part(kind);
+    let mounted = |controller: Option<&'static str>| {
+        let part = part(controller);
         mounts.lines().filter_map(move |line| {
             let (place, system) = line.split_once(" - ")?;
             let mut place = place.split(' ').skip(3);
             let (root, point) = (unescaped(place.next()?), unescaped(place.next()?));
             let mut system = system.split(' ');
-            let is_it = match (kind, system.next()?) {
-                (Kind::Unified, "cgroup2") => true,
-                (Kind::Freezer, "cgroup") => system.nth(1)?.split(',').any(|one| one == "freezer"),
+            let is_it = match (controller, system.next()?) {
+                (None, "cgroup2") => true,
+                (Some(name), "cgroup") => system.nth(1)?.split(',').any(|one| one == name),
                 _ => false,
             };
             // What is above the root of the mount, or of the namespace, cannot be reached.
             let inside = Path::new(part.filter(|_| is_it)?).strip_prefix(&root).ok()?;
             let is_plain = inside.components().all(|one| matches!(one, Component::Normal(_)));
-            is_plain.then(|| Home { own: Path::new(&point).join(inside), kind })
+            is_plain.then(|| (Path::new(&point).join(inside), PathBuf::from(point)))
         })
     };
-    mounted(Kind::Unified).chain(mounted(Kind::Freezer)).collect()
+    let version1 =
+        Controller::ALL.into_iter().filter_map(|one| Some((one, mounted(Some(one.name())).next()?.0)));
+    let version1: Vec<_> = version1.collect();
+    let home = |kind| {
+        let version1 = version1.clone();
+        move |(own, mount)| Home { own, kind, mount, version1: version1.clone() }
+    };
+    let unified = mounted(None).map(home(Kind::Unified));
+    unified.chain(mounted(Some("freezer")).map(home(Kind::Version1))).collect()
 }
 
 /// A path as mountinfo writes it: blanks and the like as `\040`.
@@ -217,7 +388,7 @@ fn unescaped(text: &str) -> String {
 fn kind_of(directory: &Path) -> Option<Kind> {
     match u64::try_from(statfs(directory).ok()?.f_type).ok()? {
         UNIFIED => Some(Kind::Unified),
-        VERSION_1 => Some(Kind::Freezer),
+        OLD => Some(Kind::Version1),
         _ => None,
     }
 }
@@ -226,7 +397,7 @@ impl Cgroup {
     fn open(directory: PathBuf) -> Option<Self> {
         let kind = kind_of(&directory)?;
         let found = fs::symlink_metadata(&directory).ok().filter(fs::Metadata::is_dir)?;
-        Some(Self { node: (found.dev(), found.ino()), directory, kind })
+        Some(Self { node: (found.dev(), found.ino()), directory, kind, limiting: vec![] })
     }
 
     /// The one that a record names, if it is still that one.
@@ -241,7 +412,8 @@ impl Cgroup {
 
     /// Puts a process into it; what that starts is in it, too.
     pub fn add(&self, process: &Process) -> io::Result<()> {
-        fs::write(self.directory.join("cgroup.procs"), process.pid.to_string())
+        let mut directories = self.limiting.iter().chain([&self.directory]);
+        directories.try_for_each(|one| fs::write(one.join("cgroup.procs"), process.pid.to_string()))
     }
 
     fn read(&self, name: &str) -> io::Result<String> {
@@ -267,7 +439,7 @@ impl Cgroup {
     pub fn is_populated(&self) -> bool {
         match self.kind {
             Kind::Unified => self.read("cgroup.events").is_ok_and(|text| is_populated(&text)),
-            Kind::Freezer => !self.pids().is_empty(),
+            Kind::Version1 => !self.pids().is_empty(),
         }
     }
 
@@ -308,7 +480,7 @@ impl Cgroup {
     fn freeze(&self) {
         let (file, frozen) = match self.kind {
             Kind::Unified => ("cgroup.freeze", "1"),
-            Kind::Freezer => ("freezer.state", "FROZEN"),
+            Kind::Version1 => ("freezer.state", "FROZEN"),
         };
         if fs::write(self.directory.join(file), frozen).is_err() {
             return;
@@ -316,7 +488,7 @@ impl Cgroup {
         let until = clock::now().after(u64::try_from(FREEZES.as_millis()).unwrap_or(0));
         let is_frozen = || match self.kind {
             Kind::Unified => self.read("cgroup.events").is_ok_and(|text| text.contains("frozen 1")),
-            Kind::Freezer => self.read("freezer.state").is_ok_and(|text| text.trim() == "FROZEN"),
+            Kind::Version1 => self.read("freezer.state").is_ok_and(|text| text.trim() == "FROZEN"),
         };
         // Version 1 reports nothing; it takes a moment.
         while !is_frozen() && clock::now() < until {
@@ -327,7 +499,7 @@ impl Cgroup {
     fn thaw(&self) {
         let (file, thawed) = match self.kind {
             Kind::Unified => ("cgroup.freeze", "0"),
-            Kind::Freezer => ("freezer.state", "THAWED"),
+            Kind::Version1 => ("freezer.state", "THAWED"),
         };
         let _ = fs::write(self.directory.join(file), thawed);
     }
@@ -337,7 +509,7 @@ impl Cgroup {
         let until = clock::now().after(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
         match self.kind {
             Kind::Unified => self.await_event(until),
-            Kind::Freezer => {
+            Kind::Version1 => {
                 while let Some(pid) = self.pids().first().copied() {
                     if clock::now() >= until {
                         return false;
@@ -405,7 +577,7 @@ mod tests {
             found(&both, own),
             [
                 ("/sys/fs/cgroup/unified/c/d.service".to_owned(), Kind::Unified),
-                ("/sys/fs/cgroup/freezer/a".to_owned(), Kind::Freezer)
+                ("/sys/fs/cgroup/freezer/a".to_owned(), Kind::Version1)
             ]
         );
         let of_container = "41 31 0:38 /docker/7 /sys/fs/cgroup\\040here ro - cgroup2 cgroup rw\n";

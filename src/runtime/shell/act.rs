@@ -131,7 +131,7 @@ impl Shell {
             .map_err(|error| format!("no process can be started: {error}"))?;
         let master = (launcher.process.pid, launcher.process.start);
         let sockets = inherited.iter().filter_map(|one| one.kept.node).collect();
-        let cgroup = self.enclose(generation, &launcher.process);
+        let (cgroup, unlimited) = self.enclose(generation, &launcher.process, &service.cgroup);
         let life = Life {
             generation,
             master,
@@ -145,6 +145,7 @@ impl Shell {
             ready: vec![],
             sockets: Some(sockets),
             cgroup: cgroup.as_ref().map(|cgroup| cgroup.kept()),
+            unlimited,
             probe: probe.is_some(),
         };
         let mut live = Live::new(life, &service, &identity, Some(launcher.process));

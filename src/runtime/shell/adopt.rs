@@ -418,6 +418,7 @@ impl Shell {
             ready: vec![],
             sockets: None,
             cgroup: None,
+            unlimited: None,
             probe: false,
         };
         let mut live = Live::new(life, &self.service, &self.identity, None);

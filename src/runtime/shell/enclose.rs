@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Shell;
 use super::generation::Live;
+use crate::model::service::CgroupLimits;
 use crate::runtime::event::Generation;
 use crate::runtime::linux::cgroup::{self, Cgroup, Kept};
 use crate::runtime::linux::process::Process;
@@ -50,27 +51,52 @@ impl Cgroups {
     /// Removes what is empty by now.
     fn tidy(&mut self) {
         self.left.retain(|one| !one.remove());
+        self.home.iter().for_each(|home| home.tidy(&self.name));
     }
 }
 
 impl Shell {
     /// Puts what will be a master into a cgroup of its own.
-    pub(super) fn enclose(&mut self, generation: Generation, master: &Process) -> Option<Rc<Cgroup>> {
+    /// Also why its limits do not hold.
+    pub(super) fn enclose(
+        &mut self,
+        generation: Generation,
+        master: &Process,
+        limits: &CgroupLimits,
+    ) -> (Option<Rc<Cgroup>>, Option<String>) {
+        let (cgroup, failed) = self.enclose_and_limit(generation, master, limits);
+        for reason in &failed {
+            self.log.say(reason);
+        }
+        (cgroup, (!failed.is_empty()).then(|| failed.join("; ")))
+    }
+
+    fn enclose_and_limit(
+        &mut self,
+        generation: Generation,
+        master: &Process,
+        limits: &CgroupLimits,
+    ) -> (Option<Rc<Cgroup>>, Vec<String>) {
         self.cgroups.tidy();
-        let home = self.cgroups.home.as_ref().ok()?;
-        let made = home.make(&self.cgroups.name, generation.0).and_then(|made| match made.add(master) {
-            Ok(()) => Ok(made),
-            Err(error) => {
-                made.remove();
-                Err(format!("no process can be put into {}: {error}", made.kept().path))
+        let made = self.cgroups.home.clone().and_then(|home| {
+            let (made, failed) = home.make(&self.cgroups.name, generation.0, limits)?;
+            match made.add(master) {
+                Ok(()) => Ok((Rc::new(made), failed)),
+                Err(error) => {
+                    made.remove();
+                    Err(format!("no process can be put into {}: {error}", made.kept().path))
+                }
             }
         });
         match made {
-            Ok(made) => Some(Rc::new(made)),
+            Ok((made, failed)) => (Some(made), failed),
             Err(reason) => {
+                let failed = (!limits.are_none()).then(|| {
+                    format!("`cgroup.memory_max` and `cgroup.tasks_max` do not hold on this host: {reason}")
+                });
                 // What could not be done once is not tried again: `status` shows why.
                 self.cgroups.home = Err(reason);
-                None
+                (None, failed.into_iter().collect())
             }
         }
     }
@@ -131,9 +157,8 @@ impl Shell {
             cgroup.kill();
             cgroup.await_empty(ENDS);
         }
-        if !cgroup.remove() {
-            self.cgroups.left.push(cgroup);
-        }
+        self.cgroups.left.push(cgroup);
+        self.cgroups.tidy();
     }
 
     /// Ends what is left in cgroups of generations that have gone. `is_last`: the service ends.

@@ -81,6 +81,7 @@ impl Shell {
             self.second_master(),
             unkept,
             self.other_release(),
+            self.unlimited(),
             socket,
             log,
         ];
@@ -196,6 +197,13 @@ impl Shell {
             ));
         }
         (!parts.is_empty()).then(|| Problem::new("stopped", parts.join("; ")))
+    }
+
+    /// Limits of the generation that serves do not hold.
+    fn unlimited(&self) -> Option<Problem> {
+        let serving = self.machine.serving()?.generation;
+        let reason = self.generations.get(&serving)?.life.unlimited.as_ref()?;
+        Some(Problem::new("limits", reason))
     }
 
     /// What serves is what was proven, and not what is on disk.

@@ -91,6 +91,7 @@ impl Shell {
             nice: first.nice,
             oom_score_adj: first.oom_score_adj,
             hardening: first.hardening,
+            cgroup: first.cgroup,
             ..new.clone()
         };
         if next != new {
@@ -200,6 +201,7 @@ impl Shell {
             ready: vec![],
             sockets: None,
             cgroup: old.life.cgroup.clone(),
+            unlimited: old.life.unlimited.clone(),
             probe: false,
         };
         let identity = Rc::clone(&old.identity);
