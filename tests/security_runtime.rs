@@ -6,7 +6,8 @@ mod support;
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -611,4 +612,270 @@ fn a_keeper_that_nobody_can_find_ends() {
     service.until("one keeper", |service| service.keepers().len() == 1);
     assert_eq!(service.version(), "1");
     service.down();
+}
+
+/// `runsmith ARGUMENTS… DIRECTORY` as the application's user.
+fn as_user(service: &Service, arguments: &[&str]) -> (Option<i32>, String) {
+    let user = &service.user.name;
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", user, "--regid", user, "--init-groups", "--", env!("CARGO_BIN_EXE_runsmith")]);
+    let output = command.args(arguments).arg(&service.directory).current_dir("/").output().expect("setpriv");
+    (output.status.code(), said(&output))
+}
+
+/// What `status` shows of the last hand-over.
+fn last(service: &Service) -> serde_json::Value {
+    let output = service.runsmith(&["status", "--format", "json"]);
+    let all: serde_json::Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+    all["services"][0]["last"].clone()
+}
+
+#[test]
+fn who_asks_is_written_down_and_what_root_asks_for_is_given_up_by_root_alone() {
+    let row = Row::begin(Server::Sync, Socket::Tcp, "");
+    let service = &row.service;
+    service.release(2, Release::Waiting);
+    service.switch(2);
+    let begin = |what: &dyn Fn() -> Child| {
+        let mark = service.log.mark();
+        let child = what();
+        service.log.wait(mark, &["hand-over: generation"], SOON);
+        (child, mark)
+    };
+    let refused = || {
+        let (code, said) = as_user(service, &["upgrade", "--abort"]);
+        assert!(
+            code == Some(2) && said.contains("of root (uid 0) has requested it, so only root can give it up"),
+            "{said}"
+        );
+    };
+    let (roots, mark) = begin(&|| begin_upgrade(service));
+    refused();
+    let uid = service.user.uid;
+    service.log.wait(mark, &[&format!("(uid {uid}) wants the hand-over to be given up, and may not")], SOON);
+    // The next run knows it, too. Whoever has asked the run before has no answer.
+    let mark = row.kill_runtime();
+    assert_eq!(roots.wait_with_output().unwrap().status.code(), Some(2));
+    service.log.wait(mark, &["hand-over: generation"], HANDOVER);
+    refused();
+    let given_up = service.runsmith(&["upgrade", "--abort"]);
+    assert_eq!(given_up.status.code(), Some(0), "{}", said(&given_up));
+    let shown = last(service);
+    assert_eq!(
+        (&shown["requested_by"]["uid"], &shown["given_up_by"]["user"]),
+        (&0.into(), &"root".into()),
+        "{shown}"
+    );
+
+    // The user's own is the user's to give up.
+    let user = &service.user.name;
+    let directory = service.directory.display().to_string();
+    let (users, mark) = begin(&|| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", user, "--regid", user, "--init-groups", "--"]);
+        command.args([env!("CARGO_BIN_EXE_runsmith"), "upgrade", &directory]).current_dir("/");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("setpriv")
+    });
+    let requested = format!("an upgrade is requested by process {} of {user} (uid {uid})", users.id());
+    service.log.wait(mark, &[&requested], SOON);
+    let (code, told) = as_user(service, &["upgrade", "--abort"]);
+    assert_eq!(code, Some(0), "{told}");
+    let output = users.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains(&format!("of {user} (uid {uid})")), "{}", said(&output));
+    let shown = last(service);
+    assert_eq!(
+        (&shown["requested_by"]["user"], &shown["given_up_by"]["uid"]),
+        (&user.as_str().into(), &uid.into()),
+        "{shown}"
+    );
+    // What `sv` asks for is root's.
+    let (_, mark) = begin(&|| {
+        service.begin("2");
+        Command::new("true").spawn().expect("true")
+    });
+    refused();
+    service.go();
+    service.log.wait(mark, &["done: generation"], HANDOVER);
+    assert_eq!(last(service)["requested_by"]["pid"], serde_json::Value::Null);
+    let text = said(&service.runsmith(&["status"]));
+    assert!(text.contains("requested by a signal of root (uid 0)"), "{text}");
+    let mut row = row;
+    row.nothing_was_lost();
+    row.service.down();
+}
+
+/// Removes the service's socket, and stops every process of its user but itself, over and over. The way to the socket takes long.
+const STOPS: &str = r#"
+import os, signal, sys
+real = os.path.dirname(sys.argv[1])
+os.rename(real, real + ".real")
+os.mkdir(real + ".x")
+for number in range(35):
+    to = "sockets.%d" % (number - 1) if number else "sockets.real"
+    os.symlink("sockets.x/../" * 300 + to, real + ".%d" % number)
+os.symlink("sockets.34", real)
+os.write(1, b".")
+while True:
+    try: os.unlink(real + ".real/web.sock")
+    except OSError: pass
+    for _ in range(100):
+        try: os.kill(-1, signal.SIGSTOP)
+        except ProcessLookupError: pass
+"#;
+
+#[test]
+fn a_stopped_helper_holds_up_nobody_and_ends() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, "handoff: {drain_timeout: 2}");
+    let Address::Unix(path) = service.address.clone() else { panic!("Unix") };
+    let mark = service.log.mark();
+    let mut attacker = Python::run(&service.user, STOPS, &[&path]);
+    attacker.wait_for_bytes(1);
+    service.log.wait(mark, &["somebody has stopped the process that was to open it"], SOON);
+    let status = service.runsmith(&["status"]);
+    assert!(said(&status).contains("socket"), "{}", said(&status));
+    drop(attacker);
+    let directory = Path::new(&path).parent().unwrap();
+    fs::remove_file(directory).unwrap();
+    fs::rename(format!("{}.real", directory.display()), directory).unwrap();
+    let stopped = service.user.processes();
+    let is_helper = |process: &support::host::Process| {
+        process.command.starts_with("runsmith") || process.command == "exe"
+    };
+    service.until("no helper is left", |service| !service.user.processes().iter().any(is_helper));
+    for process in stopped {
+        kill(process.pid, Signal::CONT);
+    }
+    service.log.wait(mark, &["ready: generation 2 serves"], HANDOVER);
+    service.until("it serves", |service| service.runsmith(&["status"]).status.code() == Some(0));
+    service.down();
+}
+
+#[test]
+fn who_becomes_another_user_is_not_signalled() {
+    let more = "handoff: {ready: alive, drain_timeout: 1}\nhardening: {no_new_privileges: false, capabilities: inherited}";
+    let mut service = Service::native(Server::Any, Socket::Tcp, more);
+    // As any program with the setuid bit that the application's user may run.
+    let program = service.scratch().join("setuid");
+    fs::copy("/usr/bin/sleep", &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
+    let go = service.scratch().join("go");
+    let script = format!(
+        "import os, time\nwhile not os.path.exists({go:?}): time.sleep(0.02)\nos.execv({program:?}, [\"sleep\", \"600\"])\n"
+    );
+    fs::write(service.scratch().join("script"), script).unwrap();
+    service.runs(&format!("[/usr/bin/python3, {}]", service.scratch().join("script").display()));
+    let service = service.started();
+    let master = service.master();
+    service.go();
+    service.until("it is root's", |service| {
+        service.user.processes().iter().any(|one| one.pid == master && one.command == "setuid")
+    });
+    let mark = service.log.mark();
+    service.sv("down");
+    // It has got no TERM, which would have ended it at once.
+    service.log.wait(mark, &["did not finish in time and is killed"], STOP);
+    service.log.wait(mark, &["nothing is left"], STOP);
+    // Where it is in a cgroup of its own it has ended with that.
+    let is_left = service.log.count(mark, "runs as another user by now: it is left alone") == 1;
+    assert_eq!(lives(master), is_left, "{}", service.log.text(0));
+    kill(master, Signal::KILL);
+}
+
+/// The master puts a socket of another network namespace, with the same address, in the place of the one it has inherited.
+const ELSEWHERE: &str = r#"
+import os
+if not os.path.exists("MARK"):
+    import ctypes, fcntl, socket, struct
+    port = socket.socket(fileno=os.dup(3)).getsockname()[1]
+    ours, theirs = socket.socketpair()
+    if os.fork() == 0:
+        assert ctypes.CDLL(None).unshare(0x10000000 | 0x40000000) == 0
+        link = socket.socket()
+        fcntl.ioctl(link, 0x8914, struct.pack("16sH14x", b"lo", 1))
+        listener = socket.socket(); listener.bind(("127.0.0.1", port)); listener.listen(9)
+        socket.send_fds(theirs, [b"x"], [listener.fileno()])
+        os._exit(0)
+    _, fds, _, _ = socket.recv_fds(ours, 9, 9)
+    os.wait()
+    os.dup2(fds[0], 3)
+    open("MARK", "w").close()
+"#;
+
+#[test]
+fn a_socket_of_another_network_namespace_is_not_taken_for_the_services() {
+    let row = Row::begin(Server::Sync, Socket::Tcp, "");
+    let mark = row.service.scratch().join("mark");
+    fs::create_dir(&mark).unwrap();
+    run("chown", &[&row.service.user.name, mark.to_str().unwrap()]);
+    let attack = ELSEWHERE.replace("MARK", mark.join("done").to_str().unwrap());
+    row.service.release_with(2, &attack, "");
+    row.service.switch(2);
+    let output = row.service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), row.service.log.text(0));
+    assert!(mark.join("done").exists(), "{}", row.service.log.text(0));
+    row.service.release(3, Release::Good);
+    row.service.switch(3);
+    // Nobody has the socket any more but the workers, and the state says what is to be found.
+    let begun = row.service.log.mark();
+    let runtime = row.service.runtime();
+    kill(runtime, Signal::STOP);
+    kill(row.service.keeper().expect("a keeper"), Signal::KILL);
+    kill(runtime, Signal::KILL);
+    row.service.log.wait(begun, &["goes on under this run"], SOON);
+    let output = row.service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), row.service.log.text(0));
+    row.service.wait_for_version("3", SOON);
+    row.service.assert_one_generation();
+    row.service.down();
+}
+
+/// Says what the runtime would say: at once, where a long line was cut, and where a keeper has passed on the beginning of a line.
+const FORGES: &str = r#"
+import os, threading, time
+def until(name):
+    while not os.path.exists("SCRATCH/" + name): time.sleep(0.02)
+def forge():
+    until("begin")
+    os.write(1, b"x" * 4096)
+    until("one")
+    os.write(1, b"runsmith: forged-partial\nrunsmith: forged-plain\nx\rrunsmith: forged-cr\n\0runsmith: forged-nul\nx\x1b[1Grunsmith: forged-escape\n\xe2\x80\x8brunsmith: forged-unseen\n")
+    os.write(1, b"runsm")
+    until("two")
+    os.write(1, b"ith: forged-split\n")
+threading.Thread(target=forge).start()
+"#;
+
+#[test]
+fn no_line_of_the_server_passes_for_one_of_the_runtimes() {
+    let service = Service::native(Server::Sync, Socket::Tcp, "");
+    let scratch = service.scratch().display().to_string();
+    service.release_with(1, &FORGES.replace("SCRATCH", &scratch), "");
+    let row = Row::of(service.started());
+    let service = &row.service;
+    let tell = |name: &str| fs::write(service.scratch().join(name), "").unwrap();
+    let mark = service.log.mark();
+    tell("begin");
+    service.log.wait(mark, &["xxxxxxxx"], SOON);
+    // The runtime ends the line that was begun.
+    service.begin("alarm");
+    service.log.wait(mark, &["runsmith: status:"], SOON);
+    tell("one");
+    service.log.wait(mark, &["forged-unseen"], SOON);
+    row.kill_runtime();
+    service.until("one keeper", |service| service.keepers().len() == 1);
+    tell("two");
+    service.log.wait(mark, &["forged-split"], SOON);
+    let text = service.log.text(mark);
+    for forged in text.lines().filter(|line| line.contains("forged")) {
+        let seen = forged.trim_start().trim_start_matches('\u{200b}');
+        assert!(!seen.starts_with("runsmith:"), "{forged:?}\n{text}");
+    }
+    assert!(text.contains("\n  runsmith: generation 1 was running and goes on under this run\n"), "{text}");
+    for marked in ["output: runsmith: forged-partial", "output: runsmith: forged-plain", "output: runsm"] {
+        assert!(text.contains(marked), "{marked}\n{text}");
+    }
+    assert!(!text.contains(['\r', '\0', '\u{1b}']), "{text:?}");
+    row.end();
 }

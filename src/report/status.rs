@@ -321,7 +321,8 @@ fn hand_over(last: &LastHandOver, now: u64) -> String {
         None => format!("generation {}", last.generation),
     };
     let because = last.because.as_deref().map(|reason| format!("; started because {}", visible(reason)));
-    let because = because.unwrap_or_default();
+    let who = last.requested_by.as_ref().map(|who| format!("; requested by {}", visible(&who.to_string())));
+    let because = because.unwrap_or_default() + &who.unwrap_or_default();
     match &last.reason {
         None => format!("{whose}: done {ago} ago in {took:.1} s{because}"),
         Some(reason) => format!("{whose}: FAILED {ago} ago: {}{because}", visible(reason)),

@@ -2,6 +2,8 @@
 //!
 //! The asker sends one [`Wish`]; the runtime answers with [`Reply`] lines and closes the connection after the last.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::visible::without_numbers;
@@ -236,6 +238,39 @@ pub struct Enclosure {
     pub reason: Option<String>,
 }
 
+/// Who has asked for something, as the kernel says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requester {
+    /// The process that has asked; none for a signal, as `sv` sends it, which only root can send.
+    pub pid: Option<u32>,
+    /// Whose process it was.
+    pub uid: u32,
+    /// The name of that user.
+    pub user: String,
+}
+
+impl Requester {
+    /// Whoever has sent a signal to the runtime, which runs as `uid`: nobody else may.
+    pub fn by_signal(uid: u32, user: String) -> Self {
+        Self { pid: None, uid, user }
+    }
+
+    /// Whether it may give up what `other` has asked for.
+    pub fn may_undo(&self, other: &Self) -> bool {
+        self.uid == 0 || self.uid == other.uid
+    }
+}
+
+impl fmt::Display for Requester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pid, uid, user } = self;
+        match pid {
+            Some(pid) => write!(f, "process {pid} of {user} (uid {uid})"),
+            None => write!(f, "a signal of {user} (uid {uid})"),
+        }
+    }
+}
+
 /// How the last hand-over went.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastHandOver {
@@ -251,6 +286,12 @@ pub struct LastHandOver {
     /// Why it was started, if nobody had asked for it and the generation before it served well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
+    /// Who has asked for it; none if nobody has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<Requester>,
+    /// Who has given it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up_by: Option<Requester>,
     /// Why it was backed out.
     pub reason: Option<String>,
     /// How long it took, in milliseconds.

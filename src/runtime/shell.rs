@@ -9,6 +9,7 @@ mod health;
 mod keep;
 mod notice;
 mod origin;
+mod requests;
 mod snapshots;
 mod sockets;
 mod status;
@@ -113,6 +114,8 @@ pub struct Shell {
     last: Option<LastHandOver>,
     /// When each generation was started, and which one served then.
     begun: BTreeMap<Generation, (Moment, Option<Generation>)>,
+    /// Who has asked for what.
+    requests: requests::Requests,
     kept: Option<String>,
     sequence: u64,
     boot: String,
@@ -286,6 +289,7 @@ fn begin(
         settled_at: clock::now(),
         last: None,
         begun: BTreeMap::new(),
+        requests: requests::Requests::default(),
         kept: None,
         sequence: 0,
         boot: clock::boot_id(),
@@ -364,6 +368,9 @@ impl Shell {
     /// Tells the machine everything that waits, and does what it answers.
     fn settle_events(&mut self) {
         while let Some(event) = self.events.pop_front() {
+            if !self.note_request(&event) {
+                continue;
+            }
             self.note_health(&event);
             let actions = self.machine.step(clock::now(), event);
             self.note_replacements(&actions);

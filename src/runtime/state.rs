@@ -6,7 +6,7 @@ use super::event::{Generation, Moment};
 use super::linux::cgroup;
 use super::linux::listen::Kept;
 use super::machine::Record;
-use super::protocol::LastHandOver;
+use super::protocol::{LastHandOver, Requester};
 
 /// The format that is written. A change that an older runtime would misread gets another number.
 pub const FORMAT: u32 = 1;
@@ -37,6 +37,12 @@ pub struct State {
     /// Generations whose start has no outcome yet: when it began, and which one served then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub begun: Vec<(Generation, Moment, Option<Generation>)>,
+    /// Who has asked for these generations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requested: Vec<(Generation, Requester)>,
+    /// Who has asked for the next one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<Requester>,
     /// Why what serves is not what is on disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,

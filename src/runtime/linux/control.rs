@@ -29,6 +29,8 @@ struct Peer {
     ticket: Ticket,
     stream: UnixStream,
     is_root: bool,
+    /// Process and user, as the kernel says.
+    identity: (u32, u32),
     input: Vec<u8>,
     output: Vec<u8>,
     wish: Option<Wish>,
@@ -99,6 +101,7 @@ impl Control {
             ticket,
             stream: UnixStream::from(fd),
             is_root,
+            identity: (peer.pid.as_raw_nonzero().get().unsigned_abs(), peer.uid.as_raw()),
             input: vec![],
             output: vec![],
             wish: None,
@@ -144,6 +147,11 @@ impl Control {
                 None
             }
         }
+    }
+
+    /// Process and user of whoever has this ticket.
+    pub fn identity(&self, ticket: Ticket) -> Option<(u32, u32)> {
+        self.peers.iter().find(|peer| peer.ticket == ticket).map(|peer| peer.identity)
     }
 
     /// A line for one.

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::line_mark::LineMark;
 use super::listen::Kept;
-use super::{clock, keepers, kernel, memory, passing, privileges};
+use super::{apart, clock, keepers, kernel, memory, passing, privileges};
 use crate::runtime::event::Moment;
 use crate::runtime::protocol::Dropped;
 use crate::runtime::state::LONGEST;
@@ -63,7 +63,8 @@ const CONNECTIONS: usize = 8;
 /// but is asked for by [`Request::GiveFiles`], of a keeper whose version is known to have it.
 ///
 /// 5 has the state in a file without a name, however long it is ([`Request::RememberFile`]). A [`Held`] has the text as well if it
-/// fits; if not, it says so by [`Held::has_state_file`], and then a runtime that adopts also asks for [`Request::State`].
+/// fits; if not, it says so by [`Held::has_state_file`], and then a runtime that adopts also asks for [`Request::State`]. A runtime of
+/// this very version also has it note where the log ends ([`Request::Mark`]).
 pub const PROTOCOL: u32 = 5;
 
 /// The first version that answers [`Request::GiveFiles`].
@@ -101,6 +102,8 @@ pub enum Request {
     Remember(String),
     /// Remember the state in the file that comes with it.
     RememberFile,
+    /// Note in the [`LineMark`] that comes with it whether the log is within a line, for a runtime that takes over.
+    Mark,
     /// Give the file with the state; it comes with an answer of one byte.
     State,
     /// Give what you hold.
@@ -410,6 +413,13 @@ impl Keeper {
             }
             Ok(Request::Remember(state)) => self.state = in_file(&state).ok(),
             Ok(Request::RememberFile) => self.state = message.fds.into_iter().next().map(File::from),
+            Ok(Request::Mark) => {
+                let is_within = self.is_within();
+                self.mark = message.fds.into_iter().next().map(LineMark::shared);
+                if let Some(mark) = &self.mark {
+                    mark.set(is_within);
+                }
+            }
             Ok(Request::State) => {
                 let state = self.state.as_ref().and_then(|state| state.try_clone().ok());
                 let fds: Vec<_> = state.iter().map(AsFd::as_fd).collect();
@@ -587,18 +597,22 @@ impl Keeper {
         }
     }
 
+    /// Whether the log ends within a line. The runtime may have ended that.
+    fn is_within(&self) -> bool {
+        self.mark.as_ref().map_or(self.is_marked, LineMark::is_within)
+    }
+
     /// What a generation has said; what another one has begun does not run into it.
     fn pass_on(&mut self, generation: u32, bytes: &[u8]) {
         let Some(last) = bytes.last() else { return };
         let is_within = match self.unwritten.last() {
             Some(last) => *last != b'\n',
-            // The runtime may have ended the line.
-            None => self.mark.as_ref().is_none_or(LineMark::is_within),
+            None => self.is_within(),
         };
         if is_within && self.unended.is_some_and(|other| other != generation) {
             self.unwritten.push(b'\n');
         }
-        self.unwritten.extend_from_slice(bytes);
+        apart::add(bytes, &mut self.unwritten);
         self.unended = (*last != b'\n').then_some(generation);
     }
 
@@ -658,6 +672,10 @@ impl Keeper {
             return;
         };
         while !self.unwritten.is_empty() {
+            // The runtime may have ended the line that was cut here, and what follows would begin one.
+            if self.is_marked && apart::poses(self.unwritten.get(..PART).unwrap_or(&self.unwritten)) {
+                self.unwritten.splice(..0, apart::MARK.iter().copied());
+            }
             // Whole lines, as many as the kernel takes in one piece.
             let most = self.unwritten.len().min(PART);
             let end =

@@ -145,6 +145,14 @@ impl Keeping {
         self.tell(&request, &fds)
     }
 
+    /// Has it note from now on in this run's mark whether the log is within a line. One of another version cannot.
+    pub fn note_lines(&self, mark: Option<BorrowedFd<'_>>) {
+        if let Some(mark) = mark.filter(|_| self.protocol == PROTOCOL) {
+            // If it does not hear it a line of this run's may follow one that was begun.
+            let _ = self.tell(&Request::Mark, &[mark]);
+        }
+    }
+
     /// Has it remember the state.
     pub fn remember(&self, state: &str) -> io::Result<()> {
         if self.protocol < IN_FILES {

@@ -14,7 +14,8 @@ use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::fstat;
+use rustix::fs::{fstat, stat};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use signal_hook::consts::SIGURG;
 
 /// How long a system call of the runtime can be blocked while it works: then a signal interrupts it, and again after the
@@ -32,6 +33,9 @@ const SO_BINDTOIFINDEX: libc::c_int = 62;
 
 /// No network interface has this number: they are counted from 1.
 const NOWHERE: libc::c_int = libc::c_int::MAX;
+
+/// SIOCGSKNS (linux/sockios.h, Linux 4.10): a descriptor of the network namespace of a socket.
+const SIOCGSKNS: u32 = 0x894c;
 
 /// SIOCUNIXFILE (linux/un.h, Linux 4.14): a descriptor of the file that a Unix socket is bound to.
 const SIOCUNIXFILE: u32 = 0x89e0;
@@ -125,15 +129,40 @@ pub fn network_of(socket: impl AsFd) -> Option<u64> {
     (got == 0).then_some(cookie)
 }
 
+/// Whether a socket belongs to the network namespace of this process. One of another namespace may have the same address, and
+/// nobody who connects here reaches it. Where the kernel does not tell it counts as none of this one.
+pub fn is_here(socket: impl AsFd) -> bool {
+    let flags = SocketFlags::CLOEXEC;
+    let ours = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+    let ours = ours.ok().and_then(network_of);
+    match (ours, network_of(&socket)) {
+        (Some(ours), Some(its)) => ours == its,
+        _ => namespace_of(&socket).is_some_and(|its| {
+            let ours = stat("/proc/self/ns/net");
+            ours.is_ok_and(|ours| (ours.st_dev, ours.st_ino) == its)
+        }),
+    }
+}
+
+/// Device and inode of the network namespace of a socket, for kernels before SO_NETNS_COOKIE.
+fn namespace_of(socket: impl AsFd) -> Option<(u64, u64)> {
+    let found = fstat(asked(socket, SIOCGSKNS)?).ok()?;
+    Some((found.st_dev, found.st_ino))
+}
+
+/// The descriptor that a request to a socket gives.
+fn asked(socket: impl AsFd, request: u32) -> Option<OwnedFd> {
+    // SAFETY: these requests take no argument and give a new descriptor, which nobody else owns.
+    unsafe {
+        let number = libc::ioctl(socket.as_fd().as_raw_fd(), request as _);
+        (number >= 0).then(|| OwnedFd::from_raw_fd(number))
+    }
+}
+
 /// Device and inode of the file that a Unix socket was bound to, wherever its name leads by now; none if the kernel does not
 /// tell, which takes CAP_NET_ADMIN.
 pub fn file_of(socket: impl AsFd) -> Option<(u64, u64)> {
-    // SAFETY: this request takes no argument and gives a new descriptor, which nobody else owns.
-    let file = unsafe {
-        let number = libc::ioctl(socket.as_fd().as_raw_fd(), SIOCUNIXFILE as _);
-        (number >= 0).then(|| OwnedFd::from_raw_fd(number))?
-    };
-    let found = fstat(file).ok()?;
+    let found = fstat(asked(socket, SIOCUNIXFILE)?).ok()?;
     Some((found.st_dev, found.st_ino))
 }
 
@@ -226,6 +255,10 @@ mod tests {
         let socket = UnixListener::bind(&path).unwrap();
         let other = TcpListener::bind("127.0.0.1:0").unwrap();
         assert_eq!(network_of(&socket), network_of(&other));
+        assert!(is_here(&socket) && is_here(&other));
+        let here = stat("/proc/self/ns/net").unwrap();
+        let told = namespace_of(&other);
+        assert!(told.is_none_or(|told| told == (here.st_dev, here.st_ino)), "{told:?}");
         let found = rustix::fs::lstat(&path).unwrap();
         let told = file_of(&socket);
         assert!(told.is_none_or(|told| told == (found.st_dev, found.st_ino)), "{told:?}");

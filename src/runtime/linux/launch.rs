@@ -292,7 +292,7 @@ fn kernel(resource: Resource) -> (Kernel, &'static str) {
 /// Into the server's output, which is the log's, too.
 fn say(sentence: &str) {
     use std::io::Write as _;
-    let _ = writeln!(io::stdout(), "runsmith: {sentence}");
+    let _ = writeln!(io::stdout(), "launcher: {sentence}");
 }
 
 /// What the launcher has said, for the runtime.

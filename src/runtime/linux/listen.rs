@@ -309,7 +309,8 @@ pub fn recover(process: &Process, wanted: &[Kept]) -> Vec<Listener> {
     let mut found: Vec<Listener> = vec![];
     for number in FIRST..FIRST + 2 * i32::try_from(MOST).unwrap_or(0) {
         let Ok(fd) = pidfd_getfd(process, number, PidfdGetfdFlags::empty()) else { continue };
-        if !listens(&fd) {
+        // The same address in another network namespace is another one.
+        if !listens(&fd) || !kernel::is_here(&fd) {
             continue;
         }
         let missing = |kept: &&Kept| !found.iter().any(|one| one.kept.address == kept.address);

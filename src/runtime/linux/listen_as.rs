@@ -1,20 +1,97 @@
 //! Unix sockets in directories that the application's user can write to are opened by that user, in a process of its own.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::launch::become_user;
-use super::{listen, passing};
+use super::process::{self, Process};
+use super::{clock, listen, passing};
 use crate::host::Identity;
 use crate::model::service::Socket;
 
 /// How long the process may take: it makes one system call after another, on a disk that may be slow.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Between two looks at whether somebody has stopped it: it runs as a user who may.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// So many processes that cannot be killed, because a file system keeps them waiting, are left behind; then no more are started.
+const MOST_HANGING: usize = 4;
+
+thread_local! {
+    /// Processes that were killed and have not ended yet.
+    static HANGING: RefCell<Vec<Process>> = const { RefCell::new(vec![]) };
+}
+
+/// A process that ends with this value. Its end is taken with that of every child.
+struct Helper {
+    child: Child,
+    process: Option<Process>,
+}
+
+impl Helper {
+    fn start(socket: OwnedFd) -> io::Result<Self> {
+        let hanging = HANGING.with_borrow_mut(|all| {
+            all.retain(|one| !one.has_ended());
+            all.len()
+        });
+        if hanging >= MOST_HANGING {
+            return Err(io::Error::other(
+                "the processes that were to open it before hang and cannot be killed",
+            ));
+        }
+        let child = Command::new("/proc/self/exe")
+            .arg(COMMAND)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(socket))
+            .spawn()?;
+        let process = Process::open(child.id());
+        Ok(Self { child, process })
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| {
+            let stat = process::stat(process.pid);
+            stat.is_some_and(|stat| stat.start == process.start && matches!(stat.state, b'T' | b't'))
+        })
+    }
+
+    /// Waits until it has answered. Whoever it runs as can stop it, and it would not go on.
+    fn wait(&self, answer: &OwnedFd) -> io::Result<()> {
+        let until = clock::now().after(u64::try_from(LIMIT.as_millis()).unwrap_or(0));
+        loop {
+            match passing::wait(answer, LOOK) {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+                other => return other,
+            }
+            if self.is_stopped() {
+                return Err(io::Error::other(
+                    "somebody has stopped the process that was to open it (SIGSTOP)",
+                ));
+            }
+            if clock::now() >= until {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        // Also one that has answered: it may have been stopped since.
+        let _ = self.child.kill();
+        if let Some(process) = self.process.take().filter(|process| !process.has_ended()) {
+            HANGING.with_borrow_mut(|all| all.push(process));
+        }
+    }
+}
 
 /// The hidden command that is this process.
 pub const COMMAND: &str = "listen-as";
@@ -71,18 +148,10 @@ fn order(
     let Identity { uid, gid, groups, .. } = identity.clone();
     let order = Order { path: path.to_owned(), mode, backlog, uid, gid, groups, unlink };
     let (ours, theirs) = passing::pair()?;
-    // Its end is noticed as the end of the socket, and taken with that of every child.
-    let mut helper = Command::new("/proc/self/exe")
-        .arg(COMMAND)
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(theirs))
-        .spawn()?;
+    // Its end is noticed as the end of the socket.
+    let helper = Helper::start(theirs)?;
     passing::send(&ours, serde_json::to_string(&order)?.as_bytes(), &[])?;
-    passing::wait(&ours, LIMIT).inspect_err(|_| {
-        // What hangs there would be one more with each try. Its end is taken with that of every child.
-        let _ = helper.kill();
-    })?;
+    helper.wait(&ours)?;
     let message = passing::receive(&ours, passing::LONGEST)?;
     if message.bytes.is_empty() {
         return Err(io::Error::other("the process that was to open it has ended"));

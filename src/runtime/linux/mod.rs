@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "this is where the runtime meets the kernel")]
 
+pub mod apart;
 pub mod asking;
 pub mod cgroup;
 pub mod clock;

@@ -44,6 +44,9 @@ pub struct Process {
     pub pid: u32,
     /// Its start time, as [`Stat::start`].
     pub start: u64,
+    /// Whose it is, where that was proven: it is signalled only as long as that is so. A program with the setuid bit that it runs
+    /// makes it another user's.
+    user: Option<u32>,
     fd: OwnedFd,
 }
 
@@ -170,13 +173,24 @@ impl Process {
         let fd = pidfd_open(number, PidfdFlags::empty()).ok()?;
         // Read after the descriptor was taken: if the number was used again in between, the start differs.
         let start = stat(pid)?.start;
-        Some(Self { pid, start, fd })
+        Some(Self { pid, start, user: None, fd })
     }
 
     /// The process with this number and start; none if that one has ended, or is not this user's (where that counts).
     pub fn proven(pid: u32, start: u64, uid: Option<u32>) -> Option<Self> {
-        let process = Self::open(pid)?;
-        (process.start == start && uid.is_none_or(|uid| runs_as(pid, uid))).then_some(process)
+        let mut process = Self::open(pid)?;
+        process.user = uid;
+        (process.start == start && process.is_users()).then_some(process)
+    }
+
+    /// From now on it is signalled only as long as it runs as this user.
+    pub fn belongs_to(&mut self, uid: u32) {
+        self.user = Some(uid);
+    }
+
+    /// Whether it runs as the user that it belongs to.
+    pub fn is_users(&self) -> bool {
+        self.user.is_none_or(|uid| runs_as(self.pid, uid))
     }
 
     /// Whether it has ended.
@@ -222,6 +236,9 @@ impl Process {
     }
 
     fn send(&self, signal: Number) {
+        if !self.is_users() {
+            return;
+        }
         // Who has ended needs none.
         let _ = pidfd_send_signal(&self.fd, signal);
     }

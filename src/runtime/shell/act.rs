@@ -15,7 +15,7 @@ use crate::host::{self, Identity};
 use crate::model::Service;
 use crate::model::input::Capabilities::Inherited;
 use crate::model::input::{Ready, Strategy};
-use crate::runtime::action::{Action, Origin, Outcome, Step};
+use crate::runtime::action::{Action, GIVEN_UP, Origin, Outcome, Step};
 use crate::runtime::event::{Event, Generation, Moment, Ticket};
 use crate::runtime::linux::health::Request;
 use crate::runtime::linux::launch::{self, Order, Said};
@@ -36,6 +36,9 @@ impl Shell {
         match action {
             Action::Start(generation, origin) => {
                 self.begins(generation);
+                if origin == Origin::Disk {
+                    self.requests.begin(generation);
+                }
                 if origin == Origin::Serving {
                     self.begins_for_sockets(generation);
                 }
@@ -46,6 +49,7 @@ impl Shell {
             }
             Action::Succeed(old, new) => {
                 self.begins(new);
+                self.requests.begin(new);
                 if let Err(reason) = self.succeed(old, new) {
                     self.tell(Event::NotStarted(new, reason));
                 }
@@ -61,9 +65,18 @@ impl Shell {
             Action::KeepBefore(generation) => self.keep_before(generation),
             Action::Kill(generation) => {
                 let others = others(&self.generations, generation);
-                if let Some(live) = self.generations.get_mut(&generation) {
+                let lost = self.generations.get_mut(&generation).and_then(|live| {
                     let all = live.processes();
                     live.kill(&all, &others);
+                    // It would never end by a signal that it does not get. A cgroup ends with whatever is in it.
+                    let is_out_of_reach = live.launcher.is_none() && live.own_cgroup().is_none();
+                    live.master.take_if(|master| is_out_of_reach && !master.is_users() && !master.has_ended())
+                });
+                if let Some(lost) = lost {
+                    self.log.say(&format!(
+                        "process {}, the master of {generation}, runs as another user by now: it is left alone",
+                        lost.pid
+                    ));
                 }
                 self.tell_if_gone(generation);
             }
@@ -295,6 +308,9 @@ impl Shell {
             Said::Nothing => {}
             Said::Runs => {
                 live.launcher = None;
+                if let Some(master) = &mut live.master {
+                    master.belongs_to(live.life.uid);
+                }
                 // A launcher that was killed closes its socket, too; then its end is told.
                 if live.master.as_ref().is_none_or(process::Process::has_ended) {
                     return;
@@ -485,6 +501,9 @@ impl Shell {
     }
 
     fn explained(&self, reason: &str) -> String {
+        if reason == GIVEN_UP {
+            return self.requests.explained(reason);
+        }
         let reason = without_numbers(reason);
         match cause::of_failure(&self.said) {
             Some(cause) => format!("{reason}: {cause}"),
@@ -512,6 +531,8 @@ impl Shell {
             generation: generation.0,
             from: begun.and_then(|(_, from)| from).map(|from| from.0),
             because: self.started_because(generation),
+            requested_by: self.requests.of(generation).cloned(),
+            given_up_by: self.requests.given_up(generation).filter(|_| reason.is_some()).cloned(),
             reason,
             took_ms: begun.map_or(0, |(begun, _)| clock::now().since(begun)),
         });
@@ -605,7 +626,7 @@ impl Shell {
                 Some(generation) => {
                     format!("{generation} failed on probation: {}", self.explained_exit(generation, reason))
                 }
-                None if given_up => reason.to_owned(),
+                None if given_up => self.requests.explained(reason),
                 None => self.explained(reason),
             },
             // What was said last is that of another generation by now.

@@ -10,6 +10,7 @@ use super::{Mode, Shell, terms};
 use crate::host::Identity;
 use crate::host::proc::Environments;
 use crate::model::input::Strategy;
+use crate::runtime::action::Origin;
 use crate::runtime::event::{Ask, Generation};
 use crate::runtime::linux::clock;
 use crate::runtime::linux::keepers;
@@ -56,6 +57,7 @@ impl Shell {
     /// Takes over what lives, and starts what is missing.
     pub(super) fn adopt(&mut self) {
         let mut given = Keeping::find(&self.place).map(|(keeper, given)| {
+            keeper.note_lines(self.log.mark());
             self.keeper = Some(keeper);
             self.dropped = given.held.dropped.clone();
             given
@@ -67,6 +69,12 @@ impl Shell {
             self.sequence = state.sequence;
             self.last = state.last.clone();
             self.fallback = state.fallback.clone();
+            // What was under way is begun again if somebody has asked for it.
+            let again = state
+                .machine
+                .candidate
+                .filter(|_| state.machine.candidate_origin.is_none_or(|origin| origin == Origin::Disk));
+            self.requests.adopt(&state.requested, state.waits.as_ref(), again);
             self.begun = state.begun.iter().map(|(one, begun, from)| (*one, (*begun, *from))).collect();
         }
         self.take_generations(state.as_ref());
@@ -257,8 +265,10 @@ impl Shell {
             let addresses = self.service.bind.iter().map(|socket| socket.address.clone());
             kept = addresses.map(|address| Kept { address, node: None }).collect();
         }
-        let applications =
-            self.generations.values().filter_map(|live| live.master.as_ref().or(live.members.first()));
+        // What a master does not have, or no longer, its workers may have.
+        let applications = self.generations.values().flat_map(|live| {
+            live.master.iter().chain(live.members.first()).chain(live.workers.values().take(MOST_PIPES))
+        });
         for holder in silent.iter().chain(applications) {
             let missing: Vec<Kept> = kept
                 .iter()

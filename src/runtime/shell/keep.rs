@@ -105,6 +105,8 @@ impl Shell {
             keeper: self.keeper.as_ref().map(Keeping::identity),
             last: self.last.clone(),
             begun: self.undecided(),
+            requested: self.requests.of_generations(),
+            waits: self.requests.waits.clone(),
             fallback: self.fallback.clone(),
         };
         if self.hand_snapshots().is_err() {

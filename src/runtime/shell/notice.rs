@@ -71,10 +71,16 @@ impl Shell {
             match told {
                 Told::Child => self.ended.extend(process::reap()),
                 Told::Term => match wanted(&self.service.service.directory) {
-                    Wanted::Up => self.ask(Ask::Restart),
+                    Wanted::Up => {
+                        self.requests.add_signal();
+                        self.ask(Ask::Restart);
+                    }
                     Wanted::Down | Wanted::Unknown | Wanted::Hidden => self.ask(Ask::Stop),
                 },
-                Told::Upgrade => self.ask(Ask::Upgrade(None)),
+                Told::Upgrade => {
+                    self.requests.add_signal();
+                    self.ask(Ask::Upgrade(None));
+                }
                 Told::Reopen => self.ask(Ask::Reopen),
                 Told::Status => {
                     for line in self.status().lines() {

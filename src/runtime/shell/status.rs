@@ -382,7 +382,9 @@ impl Status {
             let outcome =
                 last.reason.as_deref().map_or("done".to_owned(), |reason| format!("backed out: {reason}"));
             let what = if last.from.is_some() { "hand-over" } else { "start" };
-            lines.push(format!("status: last {what}: generation {}, {outcome}", last.generation));
+            let who = last.requested_by.as_ref().map(|who| format!(", requested by {who}"));
+            let who = who.unwrap_or_default();
+            lines.push(format!("status: last {what}: generation {}, {outcome}{who}", last.generation));
         }
         lines
     }

@@ -159,13 +159,11 @@ impl Shell {
         });
         let Some((old, live)) = of else { return };
         let is_usr2 = live.service.handoff.strategy == Strategy::Usr2;
-        let is_child = process::stat(pid).is_some_and(|stat| stat.parent == old_master);
-        if !is_usr2 || !is_child {
-            return;
-        }
+        let child = process::stat(pid).filter(|stat| stat.parent == old_master);
+        let Some(child) = child.filter(|_| is_usr2) else { return };
         match &self.awaited {
             Some(awaited) if awaited.old == *old => {
-                if let Some(successor) = Process::open(pid) {
+                if let Some(successor) = Process::proven(pid, child.start, Some(uid)) {
                     self.succeeded(successor);
                 }
             }
