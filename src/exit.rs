@@ -9,6 +9,8 @@ pub enum Exit {
     Findings,
     /// 2: wrong usage, or it could not be done.
     Trouble,
+    /// 128 and the number of the signal that ended it, as shells have it: 130 for INT, 143 for TERM.
+    Interrupted(u8),
 }
 
 impl Exit {
@@ -23,6 +25,7 @@ impl Exit {
             Self::Clean => 0,
             Self::Findings => 1,
             Self::Trouble => 2,
+            Self::Interrupted(signal) => 128_u8.saturating_add(signal),
         }
     }
 }

@@ -161,6 +161,16 @@ const ROWS: &[(&str, &str, &str)] = &[
         "nothing is noticed; then the deploy happens; none lost",
     ),
     (
+        "runtime_stopped_for_longer_than_anybody_waits",
+        "SIGSTOP of the runtime, `upgrade`, which gives up after a few seconds, SIGCONT; then a shorter SIGSTOP",
+        "the first request is withdrawn and nothing is begun, the second one succeeds; none lost",
+    ),
+    (
+        "upgrade_interrupted",
+        "two `upgrade`s, of which the second one follows, are told to end by INT and TERM",
+        "each says that the hand-over goes on, and it does; none lost",
+    ),
+    (
         "release_that_cannot_be_imported",
         "a release that cannot be imported",
         "backed out with its traceback; same old master; none lost",
@@ -769,6 +779,79 @@ fn runtime_stopped_and_continued() {
     assert_eq!(case.service.version(), "1");
     case.service.sv("cont");
     case.service.log.wait(mark, DONE, HANDOVER);
+    case.ends("2", NoneLost);
+}
+
+/// A program that is told to end, or ends by itself: its exit code, and all it printed.
+fn waits_for(child: std::process::Child) -> (Option<i32>, String) {
+    let output = child.wait_with_output().expect("its end");
+    (output.status.code(), said(&output))
+}
+
+fn upgrades(service: &Service) -> std::process::Child {
+    Command::new(env!("CARGO_BIN_EXE_runsmith"))
+        .arg("upgrade")
+        .arg(&service.directory)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("runsmith")
+}
+
+#[test]
+fn runtime_stopped_for_longer_than_anybody_waits() {
+    let name = "runtime_stopped_for_longer_than_anybody_waits";
+    let case = Case::start(name, Server::Gthread, Socket::Unix, "");
+    let service = &case.service;
+    let runtime = service.runtime();
+    service.release(2, Release::Good);
+    service.switch(2);
+    let mark = service.log.mark();
+    let begun = std::time::Instant::now();
+    kill(runtime, Signal::STOP);
+    let (code, text) = waits_for(upgrades(service));
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains(&format!("`kill -CONT {runtime}`")) && text.contains("is withdrawn"), "{text}");
+    assert!(begun.elapsed().as_secs() < 25, "{:?}", begun.elapsed());
+    kill(runtime, Signal::CONT);
+    // Who asks later is answered later.
+    assert_eq!(state(service)["state"], "serving");
+    assert_eq!((service.log.count(mark, "hand-over:"), service.version().as_str()), (0, "1"));
+
+    kill(runtime, Signal::STOP);
+    let upgrade = upgrades(service);
+    case.until("it is connected", |_| {
+        let links = fs::read_dir(format!("/proc/{}/fd", upgrade.id())).into_iter().flatten().flatten();
+        let links = links.filter_map(|one| fs::read_link(one.path()).ok());
+        // Two of them are its own, by which it hears of signals.
+        links.filter(|one| one.to_string_lossy().starts_with("socket:")).count() == 3
+    });
+    kill(runtime, Signal::CONT);
+    let (code, text) = waits_for(upgrade);
+    assert_eq!(code, Some(0), "{text}\n{}", service.log.text(mark));
+    case.ends("2", NoneLost);
+}
+
+#[test]
+fn upgrade_interrupted() {
+    let case = Case::start("upgrade_interrupted", Server::Gthread, Socket::Unix, "");
+    let service = &case.service;
+    service.release(2, Release::Waiting);
+    service.switch(2);
+    let mark = service.log.mark();
+    let first = upgrades(service);
+    service.log.wait(mark, &["hand-over:"], SOON);
+    let second = upgrades(service);
+    service.log.wait(mark, &["follows"], SOON);
+    for (upgrade, signal, expected) in [(first, Signal::INT, 130), (second, Signal::TERM, 143)] {
+        kill(upgrade.id(), signal);
+        let (code, text) = waits_for(upgrade);
+        assert_eq!(code, Some(expected), "{text}");
+        let advice = format!("`runsmith upgrade --abort {}` takes it back", service.directory.display());
+        assert!(text.contains("the hand-over goes on") && text.contains(&advice), "{text}");
+    }
+    service.go();
+    service.log.wait(mark, &["done: generation 3"], HANDOVER);
     case.ends("2", NoneLost);
 }
 

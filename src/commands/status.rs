@@ -121,7 +121,8 @@ fn ask(target: &Target, detailed: bool) -> Result<Entry, Stop> {
     let failed = |silence: Silence| {
         let reason = match silence {
             Silence::Refused(error) => format!("{error}; only root and the application's user may"),
-            Silence::Down | Silence::Late => {
+            Silence::Stopped(pid) => format!("it is stopped by a signal: `kill -CONT {pid}`"),
+            Silence::Down | Silence::Late | Silence::Interrupted(_) => {
                 let seconds = ANSWER.as_secs();
                 match stopped_runtime(target) {
                     Some(pid) => format!("it is stopped by a signal: `kill -CONT {pid}`"),

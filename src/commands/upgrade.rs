@@ -29,7 +29,22 @@ pub(super) fn upgrade(arguments: &cli::Upgrade, terminal: &mut Terminal) -> Outc
     let mut asking = Asking::begin(&target.run, wish).map_err(|silence| trouble(&target, silence))?;
     let mut steps = vec![];
     loop {
-        let reply = asking.hear().map_err(|silence| trouble(&target, silence))?;
+        let reply = match asking.hear() {
+            Ok(reply) => reply,
+            Err(Silence::Interrupted(signal)) => {
+                terminal.say("note", &interrupted(&target, wish, asking.has_heard()));
+                return Ok(Exit::Interrupted(signal));
+            }
+            Err(Silence::Stopped(pid)) if asking.has_heard() => {
+                return Err(Failure::Usage(format!(
+                    "the runtime of {name} is stopped by a signal: the hand-over goes on after `kill -CONT {pid}`; \
+                     `runsmith status {}` shows it then",
+                    target.reference()
+                ))
+                .into());
+            }
+            Err(silence) => return Err(trouble(&target, silence)),
+        };
         let Some(reply) = reply else {
             return Err(Failure::Usage(format!(
                 "the runtime of {name} ended before the hand-over was settled; `runsmith status {}` shows what became of it",
@@ -80,7 +95,7 @@ fn trouble(target: &Target, silence: Silence) -> Stop {
     let wish = wanted(&target.directory.display().to_string());
     let serving = match silence {
         Silence::Down => unsupervised::look(target).and_then(|status| status.serving),
-        Silence::Late | Silence::Refused(_) => None,
+        Silence::Late | Silence::Refused(_) | Silence::Stopped(_) | Silence::Interrupted(_) => None,
     };
     if let Some(serving) = serving {
         return Failure::Usage(format!(
@@ -117,8 +132,9 @@ fn trouble(target: &Target, silence: Silence) -> Stop {
                 target.sv_reference()
             )
         }
-        Silence::Late => match stopped_runtime(target) {
-            Some(pid) => format!("the runtime of {name} is stopped by a signal: `kill -CONT {pid}`"),
+        Silence::Stopped(pid) => stopped(target, pid),
+        Silence::Late | Silence::Interrupted(_) => match stopped_runtime(target) {
+            Some(pid) => stopped(target, pid),
             None => format!(
                 "the runtime of {name} does not answer within {} s: it is blocked; see its log",
                 ANSWER.as_secs()
@@ -129,4 +145,31 @@ fn trouble(target: &Target, silence: Silence) -> Stop {
         }
     };
     Failure::Usage(sentence).into()
+}
+
+/// It has not read what it is asked for, and drops it once this end is closed.
+fn stopped(target: &Target, pid: u32) -> String {
+    format!(
+        "the runtime of {} is stopped by a signal, so nothing was begun, and the request is withdrawn: `kill -CONT {pid}`, then do the \
+         same again",
+        target.name
+    )
+}
+
+/// What becomes of it when whoever waits is told to end. `has_begun`: the runtime has taken the request.
+fn interrupted(target: &Target, wish: Wish, has_begun: bool) -> String {
+    let (name, reference) = (&target.name, target.reference());
+    match wish {
+        Wish::Upgrade | Wish::Prove if has_begun => format!(
+            "{name}: the hand-over goes on; `runsmith status {reference}` shows it, `runsmith upgrade --abort {reference}` takes it back"
+        ),
+        Wish::Upgrade | Wish::Prove => {
+            format!(
+                "{name}: nothing was begun, and the request is withdrawn; `runsmith status {reference}` shows what serves"
+            )
+        }
+        Wish::Abort | Wish::Status => {
+            format!("{name}: `runsmith status {reference}` shows what became of it")
+        }
+    }
 }

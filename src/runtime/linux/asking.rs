@@ -6,10 +6,14 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::place::Place;
+use super::process;
+use super::signals::Interrupts;
 use crate::host::proc;
 use crate::runtime::protocol::{Reply, Wish};
 
@@ -26,6 +30,15 @@ const LONGEST_NUMBER: u64 = 32;
 
 /// So many directories are looked at as the one of a runtime.
 const MOST: usize = 16;
+/// How long a runtime may be stopped by a signal before it counts as stopped: somebody may look at it with a tool that stops it for
+/// a moment.
+const STOPPED: Duration = Duration::from_secs(3);
+
+/// How often it is looked at whether it is stopped, while nothing is heard: the kernel reports that to its parent alone.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How long whoever is interrupted waits for a first line: a runtime that works writes one at once.
+const FIRST: Duration = Duration::from_millis(300);
 
 /// An answer is never longer, in bytes.
 const LONGEST: u64 = 4 << 20;
@@ -39,6 +52,10 @@ pub enum Silence {
     Refused(io::Error),
     /// It is at work and does not answer in time.
     Late,
+    /// Somebody has stopped it by a signal: its number.
+    Stopped(u32),
+    /// This process was told to end by the signal with this number.
+    Interrupted(u8),
 }
 
 /// Where the runtime that runsv has started in this service directory listens, as the kernel knows it: for when the run
@@ -79,6 +96,13 @@ pub struct Asking {
     run: String,
     /// Until then everything must have been heard; none: as long as the runtime answers others.
     until: Option<Instant>,
+    /// The runtime's number, by the kernel's word.
+    runtime: Option<u32>,
+    /// Since when it is stopped.
+    stopped: Option<Instant>,
+    /// Who waits for a hand-over may be told to end.
+    interrupts: Option<Interrupts>,
+    has_heard: bool,
 }
 
 impl Asking {
@@ -89,6 +113,7 @@ impl Asking {
             return Err(Silence::Down);
         }
         let until = Instant::now() + ANSWER;
+        let interrupts = if wish == Wish::Status { None } else { Interrupts::watch().ok() };
         let begin = || -> io::Result<UnixStream> {
             let flags = SocketFlags::CLOEXEC;
             let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -101,9 +126,15 @@ impl Asking {
         };
         match begin() {
             Ok(stream) => Ok(Self {
+                runtime: socket_peercred(&stream)
+                    .ok()
+                    .map(|peer| peer.pid.as_raw_nonzero().get().unsigned_abs()),
                 stream: BufReader::new(stream.take(LONGEST)),
                 run: run.to_owned(),
                 until: (wish == Wish::Status).then_some(until),
+                stopped: None,
+                interrupts,
+                has_heard: false,
             }),
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
@@ -118,28 +149,94 @@ impl Asking {
     /// The next line; none once everything was said, or the runtime has gone.
     pub fn hear(&mut self) -> Result<Option<Reply>, Silence> {
         let mut line = vec![];
+        let mut silent = Instant::now();
         loop {
-            let limit = self.until.map_or(SILENCE, |until| until.saturating_duration_since(Instant::now()));
-            // A limit of nothing would be none.
-            let limit = limit.max(Duration::from_millis(1));
+            if !self.stream.buffer().contains(&b'\n') && !self.is_readable(self.pause())? {
+                if let Some(until) = self.until
+                    && Instant::now() >= until
+                {
+                    return Err(Silence::Late);
+                }
+                if self.until.is_none() && silent.elapsed() >= SILENCE {
+                    if !answers(&self.run) {
+                        return Err(Silence::Late);
+                    }
+                    silent = Instant::now();
+                }
+                continue;
+            }
             let read = self
                 .stream
                 .get_ref()
                 .get_ref()
-                .set_read_timeout(Some(limit))
+                .set_read_timeout(Some(LOOK))
                 .and_then(|()| self.stream.read_until(b'\n', &mut line));
             match read {
                 Ok(_) if line.is_empty() => return Ok(None),
                 Ok(_) => {
+                    self.has_heard = true;
                     let reply = serde_json::from_slice(&line);
                     return reply.map(Some).map_err(|error| Silence::Refused(error.into()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
-                Err(error) if is_late(&error) && self.until.is_none() && answers(&self.run) => {}
-                Err(error) if is_late(&error) => return Err(Silence::Late),
+                // The rest of the line is still to come.
+                Err(error) if is_late(&error) => {}
                 Err(error) => return Err(Silence::Refused(error)),
             }
         }
+    }
+
+    /// Whether the runtime has said anything: then what was asked for has begun, or is to follow what is under way.
+    pub fn has_heard(&self) -> bool {
+        self.has_heard
+    }
+
+    /// How long to wait before it is looked at again how the runtime is.
+    fn pause(&self) -> Duration {
+        self.until.map_or(LOOK, |until| until.saturating_duration_since(Instant::now()).min(LOOK))
+    }
+
+    /// Waits for something to read; false if nothing came. What was said before this process was told to end is read first.
+    fn is_readable(&mut self, limit: Duration) -> Result<bool, Silence> {
+        let stream = self.stream.get_ref().get_ref();
+        let mut fds = vec![PollFd::new(stream, PollFlags::IN)];
+        fds.extend(self.interrupts.as_ref().map(|interrupts| PollFd::new(interrupts, PollFlags::IN)));
+        wait(&mut fds, limit)?;
+        let has_come = |fds: &[PollFd<'_>], at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+        if has_come(&fds, 0) {
+            self.stopped = None;
+            return Ok(true);
+        }
+        if has_come(&fds, 1)
+            && let Some(signal) = self.interrupts.as_mut().and_then(Interrupts::take)
+        {
+            let mut fds = [PollFd::new(self.stream.get_ref().get_ref(), PollFlags::IN)];
+            if !self.has_heard {
+                wait(&mut fds, FIRST)?;
+            }
+            self.has_heard |= has_come(&fds, 0);
+            return Err(Silence::Interrupted(signal));
+        }
+        let is_stopped = |pid: u32| process::stat(pid).is_some_and(|stat| stat.state == b'T');
+        match self.runtime.filter(|pid| is_stopped(*pid)) {
+            Some(pid) if self.stopped.get_or_insert_with(Instant::now).elapsed() >= STOPPED => {
+                Err(Silence::Stopped(pid))
+            }
+            Some(_) => Ok(false),
+            None => {
+                self.stopped = None;
+                Ok(false)
+            }
+        }
+    }
+}
+
+/// Waits for one of these, for so long at the most. An interruption is no more than another look.
+fn wait(fds: &mut [PollFd<'_>], limit: Duration) -> Result<(), Silence> {
+    let limit = Timespec::try_from(limit).map_err(|_| Silence::Late)?;
+    match poll(fds, Some(&limit)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(Silence::Refused(error.into())),
     }
 }
 

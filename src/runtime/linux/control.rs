@@ -4,7 +4,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{SocketFlags, SocketType, accept_with};
 
@@ -138,6 +138,11 @@ impl Control {
             return None;
         }
         match serde_json::from_slice(&std::mem::take(&mut peer.input)) {
+            // Whoever has gone has given it up: it was told that nothing was begun.
+            Ok(_) if has_hung_up(&peer.stream) => {
+                peer.is_gone = true;
+                None
+            }
             Ok(wish) => {
                 peer.wish = Some(wish);
                 Some(wish)
@@ -188,6 +193,13 @@ impl Control {
             !(peer.is_gone || is_silent || (peer.is_over && peer.output.is_empty()))
         });
     }
+}
+
+/// Whether the other end was closed: not only for writing, as a program does that has said all and listens.
+fn has_hung_up(stream: &UnixStream) -> bool {
+    let mut fds = [PollFd::new(stream, PollFlags::empty())];
+    matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1))
+        && fds.iter().any(|fd| fd.revents().contains(PollFlags::HUP))
 }
 
 impl Peer {

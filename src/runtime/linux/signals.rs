@@ -1,5 +1,6 @@
 //! The signals that `sv` and the kernel send, as something to wait for.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -54,6 +55,32 @@ impl Signals {
 }
 
 impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.get_read().as_fd()
+    }
+}
+
+/// What ends a command that waits: INT and TERM, but for those that whoever started it has it ignore (`nohup`, `&` in a script).
+pub struct Interrupts(SignalDelivery<UnixStream, SignalOnly>);
+
+impl Interrupts {
+    /// From now on they wait here and end nothing.
+    pub fn watch() -> io::Result<Self> {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let ignored = ignored.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
+        let watched = [SIGINT, SIGTERM].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
+        let (read, write) = UnixStream::pair()?;
+        Ok(Self(SignalDelivery::with_pipe(read, write, SignalOnly, watched)?))
+    }
+
+    /// The number of one that has arrived.
+    pub fn take(&mut self) -> Option<u8> {
+        self.0.pending().next().and_then(|signal| u8::try_from(signal).ok())
+    }
+}
+
+impl AsFd for Interrupts {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.get_read().as_fd()
     }
