@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use support::host::{User, kill, processor_time};
 use support::row::{Row, said};
 use support::service::{Release, Server, Service, Socket};
-use support::{HANDOVER, START, wait_for_file};
+use support::{HANDOVER, SOON, START, wait_for_file};
 
 /// Old generations get two seconds.
 const SHORT: &str = "handoff: {drain_timeout: 2}";
@@ -180,6 +180,29 @@ fn the_next_run_knows_the_cgroup_and_proves_it() {
     assert_eq!(enclosure(&row.service), path);
     let mut row = row;
     row.upgrade();
+    row.service.assert_one_generation();
+    row.end();
+}
+
+/// Root, or a program of root's with rules of its own, moves the processes elsewhere: their session tells, and nothing is lost.
+#[test]
+fn a_generation_that_is_moved_to_another_cgroup_is_known_by_its_session() {
+    let row = Row::begin(Server::Sync, Socket::Tcp, SHORT);
+    let path = enclosure(&row.service).unwrap();
+    let elsewhere = std::path::Path::new(&path).ancestors().nth(3).unwrap().join("cgroup.procs");
+    for process in row.service.user.processes() {
+        fs::write(&elsewhere, process.pid.to_string()).unwrap();
+    }
+    assert_eq!(fs::read_to_string(format!("{path}/cgroup.procs")).unwrap(), "");
+    let mark = row.service.log.mark();
+    // Its workers go on until another generation serves.
+    kill(row.service.master(), Signal::KILL);
+    row.service.log.wait(mark, &["ready: generation 2"], HANDOVER);
+    let until = Instant::now() + SOON;
+    while row.service.user.processes().len() > row.service.processes {
+        assert!(Instant::now() < until, "{}", row.service.log.text(0));
+        row.service.log.next(Duration::from_millis(200));
+    }
     row.service.assert_one_generation();
     row.end();
 }

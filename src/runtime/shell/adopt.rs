@@ -375,9 +375,8 @@ impl Shell {
         if self.service.handoff.strategy == Strategy::Usr2 {
             return vec![];
         }
-        if let Some(live) = self.generations.get(&generation).filter(|live| live.own_cgroup().is_some()) {
-            let left = all.iter().filter(|(_, stat)| stat.session != live.life.session);
-            return left.map(|(pid, stat)| (*pid, stat.start)).collect();
+        if let Some(inside) = self.generations.get(&generation).and_then(Live::strays_inside) {
+            return inside;
         }
         let number = generation.0.to_string();
         let environments = Environments::default();

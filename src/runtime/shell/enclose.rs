@@ -25,6 +25,8 @@ const NAMED: usize = 8;
 pub(super) struct Cgroups {
     /// Where they are made; else why not.
     home: Result<cgroup::Home, String>,
+    /// Why the last one could not be made there.
+    trouble: Option<String>,
     /// The service's directory there.
     name: String,
     /// Those of generations that have gone: of earlier runs, or with processes that do not end.
@@ -35,7 +37,7 @@ impl Cgroups {
     /// Looks for a place; nothing is made yet.
     pub(super) fn find(application: &str, directory: &str) -> Self {
         let name = cgroup::name(application, directory);
-        Self { home: cgroup::Home::find(), name, left: vec![] }
+        Self { home: cgroup::Home::find(), trouble: None, name, left: vec![] }
     }
 
     /// Whether anything lives in a cgroup that this service has.
@@ -89,13 +91,16 @@ impl Shell {
             }
         });
         match made {
-            Ok((made, failed)) => (Some(made), failed),
+            Ok((made, failed)) => {
+                self.cgroups.trouble = None;
+                (Some(made), failed)
+            }
             Err(reason) => {
                 let failed = (!limits.are_none()).then(|| {
                     format!("`cgroup.memory_max` and `cgroup.tasks_max` do not hold on this host: {reason}")
                 });
-                // What could not be done once is not tried again: `status` shows why.
-                self.cgroups.home = Err(reason);
+                // `status` shows why.
+                self.cgroups.trouble = Some(reason);
                 (None, failed.into_iter().collect())
             }
         }
@@ -187,12 +192,13 @@ impl Shell {
     pub(super) fn enclosure(&self, generation: Generation) -> Enclosure {
         let live = self.generations.get(&generation);
         let cgroup = live.and_then(Live::own_cgroup);
-        let reason = match (&self.cgroups.home, live.and_then(|live| live.cgroup.as_ref())) {
+        let trouble = self.cgroups.home.as_ref().err().or(self.cgroups.trouble.as_ref());
+        let reason = match (trouble, live.and_then(|live| live.cgroup.as_ref())) {
             (_, Some(_)) => {
                 "with `strategy: usr2` all generations have the same, which ends with the service"
             }
-            (Err(reason), None) => reason.as_str(),
-            (Ok(_), None) => "an earlier run has started it without one",
+            (Some(reason), None) => reason.as_str(),
+            (None, None) => "an earlier run has started it without one",
         };
         Enclosure {
             cgroup: cgroup.map(|cgroup| cgroup.kept().path),

@@ -135,9 +135,20 @@ impl Live {
         self.cgroup.as_deref().filter(|_| self.service.handoff.strategy == Strategy::Sockets)
     }
 
-    /// Every process that may be its: what is in its cgroup, or every one there is.
+    /// Every process that may be its: what is in its cgroup, or every one there is. Root may have moved them to another cgroup
+    /// (cgrulesengd does, by its rules).
     pub(super) fn processes(&self) -> HashMap<u32, Stat> {
-        self.own_cgroup().map_or_else(process::all, Cgroup::processes)
+        let inside = self.own_cgroup().map(Cgroup::processes);
+        let is_here =
+            |inside: &HashMap<u32, Stat>| inside.values().any(|stat| stat.session == self.life.session);
+        inside.filter(is_here).unwrap_or_else(process::all)
+    }
+
+    /// What is in its cgroup and has left its session; none if it has no cgroup of its own.
+    pub(super) fn strays_inside(&self) -> Option<Vec<(u32, u64)>> {
+        let inside = self.own_cgroup()?.processes();
+        let left = inside.into_iter().filter(|(_, stat)| stat.session != self.life.session);
+        Some(left.map(|(pid, stat)| (pid, stat.start)).collect())
     }
 
     /// What it takes to be ready.
@@ -341,11 +352,9 @@ impl Live {
         if let Some(master) = &self.master {
             master.kill();
         }
-        match self.own_cgroup() {
-            // Whatever it has started, and whatever that is doing.
-            Some(cgroup) => cgroup.kill(),
-            None => self.all_members(all, others, Process::kill),
-        }
+        self.all_members(all, others, Process::kill);
+        // Whatever else it has started, and whatever that is doing.
+        self.own_cgroup().into_iter().for_each(Cgroup::kill);
     }
 
     /// Has its logs opened again: by the master if it lives, which tells its workers; else by each of those.
