@@ -287,6 +287,22 @@ fn reasons_name_the_path() {
     service.down();
 }
 
+/// The command is found in the virtualenv first, whatever PATH the application gets; the application gets the one that is written.
+#[test]
+fn a_path_of_the_application_hides_no_command() {
+    for (path, is_native) in [("/usr/bin:/bin", true), ("/nowhere", true), ("", true), ("/nowhere", false)] {
+        let more = format!("environment: {{PATH: {path:?}}}\n");
+        let make = if is_native { Service::native } else { Service::render };
+        let service = make(Server::Sync, Socket::Unix, &more).started();
+        let environment = fs::read(format!("/proc/{}/environ", service.master())).expect("its environment");
+        let wanted = format!("PATH={path}");
+        let seen: Vec<_> =
+            environment.split(|byte| *byte == 0).filter(|one| one.starts_with(b"PATH=")).collect();
+        assert_eq!(seen, [wanted.as_bytes()], "{}", String::from_utf8_lossy(&environment));
+        service.down();
+    }
+}
+
 /// The server writes a long line that never ends: what runsmith writes next is a line of its own all the same.
 #[test]
 fn a_line_that_never_ends_does_not_swallow_others() {

@@ -25,6 +25,8 @@ fn server_gets_what_the_pillar_says() {
     service.supervise();
     let output = service.sv("start");
     assert!(output.status.success(), "{output:?}");
+    // sv closes standard output for ./check, which it asks again and again.
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("descriptor"), "{output:?}");
     // `sv start` has returned, so it serves: no waiting here.
     assert_eq!(service.version(), "1");
     service.assert_one_generation();
@@ -140,4 +142,25 @@ fn children_are_counted_once() {
     let want = format!("serving, master {} with {WORKERS} children,", service.master());
     assert!(line.text.contains(&want), "{}", line.text);
     service.down();
+}
+
+/// Whoever asks may have closed any descriptor, as sv does with standard output: no message is lost where one can be heard, and
+/// nothing complains.
+#[test]
+fn closed_descriptors_make_no_noise() {
+    let service = Service::render(Server::Sync, Socket::Tcp, "");
+    for (closed, heard) in [("<&-", true), ("2>&-", true), (">&-", false), ("<&- >&- 2>&-", false)] {
+        let command = std::process::Command::new("sh")
+            .args(["-c", &format!("exec ./check {closed}")])
+            .current_dir(&service.directory)
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let expected = if heard { "runsmith: not ready\n" } else { "" };
+        assert_eq!(
+            (command.status.code(), text(&command.stdout), text(&command.stderr)),
+            (Some(1), expected.to_owned(), String::new()),
+            "{closed}"
+        );
+    }
 }

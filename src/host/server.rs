@@ -249,7 +249,9 @@ fn environment(service: &Service, directory: &str) -> Vec<(String, String)> {
         ("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned()),
     ];
     environment.extend(service.virtualenv.iter().map(|path| ("VIRTUAL_ENV".to_owned(), path.clone())));
-    environment.extend(service.environment.iter().map(|(name, value)| (name.clone(), value.clone())));
+    // The server finds its command and what that needs in the virtualenv first, whatever PATH the application sees.
+    let others = service.environment.iter().filter(|(name, _)| *name != "PATH");
+    environment.extend(others.map(|(name, value)| (name.clone(), value.clone())));
     environment
 }
 

@@ -283,9 +283,11 @@ pub struct Place {
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Service {
-    /// PATH of the server: the virtualenv's `bin`, then the system's directories.
+    /// Where the server's command is looked up: in the virtualenv's `bin` first, then in the PATH that `environment` gives, or else in
+    /// the system's directories.
     pub fn search_path(&self) -> String {
-        self.virtualenv.as_ref().map_or_else(|| PATH.to_owned(), |venv| format!("{venv}/bin:{PATH}"))
+        let path = self.environment.get("PATH").map_or(PATH, String::as_str);
+        self.virtualenv.as_ref().map_or_else(|| path.to_owned(), |venv| format!("{venv}/bin:{path}"))
     }
 
     /// The link to the release that serves.

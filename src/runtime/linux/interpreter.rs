@@ -52,6 +52,15 @@ fn find(program: &str, path: &str) -> Option<PathBuf> {
     path.split(':').map(|directory| Path::new(directory).join(program)).find(|file| is_program(file))
 }
 
+/// What to run: the program's name, if it is found by that in the PATH that the application sees (`seen`), or else where it is in `path`.
+/// Some programs go by their name to find what belongs to them.
+pub(super) fn located(program: &str, path: &str, seen: &str) -> PathBuf {
+    let file = find(program, path);
+    file.filter(|_| path != seen)
+        .filter(|file| find(program, seen).as_ref() != Some(file))
+        .unwrap_or_else(|| PathBuf::from(program))
+}
+
 /// Why a program could not be run, with the file or the interpreter that the reason is about: the system names neither. `path`: where
 /// it was looked for.
 pub(super) fn why_not(program: &str, path: &str, error: &Error) -> String {
@@ -80,7 +89,8 @@ pub(super) fn why_not(program: &str, path: &str, error: &Error) -> String {
             run.display()
         );
     }
-    match named {
+    // Whoever may not look at it may not run it either.
+    match named.filter(|named| find(named, "").is_none()) {
         Some(named) => format!("{error}: the first line of {} names {named}", file.display()),
         None => format!("{}: {error}", file.display()),
     }
@@ -145,6 +155,14 @@ mod tests {
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
         let expected = format!("the first line of {} names /nowhere/python", file.display());
         assert!(why().ends_with(&expected), "{}", why());
+        std::fs::write(&file, "#!/bin/sh\n").unwrap();
+        assert!(why().starts_with(&format!("{}: ", file.display())), "{}", why());
+        // What is found first is run, whatever PATH the application sees.
+        assert_eq!(located("server", &path, "/nowhere/bin"), file);
+        assert_eq!(located("server", &path, ""), file);
+        assert_eq!(located("server", &path, &format!("/usr/bin:{}", scratch.display())), Path::new("server"));
+        assert_eq!(located("server", &path, &path), Path::new("server"));
+        assert_eq!(located("no-server", &path, "/nowhere/bin"), Path::new("no-server"));
         std::fs::remove_dir_all(&scratch).unwrap();
     }
 }

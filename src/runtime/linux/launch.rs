@@ -138,10 +138,14 @@ fn launch(runtime: &OwnedFd) -> Result<std::convert::Infallible, String> {
     std::env::set_current_dir(directory)
         .map_err(|error| format!("{user} cannot enter {directory}: {error}; does it lead to a release?"))?;
     let directory = std::env::current_dir().map_err(said("the release has no path"))?;
-    let path = order.environment.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_str());
-    let words = interpreter::pinned_command(&order.command, path.unwrap_or_default(), &order.pins);
+    // The first one is where the command is looked up, the last one is what the application sees.
+    let mut paths =
+        order.environment.iter().filter(|(name, _)| name == "PATH").map(|(_, path)| path.as_str());
+    let path = paths.next().unwrap_or_default();
+    let seen = paths.next_back().unwrap_or(path);
+    let words = interpreter::pinned_command(&order.command, path, &order.pins);
     let (program, arguments) = words.split_first().ok_or("the command is empty")?;
-    let mut command = Command::new(program);
+    let mut command = Command::new(interpreter::located(program, path, seen));
     command.args(arguments).env_clear().envs(order.environment.iter().map(|(name, value)| (name, value)));
     command.envs(&secrets);
     command.env("PWD", directory);
@@ -156,7 +160,7 @@ fn launch(runtime: &OwnedFd) -> Result<std::convert::Infallible, String> {
     }
     let error = command.exec();
     let shown = if words == order.command { program } else { order.command.first().unwrap_or(program) };
-    let reason = interpreter::why_not(program, path.unwrap_or_default(), &error);
+    let reason = interpreter::why_not(program, path, &error);
     Err(format!("{shown} cannot be run: {reason}"))
 }
 

@@ -262,6 +262,7 @@ impl Shell {
             ("PATH".to_owned(), service.search_path()),
         ];
         environment.extend(service.virtualenv.iter().map(|venv| ("VIRTUAL_ENV".to_owned(), venv.clone())));
+        // A PATH that is written there comes later, and is what the application sees.
         environment.extend(service.environment.iter().map(|(name, value)| (name.clone(), value.clone())));
         for (name, value) in &mut environment {
             if is_code_path(name) {
