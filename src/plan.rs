@@ -205,6 +205,7 @@ const SERVICE: Names = &[
     }),
     ("root", |scope| Value::from(scope.service.root.as_str())),
     ("run_script", |scope| made(scope.service.run_script)),
+    ("secret_files", |scope| made(&scope.service.secret_files)),
     ("secrets", |scope| made(&scope.service.secrets)),
     ("server", |scope| made(scope.service.server)),
     ("service", |scope| View::of(scope, PLACE)),

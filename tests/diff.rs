@@ -253,6 +253,7 @@ const AROUND: &[(&str, &str)] = &[
     ("handoff.health_check.", r#"{"handoff": {"health_check": {"path": "/old"}}}"#),
     ("handoff.ready", r#"{"virtualenv": "/srv/v"}"#),
     ("limits.nofile.", r#"{"limits": {"nofile": {"soft": 10, "hard": 70000}}}"#),
+    ("secret_files", r#"{"secrets": {"DATABASE_URL": "x"}}"#),
     ("unicorn.", r#"{"unicorn_command": "unicorn"}"#),
 ];
 

@@ -172,7 +172,11 @@ pub const TABLE: &[Row] = &[
         &["server", "command", "app", "virtualenv", "root", "home", "config"],
         "USR2 keeps the command, the virtualenv and the directory of the first start",
     ),
-    kept(Role::Run, &["environment", "secrets"], "USR2 keeps the environment of the first start"),
+    kept(
+        Role::Run,
+        &["environment", "secrets", "secret_files"],
+        "USR2 keeps the environment of the first start",
+    ),
     kept(
         Role::Run,
         &["limits", "cgroup", "umask", "nice", "oom_score_adj"],

@@ -86,6 +86,14 @@ pub struct Application {
     #[schemars(extend("examples" = [{"DATABASE_URL": "postgres://app:…@db/app"}], "default" = {}))]
     pub secrets: BTreeMap<String, Text>,
 
+    /// Names of secrets that the application gets as files, and not as variables: `NAME` in the directory that the variable
+    /// `CREDENTIALS_DIRECTORY` names, which only the application's user can read. What a process starts does not inherit them, and no
+    /// dump of the environment shows them. Each generation has files of its own, until it has gone; with `strategy: usr2` those of the
+    /// first start. It takes the native run script.
+    #[schemars(inner(regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$")))]
+    #[schemars(extend("examples" = [["DATABASE_URL"]], "default" = []))]
+    pub secret_files: Vec<String>,
+
     /// Resource limits, by setrlimit's names and in its units: one number for both, or `{soft, hard}`. `core` is 0 unless it is
     /// given: a core dump holds the application's memory, secrets included.
     #[schemars(schema_with = "limits")]

@@ -19,6 +19,9 @@ pub use nearest::nearest;
 pub use resolve::{Context, resolve, resolve_anyway};
 pub use service::Service;
 
+/// The variable that names the directory of `secret_files`; systemd has the same for its credentials.
+pub const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
 /// Whether a service can have that name: `[a-z0-9][a-z0-9_.-]*`, at most 64.
 pub fn is_application_name(name: &str) -> bool {
     let bytes = name.as_bytes();

@@ -44,6 +44,9 @@ pub struct Service {
     pub environment: BTreeMap<String, String>,
     /// Names of the variables that are kept in the service directory's `env`.
     pub secrets: Vec<String>,
+    /// Those of them that are handed over as files, and not as variables.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub secret_files: Vec<String>,
     /// Resource limits by name.
     pub limits: BTreeMap<Resource, Limit>,
     /// Octal.

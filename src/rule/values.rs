@@ -55,7 +55,7 @@ rules! { Values:
     }
     SECRET = "secret", Error, Fixed, yaml {
         "A secret that would not arrive as it is written",
-        what: "The same name is in `environment` and in `secrets`; or the value ends in a blank, which `chpst -e` drops under a shell run script.",
+        what: "The same name is in `environment` and in `secrets`; `secret_files` names one that is not in `secrets`, or is used with a shell run script; or the value ends in a blank, which `chpst -e` drops under a shell run script.",
         why: "The application would log in with another password than the one in the pillar.",
     }
     RUN_SCRIPT = "run-script", Error, Fixed, none {

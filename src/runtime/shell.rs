@@ -10,6 +10,7 @@ mod keep;
 mod notice;
 mod origin;
 mod requests;
+mod secret_files;
 mod snapshots;
 mod sockets;
 mod status;
@@ -155,6 +156,8 @@ pub struct Shell {
     signals: Signals,
     interrupter: Interrupter,
     parent: Parent,
+    /// Generations that have secrets as files.
+    secret_files: secret_files::Holders,
     /// Programs that this run starts get no more than the runtime needs.
     is_bounded: bool,
     log: Log,
@@ -318,6 +321,7 @@ fn begin(
         signals,
         interrupter,
         parent,
+        secret_files: secret_files::Holders::new(),
         is_bounded,
         log,
     })

@@ -136,6 +136,7 @@ impl Leaves<'_> {
             self.at(vec![format!("environment.{name}")]);
         }
         self.add("secrets", json!(s.secrets), &[], |s| s.secrets.push("x".into()));
+        self.add("secret_files", json!(s.secret_files), &[], |s| s.secret_files.push("x".into()));
         for (name, value) in &s.secret_values {
             let (one, two) = (name.clone(), name.clone());
             let vary: Vec<Vary> = vec![

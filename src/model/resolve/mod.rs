@@ -23,7 +23,7 @@ use handoff::handoff;
 use places::{layout, log, sockets};
 use server::{app, command, gunicorn_settings, server_of, unicorn_settings, virtualenv, words};
 use shared::shared_directories;
-use variables::{limits, variables};
+use variables::{limits, secret_files, variables};
 
 /// The longest argument or variable that a program can be given, in bytes (MAX_ARG_STRLEN less the NUL).
 const ARGUMENT_MAX: usize = 131_071;
@@ -91,6 +91,7 @@ fn build(input: Application, context: Context<'_>, check: &mut Check<'_>) -> Ser
     let bind = sockets(input.bind.unwrap_or_else(default_bind), server, check);
     let command = command(words, server, &layout.config.path, &app, &input.environment);
     let (environment, secret_values) = variables(input.environment, input.secrets, run_script, check);
+    let secret_files = secret_files(input.secret_files, (&environment, &secret_values), run_script, check);
     let log = log(input.log, &layout.logs.path, check);
     let directory = check.path(&["service", "directory"], input.service.directory, || "/etc/sv".to_owned());
     let link = check.path(&["service", "link"], input.service.link, || "/etc/service".to_owned());
@@ -105,6 +106,7 @@ fn build(input: Application, context: Context<'_>, check: &mut Check<'_>) -> Ser
         bind,
         environment,
         secrets: secret_values.keys().cloned().collect(),
+        secret_files,
         secret_values,
         limits: limits(input.limits, check),
         umask: input.umask.map_or_else(|| "0022".to_owned(), |umask| format!("{umask:0>4}")),

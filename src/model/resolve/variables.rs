@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::ARGUMENT_MAX;
 use super::check::Check;
+use crate::model::CREDENTIALS;
 use crate::model::input::{LimitInput, LimitValue, Resource, RunScript, Text};
 use crate::model::paths;
 use crate::model::secret;
@@ -79,6 +80,38 @@ pub(super) fn variables(
         }
     }
     (plain, kept)
+}
+
+/// The secrets that are handed over as files, by name.
+pub(super) fn secret_files(
+    mut names: Vec<String>,
+    (plain, kept): (&Variables, &Variables),
+    run_script: RunScript,
+    check: &mut Check<'_>,
+) -> Vec<String> {
+    if names.is_empty() {
+        return names;
+    }
+    if run_script == RunScript::Shell {
+        let message =
+            "`secret_files` takes the native run script: a shell cannot give a file to one user alone";
+        check.complain(&rule::SECRET, &["secret_files"], message.to_owned());
+    }
+    for (at, name) in names.iter().enumerate() {
+        if !kept.contains_key(name) {
+            let message = format!("`secret_files` names `{name}`, which is not in `secrets`");
+            check.complain(&rule::SECRET, &["secret_files", &at.to_string()], message);
+        }
+    }
+    if plain.contains_key(CREDENTIALS) || kept.contains_key(CREDENTIALS) {
+        let place = ["secrets", "environment"].into_iter().find(|key| check.node.has(&[key, CREDENTIALS]));
+        let message =
+            format!("`{CREDENTIALS}` cannot be set: by it the application is told where `secret_files` are");
+        check.complain(&rule::VARIABLE, &[place.unwrap_or("environment"), CREDENTIALS], message);
+    }
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// The variables of which a comment says that they are no secrets.

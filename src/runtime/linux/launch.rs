@@ -60,6 +60,9 @@ pub struct Order {
     pub oom_score_adj: Option<i16>,
     /// What is taken from it for good.
     pub hardening: Hardening,
+    /// The secrets that it gets as files, and not as variables.
+    #[serde(default)]
+    pub secret_files: Vec<String>,
     /// So many listening sockets come with it.
     pub listeners: usize,
 }
@@ -111,7 +114,8 @@ fn launch(runtime: &OwnedFd) -> Result<std::convert::Infallible, String> {
     {
         say(&format!("oom_score_adj cannot be {score}: {error}"));
     }
-    let secrets = secrets(&snapshot)?;
+    let mut secrets = secrets(&snapshot)?;
+    secrets.retain(|name, _| !order.secret_files.contains(name));
     drop(snapshot);
     let null = fs::File::open("/dev/null").map_err(said("/dev/null cannot be opened"))?;
 

@@ -31,6 +31,7 @@ pub mod place;
 pub mod privileges;
 pub mod process;
 pub mod runsv;
+pub mod secret_files;
 pub mod signals;
 pub mod spawn;
 pub mod stored;

@@ -273,6 +273,8 @@ impl Place {
             let numbered = ["probe.", "generation.", "config."];
             if ours.contains(&&*name) || numbered.iter().any(|begin| name.starts_with(begin)) {
                 let _ = fs::remove_file(entry.path());
+            } else if name == "secrets" || name.starts_with("secrets.") {
+                let _ = super::secret_files::remove(&entry.path());
             }
         }
         let _ = fs::remove_dir(&self.path);

@@ -12,6 +12,7 @@ use super::generation::{ALIVE, Live, others};
 use super::workers::Watch;
 use super::{Shell, terms};
 use crate::host::{self, Identity};
+use crate::model::CREDENTIALS;
 use crate::model::Service;
 use crate::model::input::Capabilities::Inherited;
 use crate::model::input::{Ready, Strategy};
@@ -132,7 +133,10 @@ impl Shell {
         let told = self.inbox.give(&self.place, identity.uid);
         told.map_err(|error| format!("the socket for readiness cannot be given to its user: {error}"))?;
         let probe = self.probe(&service, generation)?;
-        let order = self.order(&service, &identity, generation, &reading.made, probe.is_some())?;
+        let secrets = self.give_secret_files(&service, &identity, generation)?;
+        let mut order = self.order(&service, &identity, generation, &reading.made, probe.is_some())?;
+        let secrets = secrets.map(|path| (CREDENTIALS.to_owned(), path.display().to_string()));
+        order.environment.extend(secrets);
         let inherited: Vec<&Listener> = service
             .bind
             .iter()
@@ -297,6 +301,7 @@ impl Shell {
             nice: service.nice,
             oom_score_adj: service.oom_score_adj,
             hardening: service.hardening,
+            secret_files: service.secret_files.clone(),
             listeners: if inherits { service.bind.len() + usize::from(probe) } else { 0 },
         })
     }
@@ -725,6 +730,7 @@ impl Shell {
         let _ = fs::remove_file(self.place.file(&probe_name(generation)));
         self.checks.retain(|check| check.generation != generation);
         self.forget_snapshot(generation);
+        self.forget_secret_files(generation);
         match cgroup {
             Some(cgroup) => self.end_cgroup(generation, cgroup),
             None => self.end_strays_of(generation),

@@ -83,6 +83,7 @@ impl Shell {
         let files = files.into_iter().map(|(name, file)| (name, File::from(file))).collect();
         self.take_snapshots(files, state.as_ref());
         self.take_cgroups();
+        self.adopt_secret_files();
         self.take_listeners(given, state.as_ref(), &silent);
         let strays = self.take_strays(state.as_ref());
         self.suppose_sockets();

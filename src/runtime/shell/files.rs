@@ -35,6 +35,7 @@ impl Shell {
 
     /// Makes again what is not there any more. Where nothing is missing, that is a look at each name.
     pub(super) fn restore_files(&mut self) {
+        self.restore_secret_files();
         let missing: Vec<&'static str> = self
             .nodes
             .iter()

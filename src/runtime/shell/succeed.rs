@@ -86,6 +86,7 @@ impl Shell {
             bind: first.bind.clone(),
             environment: first.environment.clone(),
             secrets: first.secrets.clone(),
+            secret_files: first.secret_files.clone(),
             limits: first.limits.clone(),
             umask: first.umask.clone(),
             nice: first.nice,
