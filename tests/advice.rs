@@ -206,9 +206,23 @@ fn what_was_given_up_has_not_failed() {
     let output = asked.wait_with_output().expect("runsmith");
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     let text = said(&output);
-    assert!(has(&text, "it was given up, as requested; generation 3") && !has(&text, "next:"), "{text}");
+    assert!(
+        has(&text, "it was given up, as requested by process")
+            && has(&text, "of root (uid 0); generation 3")
+            && !has(&text, "next:"),
+        "{text}"
+    );
     let (text, _) = status(&service);
-    assert!(has(&text, "not what is on disk: the upgrade to it was given up"), "{text}");
+    assert!(
+        has(
+            &text,
+            &format!(
+                "not what is on disk: the upgrade to {} was given up; try it again",
+                release(&service, 3)
+            )
+        ),
+        "{text}"
+    );
     assert!(!has(&text, "has failed"), "{text}");
     service.down();
 }
@@ -233,7 +247,141 @@ fn the_reason_of_a_fallback_is_of_what_is_on_disk() {
     service.log.wait(mark, &["ready: generation 4 serves"], START);
     service.until("it has settled", |service| state(service)["state"] == "serving");
     let now = state(&service);
-    assert_eq!(now["fallback"], "nobody has deployed what is on disk", "{now}");
+    // What was started again has failed, too; it is not what is on disk.
+    let third = release(&service, 3);
+    assert!(
+        now["fallback"].as_str().unwrap_or_default().starts_with(&format!("nobody has deployed {third}")),
+        "{now}"
+    );
+    let (text, _) = status(&service);
+    let step = format!(
+        "deploy it with `runsmith upgrade {}`, or set `current` back to {}",
+        service.directory.display(),
+        release(&service, 1)
+    );
+    assert!(has(&text, &step) && !has(&text, "fix"), "{text}");
+    service.down();
+}
+
+/// The path of a release.
+fn release(service: &Service, number: u32) -> String {
+    service.root.join(format!("releases/{number}")).display().to_string()
+}
+
+/// A release fails on probation while another one, which was backed out, is on disk: each is named with its own reason.
+#[test]
+fn a_fallback_names_each_release() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, "restart: {min_uptime: 3600}\n");
+    let mark = service.log.mark();
+    assert!(service.deploy(2, Release::Good).text.contains("done:"));
+    service.release(3, Release::Broken);
+    service.switch(3);
+    assert_eq!(service.runsmith(&["upgrade"]).status.code(), Some(1));
+    kill(service.master(), Signal::KILL);
+    service.log.wait(mark, &["ready: generation 4 serves"], START);
+    service.until("it has settled", |service| state(service)["state"] == "serving");
+    let (first, second, third) = (release(&service, 1), release(&service, 2), release(&service, 3));
+    let is_named = || {
+        let (text, code) = status(&service);
+        assert_eq!(code, Some(1), "{text}");
+        let begin = format!("FALLBACK: {first} serves again, and not what is on disk: {third} has failed: ");
+        assert!(has(&text, &begin) && has(&text, "there_is_no_such_module"), "{text}");
+        let other = format!(
+            "; {second}, which served before, has failed: its master was ended by signal 9 (KILL); fix it"
+        );
+        assert!(has(&text, &other) && has(&text, &format!("set `current` back to {first}")), "{text}");
+        let reason = state(&service)["fallback"].as_str().unwrap_or_default().to_owned();
+        assert!(reason.contains(&third) && reason.contains(&second), "{reason}");
+    };
+    is_named();
+    // The next run knows as much.
+    let mark = service.log.mark();
+    kill(service.runtime(), Signal::KILL);
+    service.log.wait(mark, &["goes on under this run"], SOON);
+    is_named();
+    // What is on disk is looked at anew each time: now it is what has failed on probation.
+    service.switch(2);
+    let (text, _) = status(&service);
+    assert!(has(&text, &format!("{second} has failed: its master was ended by signal 9")), "{text}");
+    assert!(!has(&text, &third), "{text}");
+    service.switch(1);
+    assert_eq!(status(&service).1, Some(0), "{}", status(&service).0);
+    service.down();
+}
+
+/// What was backed out and is still on disk needs a person: nobody is invited to try the same again, and the overview, the details and the
+/// exit code agree.
+#[test]
+fn what_was_backed_out_is_shown_while_it_is_on_disk() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, "restart: {min_uptime: 0.5}\n");
+    service.log.wait(0, &["runsmith: proven:"], SOON);
+    service.release(2, Release::Broken);
+    service.switch(2);
+    let (text, code) = status(&service);
+    assert!(code == Some(0) && has(&text, "takes it)"), "{text}");
+    assert_eq!(service.runsmith(&["upgrade"]).status.code(), Some(1));
+    let links = service.scratch().join("links");
+    fs::create_dir(&links).expect("a directory");
+    std::os::unix::fs::symlink(&service.directory, links.join(&service.name)).expect("a link");
+    let list = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_runsmith"));
+        let output = command.arg("status").env("SVDIR", &links).output().expect("runsmith");
+        (said(&output), output.status.code())
+    };
+    let (first, second) = (release(&service, 1), release(&service, 2));
+    let is_shown = || {
+        let (text, code) = status(&service);
+        assert_eq!(code, Some(1), "{text}");
+        let begin = format!("{first} goes on serving, and not what is on disk: {second} has failed: ");
+        assert!(has(&text, &begin) && has(&text, "there_is_no_such_module"), "{text}");
+        assert!(has(&text, "current (has failed: see `problem`)") && !has(&text, "takes it"), "{text}");
+        let (text, code) = list();
+        assert!(code == Some(1) && text.contains("\n! ") && has(&text, &begin), "{text}");
+        assert!(state(&service)["disk_failed"].as_str().is_some_and(|why| why.starts_with(&second)));
+    };
+    is_shown();
+    let mark = service.log.mark();
+    kill(service.runtime(), Signal::KILL);
+    service.log.wait(mark, &["goes on under this run"], SOON);
+    is_shown();
+    service.switch(1);
+    let ((text, code), (table, coded)) = (status(&service), list());
+    assert!(code == Some(0) && coded == Some(0) && !table.contains("\n! "), "{text}{table}");
+    service.switch(2);
+    is_shown();
+    service.switch(1);
+    assert_eq!(service.runsmith(&["upgrade"]).status.code(), Some(0));
+    assert_eq!(status(&service).1, Some(0));
+    service.down();
+}
+
+/// What is started if a generation fails on probation: a first one is started again, because nothing served before it.
+#[test]
+fn probation_names_what_would_be_started() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, "restart: {min_uptime: 3600}\n");
+    let (text, _) = status(&service);
+    assert!(has(&text, "if it fails until then, the same is started again"), "{text}");
+    let now = state(&service);
+    assert_eq!(
+        (&now["probation_falls_back"], &now["probation_next"]),
+        (&false.into(), &release(&service, 1).into())
+    );
+    // It fails, and the same is started again; then there is still nothing else.
+    let mark = service.log.mark();
+    kill(service.master(), Signal::KILL);
+    service.log.wait(mark, &["ready: generation 2 serves"], START);
+    service.until("it has settled", |service| state(service)["state"] == "serving");
+    let (text, _) = status(&service);
+    assert!(has(&text, "the same is started again") && !has(&text, "what served before"), "{text}");
+    assert_eq!(state(&service)["probation_falls_back"], false);
+    service.release(2, Release::Good);
+    service.switch(2);
+    let output = service.runsmith(&["upgrade"]);
+    let next = format!("if it fails until then, {} is started again", release(&service, 1));
+    assert!(has(&said(&output), &next), "{}", said(&output));
+    let (text, _) = status(&service);
+    assert!(has(&text, "if it fails until then, releases/1 is started again"), "{text}");
+    assert_eq!(state(&service)["probation_falls_back"], true);
     service.down();
 }
 

@@ -454,7 +454,7 @@ fn rebooted(server: Server) {
     service.log.wait(0, &["FALLBACK"], START);
     serves_again(&service, 0, "1");
     let status = state(&service);
-    assert!(status["fallback"].as_str().is_some_and(|why| why.contains("has failed before")), "{status}");
+    assert!(status["fallback"].as_str().is_some_and(|why| why.contains("has failed: ")), "{status}");
     // The reason is quoted; the release itself was not loaded.
     let text = service.log.text(0);
     let is_loaded = |line: &str| line.contains("there_is_no_such") && !line.contains("FALLBACK");

@@ -114,6 +114,8 @@ fn workers_taken_away_by_hand_are_shown() {
     kill(service.master(), Signal::TTOU);
     until_state(&service, "degraded");
     assert!(problems(&service, "workers")[0].starts_with("2 of 3 workers are ready"), "{}", state(&service));
+    let advice = format!("; `runsmith upgrade {}` starts a whole generation", service.directory.display());
+    assert!(problems(&service, "workers")[0].ends_with(&advice), "{}", state(&service));
     kill(service.master(), Signal::WINCH);
     service.until("no worker is left", |service| state(service)["serving"]["workers_ready"] == 0);
     until_state(&service, "degraded");
@@ -209,10 +211,10 @@ fn a_back_out_shows_the_exception() {
         assert!(last["reason"].as_str().is_some_and(|reason| reason.contains(words)), "{last}");
         assert_eq!((&last["from"], &last["generation"]), (&1.into(), &2.into()));
         let (text, table, code) = shown(&service);
-        // The old generation serves as before: nobody has to do anything at once.
-        assert_eq!(code, 0);
+        // The old generation serves as before; but what is on disk would not be started by anybody.
+        assert_eq!(code, 1);
         assert!(text.contains("last hand-over from generation 1 to 2: FAILED"), "{text}");
-        assert!(table.contains("last hand-over failed: "), "{table}");
+        assert!(table.contains("\n! ") && table.contains(" goes on serving, and not what is on"), "{table}");
         service.down();
     }
 }
@@ -958,10 +960,10 @@ fn stopped_processes_are_shown() {
 #[test]
 fn a_back_out_is_no_fallback() {
     let service = Service::start_native(Server::Sync, Socket::Unix, "restart: {min_uptime: 3600}\n");
-    // There is nothing to go back to, so probation makes no difference.
+    // There is nothing else to go back to.
     let now = state(&service);
     assert!(now["probation_ms"].is_u64() && now["probation_falls_back"] == false, "{now}");
-    assert!(!shown(&service).0.contains("on probation"));
+    assert!(shown(&service).0.contains("on probation"));
     let end = service.deploy(2, Release::Broken);
     assert!(end.text.contains("FAILED"), "{}", end.text);
     assert_eq!(state(&service)["fallback"], serde_json::Value::Null);

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value as Json, json};
 
+use super::upgrade::if_it_fails;
 use super::words::{fitted, wrapped};
 use crate::runtime::protocol::{Dropped, Enclosure, GenerationStatus, LastHandOver, Problem, Status};
 use crate::runtime::words::count;
@@ -106,10 +107,14 @@ impl Entry {
 
     /// The release without the root that all have in common.
     fn release(&self, generation: &GenerationStatus) -> String {
+        self.within(&generation.release)
+    }
+
+    fn within(&self, release: &str) -> String {
         // Where the run script cannot be read, the root is not known.
         let root = Some(self.root.as_str()).filter(|root| !root.is_empty());
-        let within = root.and_then(|root| generation.release.strip_prefix(root)?.strip_prefix('/'));
-        visible(within.unwrap_or(&generation.release)).into_owned()
+        let within = root.and_then(|root| release.strip_prefix(root)?.strip_prefix('/'));
+        visible(within.unwrap_or(release)).into_owned()
     }
 }
 
@@ -176,9 +181,10 @@ pub fn table(entries: &[Entry], now: u64, width: usize, colour: bool) -> String 
     out
 }
 
-/// What the table says of a service below its lines.
+/// What the table says of a service below its lines: what needs a person, so that the exit code is 1.
 fn notes(entry: &Entry) -> impl Iterator<Item = String> {
-    let failed = entry.status.last.as_ref().and_then(|last| {
+    let last = entry.status.last.as_ref().filter(|_| !entry.serves() && entry.needs_a_person());
+    let failed = last.and_then(|last| {
         let reason = last.reason.as_deref()?;
         Some(format!("{} failed: {}", name(last), visible(reason)))
     });
@@ -223,13 +229,13 @@ pub fn details(entry: &Entry, now: u64, width: usize, colour: bool) -> String {
     if let Some(last) = &status.last {
         say(name(last), &hand_over(last, now));
     }
-    // While there is nothing to go back to, it makes no difference.
-    if let Some(ms) = status.probation_ms.filter(|_| status.probation_falls_back) {
+    // Where nothing is fallen back to, it makes no difference.
+    let next = status.probation_next.as_deref().map(|release| entry.within(release));
+    if let (Some(ms), Some(then)) =
+        (status.probation_ms, if_it_fails(status.probation_falls_back, next.as_deref()))
+    {
         let left = span(ms.div_ceil(1000));
-        say(
-            "on probation",
-            &format!("for another {left}; if it fails until then, what served before it is started again"),
-        );
+        say("on probation", &format!("for another {left}; if it fails until then, {then}"));
     }
     if let Some(enclosure) = status.serving.as_ref().and_then(|one| one.enclosure.as_ref()) {
         say("processes", &known_by(enclosure));
@@ -240,7 +246,11 @@ pub fn details(entry: &Entry, now: u64, width: usize, colour: bool) -> String {
     }
     if !entry.newer.is_empty() {
         let newer: Vec<_> = entry.newer.iter().map(|path| visible(path)).collect();
-        say("not yet used", &format!("{} (`runsmith upgrade {reference}` takes it)", newer.join(", ")));
+        let what = match &status.disk_failed {
+            Some(_) => "has failed: see `problem`".to_owned(),
+            None => format!("`runsmith upgrade {reference}` takes it"),
+        };
+        say("not yet used", &format!("{} ({what})", newer.join(", ")));
     }
     if !status.addresses.is_empty() {
         say("listens on", &status.addresses.iter().map(|one| visible(one)).collect::<Vec<_>>().join(", "));

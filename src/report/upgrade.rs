@@ -19,6 +19,16 @@ pub struct Asked<'a> {
     pub width: usize,
 }
 
+/// What is started if a generation fails on probation; none if that is what is on disk by then. `next`: the release, unless an
+/// earlier version has answered.
+pub(super) fn if_it_fails(falls_back: bool, next: Option<&str>) -> Option<String> {
+    match next {
+        Some(release) if falls_back => Some(format!("{release} is started again")),
+        Some(_) => Some("the same is started again".to_owned()),
+        None => falls_back.then(|| "what served before it is started again".to_owned()),
+    }
+}
+
 /// The outcome in a few lines; empty for what is none.
 pub fn outcome(reply: &Reply, asked: &Asked) -> String {
     let (name, reference) = (visible(asked.name), asked.reference);
@@ -34,14 +44,15 @@ pub fn outcome(reply: &Reply, asked: &Asked) -> String {
                 ));
             }
         }
-        Reply::Done { generation, probation_ms, falls_back, queued, unkept } => {
+        Reply::Done { generation, probation_ms, falls_back, next, queued, unkept } => {
             let state = match probation_ms.map(|left| left.div_ceil(1000)) {
                 None => "serves alone and is proven".to_owned(),
-                Some(left) if *falls_back => format!(
-                    "serves alone, on probation for {left} s: if it fails until then, what served before it is started again; \
-                     `runsmith status {reference}` shows it"
-                ),
-                Some(left) => format!("serves alone, on probation for {left} s"),
+                Some(left) => match if_it_fails(*falls_back, next.as_deref().map(visible).as_deref()) {
+                    Some(then) => format!(
+                        "serves alone, on probation for {left} s: if it fails until then, {then}; `runsmith status {reference}` shows it"
+                    ),
+                    None => format!("serves alone, on probation for {left} s"),
+                },
             };
             lines.push(format!("{name}: done: generation {generation} {state}"));
             if let Some(trouble) = unkept {

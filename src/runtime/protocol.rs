@@ -45,6 +45,9 @@ pub enum Reply {
         /// If it fails until then, what served before it is started again.
         #[serde(default)]
         falls_back: bool,
+        /// The release that is started then, which may be its own; none if that is what is on disk by then.
+        #[serde(default)]
+        next: Option<String>,
         /// Another hand-over, which was asked for meanwhile, follows.
         #[serde(default)]
         queued: bool,
@@ -118,9 +121,15 @@ pub struct Status {
     /// If it fails until then, what served before it is started again.
     #[serde(default)]
     pub probation_falls_back: bool,
+    /// The release that is started if it fails until then, which may be its own; none if that is what is on disk by then.
+    #[serde(default)]
+    pub probation_next: Option<String>,
     /// Why what serves, or is started, is not what is on disk; none if somebody asked for what serves.
     #[serde(default)]
     pub fallback: Option<String>,
+    /// Why what is on disk has failed when it was started; none if it serves, or was not started.
+    #[serde(default)]
+    pub disk_failed: Option<String>,
     /// What the runtime cannot do as it should; none if all is well.
     #[serde(default)]
     pub trouble: Option<String>,

@@ -3,6 +3,7 @@
 mod act;
 mod adopt;
 mod enclose;
+mod fallback;
 mod files;
 mod generation;
 mod health;
@@ -107,6 +108,14 @@ pub struct Shell {
     handed: Vec<(String, u64)>,
     /// Why what serves is not what is on disk, if it was not what somebody asked for.
     fallback: Option<String>,
+    /// Why what is on disk does not serve, when that was last looked up.
+    why: Option<fallback::Why>,
+    /// What served and has failed, before what serves now was fallen back to.
+    toppled: Option<Failed>,
+    /// The fingerprint of what somebody has deployed and given up.
+    given_up: Option<String>,
+    /// Something that was deployed has failed, and may still be on disk.
+    suspect: bool,
     /// What outlives a reboot.
     stored: Stored,
     awaited: Option<succeed::Awaited>,
@@ -287,6 +296,10 @@ fn begin(
         unwritten: vec![],
         handed: vec![],
         fallback: None,
+        why: None,
+        toppled: None,
+        given_up: None,
+        suspect: false,
         stored: Stored::of(Path::new(&service.service.directory)),
         awaited: None,
         settled_at: clock::now(),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::event::{Generation, Moment};
 use super::linux::cgroup;
 use super::linux::listen::Kept;
+use super::linux::stored::Failed;
 use super::machine::Record;
 use super::protocol::{LastHandOver, Requester};
 
@@ -46,6 +47,15 @@ pub struct State {
     /// Why what serves is not what is on disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
+    /// What served and has failed, before what serves now was fallen back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub toppled: Option<Failed>,
+    /// The fingerprint of what somebody has deployed and given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up: Option<String>,
+    /// Something that was deployed has failed, and may still be on disk.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspect: bool,
 }
 
 /// A state is never longer, in bytes; a longer file is not ours.

@@ -20,9 +20,15 @@ impl Machine {
         self.has_proven = true;
     }
 
-    /// Whether there is something else than what serves to go back to if that fails on probation.
-    pub fn falls_back(&self) -> bool {
-        self.terms.fallback && (self.good.is_some() || self.has_proven)
+    /// What is started if the generation that serves fails on probation.
+    pub fn after_failure(&self) -> Origin {
+        let mut then = self.clone();
+        then.failures += 1;
+        if let Some(serving) = self.serving() {
+            then.has_failed(serving.origin);
+            then.keep_itself(serving.generation);
+        }
+        then.unplanned()
     }
 
     /// What an unplanned start uses now.

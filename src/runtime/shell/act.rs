@@ -465,10 +465,11 @@ impl Shell {
             Step::BackingOut(generation, reason) => {
                 self.note(*generation, Some(reason.clone()));
                 // What has failed was condemned before.
-                if self.serving_falls_back() {
-                    self.fallback.get_or_insert_with(|| "the upgrade to it was given up".to_owned());
+                if reason.starts_with(GIVEN_UP) {
+                    self.given_up = self.made.get(generation).map(|origins| origins.made.fingerprint.clone());
                 }
             }
+            Step::FailedProbation(generation, reason) => self.topple(*generation, reason),
             Step::Failed(None, reason) => {
                 if let Some(generation) = self.newest() {
                     self.note(generation, Some(reason.clone()));
@@ -589,7 +590,8 @@ impl Shell {
             Outcome::Done(generation) | Outcome::Proven(generation) => Reply::Done {
                 generation: generation.0,
                 probation_ms: self.probation_ms(),
-                falls_back: self.machine.falls_back(),
+                falls_back: self.after_failure().is_some_and(|next| next.is_other),
+                next: self.after_failure().map(|next| next.release),
                 queued: self.machine.is_queued() || self.machine.candidate().is_some(),
                 unkept: self.not_written_down().filter(|_| matches!(outcome, Outcome::Proven(_))),
             },
@@ -599,12 +601,6 @@ impl Shell {
             Outcome::Refused(reason) => Reply::Refused { reason: without_numbers(reason).into_owned() },
         };
         self.control.finish(ticket, &reply);
-    }
-
-    /// Whether what serves is not what somebody has asked for.
-    fn serving_falls_back(&self) -> bool {
-        let serving = self.machine.serving().and_then(|serving| self.generations.get(&serving.generation));
-        serving.is_some_and(|live| live.life.fallback)
     }
 
     /// Whether workers whose master has ended serve. With `usr2` they leave as soon as they see that.

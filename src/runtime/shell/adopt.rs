@@ -10,7 +10,7 @@ use super::{Mode, Shell, terms};
 use crate::host::Identity;
 use crate::host::proc::Environments;
 use crate::model::input::Strategy;
-use crate::runtime::action::Origin;
+use crate::runtime::action::{Action, Origin};
 use crate::runtime::event::{Ask, Generation};
 use crate::runtime::linux::clock;
 use crate::runtime::linux::keepers;
@@ -75,6 +75,10 @@ impl Shell {
                 .candidate
                 .filter(|_| state.machine.candidate_origin.is_none_or(|origin| origin == Origin::Disk));
             self.requests.adopt(&state.requested, state.waits.as_ref(), again);
+            self.toppled = state.toppled.clone();
+            self.given_up = state.given_up.clone();
+            // An earlier version does not say so.
+            self.suspect = state.suspect || state.last.as_ref().is_some_and(|last| !last.done);
             self.begun = state.begun.iter().map(|(one, begun, from)| (*one, (*begun, *from))).collect();
         }
         self.take_generations(state.as_ref());
@@ -128,7 +132,15 @@ impl Shell {
         {
             self.note(candidate, Some("the runtime was started anew before it was ready".to_owned()));
         }
+        let condemned = actions.iter().find_map(|action| match action {
+            Action::Condemn(generation, reason) => Some((*generation, reason.clone())),
+            _ => None,
+        });
         self.obey(actions);
+        if let Some((generation, reason)) = condemned {
+            // It has served, and ended while no runtime was there.
+            self.topple(generation, &reason);
+        }
         self.forget_dead_snapshots();
         self.take_stray_snapshot(strays, recorded);
         let lives = self.machine.serving().is_some() || !self.generations.is_empty();

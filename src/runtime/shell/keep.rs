@@ -108,6 +108,9 @@ impl Shell {
             requested: self.requests.of_generations(),
             waits: self.requests.waits.clone(),
             fallback: self.fallback.clone(),
+            toppled: self.toppled.clone(),
+            given_up: self.given_up.clone(),
+            suspect: self.suspect,
         };
         if self.hand_snapshots().is_err() {
             self.keeper_fails();

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use super::fallback::Why;
 use super::snapshots::memory;
 use super::{Reader, Shell};
 use crate::host::{self, Identity};
@@ -103,17 +104,16 @@ impl Shell {
         match kept {
             Some(snapshot) => {
                 // Mostly it is what is on disk, too; then nothing is fallen back to.
-                let reading = self.read_snapshot(generation).ok();
-                if let Some(reading) = &reading
+                let reading = self.read_snapshot(generation);
+                if let Ok(reading) = &reading
                     && reading.made.fingerprint == snapshot.made.fingerprint
                 {
                     self.is_from_disk(generation, &reading.made);
                     return Ok(reading.clone());
                 }
-                if let Some(reading) = &reading {
-                    self.why_not(&reading.made);
-                }
-                self.use_kept(generation, &snapshot)
+                let disk = reading.as_ref().map(|reading| &reading.made).map_err(String::as_str);
+                let why = self.why_not(disk, &snapshot.made.release);
+                self.use_kept(generation, &snapshot, why)
             }
             None => {
                 if origin != Origin::Disk {
@@ -130,35 +130,23 @@ impl Shell {
             Ok(reading) => reading,
             Err(reason) => match self.proven() {
                 Some(snapshot) => {
-                    self.fallback = Some(reason);
-                    return self.use_kept(generation, &snapshot);
+                    let why = self.why_not(Err(&reason), &snapshot.made.release);
+                    return self.use_kept(generation, &snapshot, why);
                 }
                 None => return Err(reason),
             },
         };
-        let failed = self.failed();
-        let failed = failed.iter().find(|one| one.fingerprint == reading.made.fingerprint);
+        let has_failed = self.failed().iter().any(|one| one.fingerprint == reading.made.fingerprint);
         if falls_back(&reading.service)
-            && let Some(failed) = failed
+            && has_failed
             && let Some(snapshot) = self.proven()
             && snapshot.made.fingerprint != reading.made.fingerprint
         {
-            self.fallback = Some(format!("what is on disk has failed before: {}", failed.reason));
-            return self.use_kept(generation, &snapshot);
+            let why = self.why_not(Ok(&reading.made), &snapshot.made.release);
+            return self.use_kept(generation, &snapshot, why);
         }
         self.is_from_disk(generation, &reading.made);
         Ok(reading)
-    }
-
-    /// What is on disk is not started: why is known if somebody has deployed it. What has failed may be something else, which is not on
-    /// disk any more.
-    fn why_not(&mut self, disk: &Made) {
-        let has_failed = self.failed().iter().any(|one| one.fingerprint == disk.fingerprint);
-        let was_started =
-            self.made.values().any(|one| one.from_disk && one.made.fingerprint == disk.fingerprint);
-        if !has_failed && !was_started {
-            self.fallback = Some("nobody has deployed what is on disk".to_owned());
-        }
     }
 
     fn use_disk(&mut self, generation: Generation) -> Result<Reading, String> {
@@ -167,8 +155,9 @@ impl Shell {
         Ok(reading)
     }
 
-    fn is_from_disk(&mut self, generation: Generation, made: &Made) {
-        self.fallback = None;
+    pub(super) fn is_from_disk(&mut self, generation: Generation, made: &Made) {
+        (self.fallback, self.toppled, self.suspect) = (None, None, false);
+        self.given_up = self.given_up.take().filter(|one| *one != made.fingerprint);
         self.remember(generation, Origins { made: made.clone(), from_disk: true, is_fallback: false });
     }
 
@@ -178,30 +167,6 @@ impl Shell {
             Made { release: life.release.clone(), virtualenv: None, fingerprint: life.fingerprint.clone() };
         let origins = Origins { made, from_disk: !life.fallback, is_fallback: life.fallback };
         self.remember(life.generation, origins);
-    }
-
-    /// What failed may be on disk no longer: somebody has put back what serves. Then nothing is fallen back to any more.
-    pub(super) fn look_at_the_disk(&mut self) {
-        let Some(generation) = self.machine.serving().map(|serving| serving.generation) else { return };
-        let Some(live) = self.generations.get(&generation) else { return };
-        // Where what serves was started from what is on disk there is nothing to find out, and this costs a process.
-        if !live.life.fallback && self.fallback.is_none() {
-            return;
-        }
-        let fingerprint = live.life.fingerprint.clone();
-        let reading = memory().map_err(|error| error.to_string()).and_then(|file| (self.read)(Some(&file)));
-        let Ok(reading) = reading else { return };
-        if reading.made.fingerprint != fingerprint {
-            return;
-        }
-        if let Some(live) = self.generations.get_mut(&generation)
-            && std::mem::take(&mut live.life.fallback)
-        {
-            self.log.say(&format!(
-                "what is on disk is what {generation} is made of: nothing is fallen back to any more"
-            ));
-        }
-        self.is_from_disk(generation, &reading.made);
     }
 
     fn remember(&mut self, generation: Generation, origins: Origins) {
@@ -220,12 +185,12 @@ impl Shell {
     }
 
     /// Starts what was kept: it becomes this generation's snapshot, too.
-    fn use_kept(&mut self, generation: Generation, snapshot: &Snapshot) -> Result<Reading, String> {
+    fn use_kept(&mut self, generation: Generation, snapshot: &Snapshot, why: Why) -> Result<Reading, String> {
         let file = memory().map_err(|error| format!("there is no memory for what it is made of: {error}"))?;
         take::write(snapshot, &file)?;
         self.hold_snapshot(generation, file);
         let Snapshot { made, service, .. } = snapshot.clone();
-        let why = self.fallback.get_or_insert_with(|| "what is on disk is not proven".to_owned()).clone();
+        let why = self.fallback.insert(why.reason).clone();
         self.log.say(&format!(
             "FALLBACK: {generation} is started from what has served, {}, and not from what is on disk: {why}; \
              `runsmith upgrade {}` tries what is on disk",
@@ -305,9 +270,7 @@ impl Shell {
     /// What it was started from has failed.
     pub(super) fn condemn(&mut self, generation: Generation, reason: &str) {
         let is_fallback = self.made.get(&generation).is_some_and(|origins| origins.is_fallback);
-        if !is_fallback || self.fallback.is_none() {
-            self.fallback = Some(reason.to_owned());
-        }
+        self.suspect |= !is_fallback;
         let Some(origins) = self.made.get(&generation).filter(|origins| !origins.is_fallback) else { return };
         let failed = Failed {
             fingerprint: origins.made.fingerprint.clone(),

@@ -71,12 +71,13 @@ impl Shell {
             State::BackingOut(_, _) => "backing-out",
             State::Stopping | State::Over(_) => "stopping",
         };
+        let after_failure = self.after_failure();
         let unkept = self.unkept.clone().map(|message| Problem::new("proven", message));
         let problems = [
             stopped,
             shortage,
             unhealthy,
-            self.fallback_problem(),
+            self.disk_problem(),
             self.resting_problem(),
             self.second_master(),
             unkept,
@@ -106,8 +107,10 @@ impl Shell {
             queued: machine.is_queued(),
             last: self.last.clone(),
             probation_ms: self.probation_ms(),
-            probation_falls_back: self.machine.falls_back(),
+            probation_falls_back: after_failure.as_ref().is_some_and(|next| next.is_other),
+            probation_next: after_failure.map(|next| next.release),
             fallback: self.fallback_reason(),
+            disk_failed: self.disk_failed(),
             trouble: self.trouble.text(),
             dropped: (dropped.lines > 0).then_some(dropped),
             problems,
@@ -147,14 +150,6 @@ impl Shell {
             message.push_str(&format!("; `sv status {}` shows the log service", runsv::word(&path)));
         }
         Some(Problem::new("log", message))
-    }
-
-    /// Why what serves, or is started while nothing does, is not what is on disk.
-    fn fallback_reason(&self) -> Option<String> {
-        let serving = self.machine.serving().map(|serving| serving.generation);
-        let shown = serving.or_else(|| self.machine.candidate().map(|candidate| candidate.generation))?;
-        // What was given up may have failed, and nothing was fallen back to.
-        self.fallback.clone().filter(|_| self.generations.get(&shown).is_some_and(|live| live.life.fallback))
     }
 
     /// Processes of the generation that serves that do not run: requests wait for them.
@@ -204,22 +199,6 @@ impl Shell {
         let serving = self.machine.serving()?.generation;
         let reason = self.generations.get(&serving)?.life.unlimited.as_ref()?;
         Some(Problem::new("limits", reason))
-    }
-
-    /// What serves is what was proven, and not what is on disk.
-    fn fallback_problem(&self) -> Option<Problem> {
-        let serving = self.machine.serving()?;
-        let live = self.generations.get(&serving.generation)?;
-        if !live.life.fallback {
-            return None;
-        }
-        let why = self.fallback.as_deref().unwrap_or("what is on disk has failed");
-        let message = format!(
-            "FALLBACK: {} serves again, and not what is on disk: {why}; fix that, then run `runsmith upgrade {}`",
-            live.life.release,
-            self.reference()
-        );
-        Some(Problem::new("fallback", message))
     }
 
     /// Nothing serves, because the last start failed: what to do. The reason is that of the last start.
@@ -347,6 +326,7 @@ impl Shell {
         if let Some(words) = cause::of_worker(&self.last_words(serving.generation)) {
             message.push_str(&format!("; the server reported: {words}"));
         }
+        message.push_str(&format!("; `runsmith upgrade {}` starts a whole generation", self.reference()));
         Some(Problem::new("workers", message))
     }
 }
