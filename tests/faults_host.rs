@@ -375,7 +375,8 @@ fn a_flooded_control_socket_keeps_root_from_nothing() {
     flood.wait_for_bytes(5);
     drop(flood);
     let fds = support::row::names(Path::new(&format!("/proc/{}/fd", row.service.runtime())));
-    assert!(fds.len() < 40, "{fds:?}");
+    // 16 connections, and what the runtime has at rest.
+    assert!(fds.len() < 48, "{fds:?}");
     row.nothing_was_lost();
     row.service.down();
 }

@@ -236,8 +236,9 @@ impl Shell {
                 live.look(&all, &others);
                 if live.members.is_empty() {
                     let _ = std::fs::remove_file(self.place.file(&probe_name(generation)));
-                    let cgroup = self.generations.remove(&generation).and_then(|live| live.cgroup);
-                    cgroup.into_iter().for_each(|cgroup| self.end_cgroup(generation, cgroup));
+                    // Its cgroup may hold processes all the same: of a record that is wrong, so they may serve. Whoever calls itself
+                    // the service becomes a stray, and the rest ends once another generation serves.
+                    self.generations.remove(&generation);
                     continue;
                 }
             }
