@@ -110,6 +110,58 @@ fn an_unknown_name_hides_nothing() {
     service.down();
 }
 
+/// Programs get one document, whatever is wrong, and every service is in the list.
+#[test]
+fn errors_are_documents_too() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, "");
+    let json = |output: &Output| -> serde_json::Value {
+        assert_eq!(output.status.code(), Some(2), "{}", said(output));
+        assert!(String::from_utf8_lossy(&output.stderr).starts_with("error: "), "{}", said(output));
+        serde_json::from_slice(&output.stdout).expect("one document")
+    };
+    let run = |arguments: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_runsmith")).args(arguments).output().expect("runsmith")
+    };
+    let unknown = json(&run(&["status", "no-such-service", "--format", "json"]));
+    assert_eq!(
+        (&unknown["services"], &unknown["errors"][0]["service"]),
+        (&serde_json::json!([]), &"no-such-service".into())
+    );
+    let unknown = json(&run(&["upgrade", "no-such-service", "--format", "json"]));
+    assert_eq!((&unknown["service"], &unknown["result"]["is"]), (&"no-such-service".into(), &"error".into()));
+    assert!(unknown["result"]["reason"].as_str().is_some_and(|why| why.contains("there is no service")));
+
+    let runtime = service.runtime();
+    kill(runtime, Signal::STOP);
+    let silent = json(&service.runsmith(&["status", "--format", "json"]));
+    let one = &silent["services"][0];
+    assert_eq!((&one["application"], &one["state"]), (&service.name.as_str().into(), &"unknown".into()));
+    let advice = format!("`kill -CONT {runtime}`");
+    assert!(
+        one["problems"][0]["message"].as_str().is_some_and(|message| message.contains(&advice)),
+        "{silent}"
+    );
+    let silent = json(&service.runsmith(&["upgrade", "--format", "json"]));
+    assert!(silent["result"]["reason"].as_str().is_some_and(|why| why.contains(&advice)), "{silent}");
+    kill(runtime, Signal::CONT);
+    service.down();
+}
+
+/// A shell service is handed over by sv: that is what who asks for an upgrade is told, and it does.
+#[test]
+fn a_shell_service_is_handed_over_by_sv() {
+    let service = Service::start(Server::Sync, Socket::Unix, "");
+    let output = service.runsmith(&["upgrade"]);
+    let directory = service.directory.display();
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(has(&said(&output), &format!("`sv hup {directory}` hands over")), "{}", said(&output));
+    service.release(2, Release::Good);
+    service.switch(2);
+    service.sv("hup");
+    service.wait_for_version("2", START);
+    service.down();
+}
+
 /// The directory of the release that serves gets another name: nobody has made the server reload.
 #[test]
 fn a_release_that_was_renamed_is_called_that() {

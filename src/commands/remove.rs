@@ -20,6 +20,19 @@ pub(super) fn remove(arguments: &cli::Remove, terminal: &mut Terminal) -> Outcom
             return Err(Failure::Usage(sentence).into());
         }
     }
+    // A typing error is to be seen; that nothing is left of a service is what was asked for.
+    let known = disk::services(&arguments.root);
+    for name in arguments.services.iter().filter(|name| !known.contains(*name)) {
+        let root = arguments.root.display().to_string();
+        terminal.say(
+            "note",
+            &format!(
+                "no record of a service {} is below {}: nothing is removed for it",
+                visible(name),
+                visible(&root)
+            ),
+        );
+    }
     let recording = disk::Recording {
         sets: &[],
         records: &[],

@@ -4,6 +4,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::SystemTime;
 
+use serde_json::{Value as Json, json};
+
 use super::log_service;
 use super::newer;
 use super::target::{self, Target};
@@ -30,31 +32,67 @@ pub(super) fn status(arguments: &cli::Status, terminal: &mut Terminal) -> Outcom
         return list(arguments.format, terminal);
     }
     let mut entries = vec![];
+    let mut errors = vec![];
     let mut is_whole = true;
-    let is_only = arguments.services.len() == 1;
     for named in &arguments.services {
-        let asked =
-            target::one(named).map_err(Stop::from).and_then(|one| Ok((ask(&one, !arguments.quiet)?, one)));
-        match asked {
-            Ok((entry, target)) => {
+        let target = match target::one(named) {
+            Ok(target) => target,
+            // One that cannot be shown does not hide the others.
+            Err(failure) if !arguments.quiet => {
+                errors.push(error(named, &failure, terminal));
+                continue;
+            }
+            Err(failure) => return Err(failure.into()),
+        };
+        match ask(&target, !arguments.quiet) {
+            Ok(entry) => {
                 entries.push(entry);
                 // Whoever is quiet asks whether it serves, and what serves does not read the run script.
                 is_whole &= arguments.quiet || !tell(&target, terminal);
             }
-            // One that cannot be shown does not hide the others.
-            Err(Stop::Failure(failure)) if !is_only && !arguments.quiet => {
-                terminal.step("error", &failure.to_string());
-                is_whole = false;
+            Err(Stop::Failure(failure)) if !arguments.quiet => {
+                errors.push(error(&target.name, &failure, terminal));
+                entries
+                    .extend((arguments.format == TableFormat::Json).then(|| unanswered(&target, &failure)));
             }
             Err(stop) => return Err(stop),
         }
     }
+    is_whole &= errors.is_empty();
     if arguments.quiet {
         // `sv start` waits until this succeeds: a fallback that serves, or a log that takes nothing, must not make it wait.
         return Ok(if entries.iter().all(Entry::serves_well) { Exit::Clean } else { Exit::Findings });
     }
-    show(&entries, arguments.format, true, terminal)?;
+    show(&entries, &errors, arguments.format, true, terminal)?;
     Ok(exit(&entries, is_whole))
+}
+
+/// What could not be asked, for people, and as JSON has it.
+fn error(service: &str, failure: &Failure, terminal: &mut Terminal) -> Json {
+    let message = failure.to_string();
+    terminal.step("error", &message);
+    json!({"service": service, "message": message})
+}
+
+/// A service whose runtime does not answer: a program that reads the list is to find it there.
+fn unanswered(target: &Target, failure: &Failure) -> Entry {
+    let wish = wanted(&target.directory.display().to_string());
+    Entry {
+        is_supervised: wish != Wanted::Unknown,
+        is_hidden: wish == Wanted::Hidden,
+        is_wanted: wish == Wanted::Up,
+        log: Default::default(),
+        problems: vec![Problem::new("unanswered", failure.to_string())],
+        newer: vec![],
+        status: Status {
+            application: target.name.clone(),
+            directory: target.directory.display().to_string(),
+            state: "unknown".to_owned(),
+            ..Status::default()
+        },
+        root: target.root.clone(),
+        reference: target.reference(),
+    }
 }
 
 /// One service or all: what needs a person is a finding.
@@ -76,6 +114,7 @@ fn tell(target: &Target, terminal: &mut Terminal) -> bool {
 
 fn list(format: TableFormat, terminal: &mut Terminal) -> Outcome {
     let mut entries = vec![];
+    let mut errors = vec![];
     let mut is_whole = true;
     let targets = target::all();
     for (target, asked) in targets.iter().zip(ask_all(&targets)) {
@@ -83,16 +122,17 @@ fn list(format: TableFormat, terminal: &mut Terminal) -> Outcome {
         match asked {
             Ok(entry) => entries.push(entry),
             Err(Stop::Failure(failure)) => {
-                terminal.step("error", &failure.to_string());
-                is_whole = false;
+                errors.push(error(&target.name, &failure, terminal));
+                entries.extend((format == TableFormat::Json).then(|| unanswered(target, &failure)));
             }
             Err(other) => return Err(other),
         }
     }
+    is_whole &= errors.is_empty();
     if entries.is_empty() && is_whole {
         terminal.say("note", &format!("runsmith executes no service below {}", target::places()));
     }
-    show(&entries, format, false, terminal)?;
+    show(&entries, &errors, format, false, terminal)?;
     Ok(exit(&entries, is_whole))
 }
 
@@ -218,12 +258,19 @@ fn is_same(one: &str, other: &Path) -> bool {
     matches!((std::fs::canonicalize(one), std::fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
 }
 
-fn show(entries: &[Entry], format: TableFormat, detailed: bool, terminal: &mut Terminal) -> Result<(), Stop> {
+fn show(
+    entries: &[Entry],
+    errors: &[Json],
+    format: TableFormat,
+    detailed: bool,
+    terminal: &mut Terminal,
+) -> Result<(), Stop> {
     let (colour, width) = (terminal.result_coloured(), columns());
     match format {
         TableFormat::Json => {
             let list: Vec<_> = entries.iter().map(Entry::json).collect();
-            let text = serde_json::to_string_pretty(&serde_json::json!({"version": 1, "services": list}));
+            let text =
+                serde_json::to_string_pretty(&json!({"version": 1, "services": list, "errors": errors}));
             writeln!(terminal.out, "{}", text.unwrap_or_default())?;
         }
         TableFormat::Text if detailed => {

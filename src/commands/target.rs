@@ -74,8 +74,10 @@ pub(super) fn one(named: &str) -> Result<Target, Failure> {
     };
     let run = directory.join("run");
     if !is_ours(&run) {
+        let name = reference("", directory, &services());
         return Err(Failure::Usage(format!(
-            "{} is not executed by runsmith (`run_script: native`); `sv status` tells of it",
+            "{} is not executed by runsmith (`run_script: native`): `sv status {name}` tells of it; if it is runsmith's shell script \
+             (`run_script: shell`), `sv hup {name}` hands over to what is on disk",
             run.display()
         )));
     }

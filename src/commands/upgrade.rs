@@ -2,6 +2,9 @@
 
 use std::io::Write;
 
+use serde::Serialize;
+use serde_json::json;
+
 use super::status::stopped_runtime;
 use super::target::{self, Target};
 use super::unsupervised;
@@ -15,6 +18,33 @@ use crate::runtime::linux::runsv::{Wanted, wanted};
 use crate::runtime::protocol::{Reply, Wish};
 
 pub(super) fn upgrade(arguments: &cli::Upgrade, terminal: &mut Terminal) -> Outcome {
+    let mut is_printed = false;
+    let outcome = hand_over(arguments, terminal, &mut is_printed);
+    if arguments.format == TableFormat::Json
+        && !is_printed
+        && let Err(Stop::Failure(failure)) = &outcome
+    {
+        let result = json!({"is": "error", "reason": failure.to_string()});
+        print(&arguments.service, &result, &[], terminal)?;
+    }
+    outcome
+}
+
+/// The one document for programs.
+fn print(
+    service: &str,
+    result: &impl Serialize,
+    steps: &[Reply],
+    terminal: &mut Terminal,
+) -> Result<(), Stop> {
+    let text = serde_json::to_string_pretty(
+        &json!({"version": 1, "service": service, "result": result, "steps": steps}),
+    );
+    writeln!(terminal.out, "{}", text.unwrap_or_default())?;
+    Ok(())
+}
+
+fn hand_over(arguments: &cli::Upgrade, terminal: &mut Terminal, is_printed: &mut bool) -> Outcome {
     let target = target::one(&arguments.service)?;
     let name = &target.name;
     // Nothing new can be begun with it; what has begun can be given up all the same.
@@ -64,10 +94,8 @@ pub(super) fn upgrade(arguments: &cli::Upgrade, terminal: &mut Terminal) -> Outc
             Reply::Done { .. } | Reply::BackedOut { .. } | Reply::Refused { .. } => {}
         }
         if arguments.format == TableFormat::Json {
-            let text = serde_json::to_string_pretty(
-                &serde_json::json!({"version": 1, "service": name, "result": reply, "steps": steps}),
-            );
-            writeln!(terminal.out, "{}", text.unwrap_or_default())?;
+            *is_printed = true;
+            print(name, &reply, &steps, terminal)?;
         }
         return end(&reply, arguments, &target, terminal);
     }

@@ -87,6 +87,7 @@ use crate::visible::visible;
 
 pub use leaving::read_recorded;
 pub use read::{Found, read, read_all};
+pub use recorded::services;
 pub use replace::replace;
 
 /// How to apply.

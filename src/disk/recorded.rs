@@ -2,6 +2,7 @@
 //! runs left is removed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, unlinkat};
 use rustix::io::Errno;
@@ -344,6 +345,16 @@ pub(super) fn without_used<'r>(
     };
     let records = new.map(without).collect();
     (records, notes)
+}
+
+/// The services below `root` that a record names, by their applications.
+pub fn services(root: &Path) -> HashSet<String> {
+    let names = || {
+        let dir = directory(&Directory::root(root).ok()?).ok()??;
+        let names = Dir::read_from(dir.fd()).ok()?.flatten();
+        Some(names.map(|name| name.file_name().to_string_lossy().into_owned()).collect())
+    };
+    names().unwrap_or_default()
 }
 
 /// Every path that a record names which can be read.
