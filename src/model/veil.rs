@@ -117,9 +117,11 @@ fn finder(needles: HashSet<String>) -> Finder {
     Finder::Beginnings(needles.iter().filter_map(first).collect())
 }
 
-/// What stands for a secret already, blanks, and the frames of keys are not looked for.
+/// What stands for a secret already, blanks, and the frames of keys are not looked for; nor is a single word in small letters:
+/// `production` and `unicorn` are parts of everything, too, and names of keys.
 fn is_secret_enough(needle: &str) -> bool {
     needle.trim().len() >= SHORTEST
+        && !needle.bytes().all(|byte| byte.is_ascii_lowercase())
         && !needle.trim_matches('*').is_empty()
         && !needle.starts_with("-----BEGIN")
         && !needle.starts_with("-----END")
@@ -193,8 +195,8 @@ mod tests {
     #[test]
     fn what_is_short_or_a_frame_is_shown() {
         let pem = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBg\n-----END PRIVATE KEY-----";
-        let text = "-----BEGIN PRIVATE KEY----- 12345 ********* true";
-        assert_eq!(covered(&[pem, "12345", "true", "*********", "      ", ""], text), text);
+        let text = "-----BEGIN PRIVATE KEY----- 12345 ********* true unicorn_command";
+        assert_eq!(covered(&[pem, "12345", "true", "unicorn", "*********", "      ", ""], text), text);
         assert_eq!(covered(&[pem], "MIIEvQIBADANBg"), "********");
         assert!(Veil::over(["12345"]).is_empty());
     }

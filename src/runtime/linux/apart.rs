@@ -48,10 +48,11 @@ pub fn poses(line: &[u8]) -> bool {
         }
         rest = rest.get(first.len_utf8()..).unwrap_or_default();
         let is_before = wanted == Some('r');
-        // Controls are spelt out, so they are seen.
+        // Controls are spelt out, so they are seen; a tab is not.
         let is_unseen = (misleads(first) && !first.is_control())
             || matches!(first, '\u{ad}' | '\u{34f}' | '\u{200c}' | '\u{200d}');
-        if is_unseen || (is_before && first.is_whitespace() && !matches!(first, '\n')) {
+        let is_blank = first.is_whitespace() && (first == '\t' || !first.is_control());
+        if is_unseen || (is_before && is_blank) {
             continue;
         }
         if wanted.is_none_or(|wanted| !wanted.eq_ignore_ascii_case(&first)) {
