@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
 use super::secret::{password_in_url, value_in};
 
@@ -108,7 +108,10 @@ fn finder(needles: HashSet<String>) -> Finder {
     }
     if needles.iter().map(String::len).sum::<usize>() <= MOST {
         // Of two that begin alike the longer one is meant.
-        let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&needles);
+        let mut builder = AhoCorasick::builder();
+        // The crate takes a table of a kilobyte for each byte of a few values, unless it is told which kind to build.
+        builder.match_kind(MatchKind::LeftmostLongest).kind(Some(AhoCorasickKind::ContiguousNFA));
+        let built = builder.build(&needles);
         if let Ok(finder) = built {
             return Finder::Values(Box::new(finder));
         }
@@ -199,6 +202,14 @@ mod tests {
         assert_eq!(covered(&[pem, "12345", "true", "unicorn", "*********", "      ", ""], text), text);
         assert_eq!(covered(&[pem], "MIIEvQIBADANBg"), "********");
         assert!(Veil::over(["12345"]).is_empty());
+    }
+
+    /// A value may be as long as a variable can be; it takes no time and memory that somebody notices.
+    #[test]
+    fn a_long_value_is_covered() {
+        for value in ["a1".repeat(64 << 10), "hunter2 ".repeat(16 << 10), "\u{e9}\"'1".repeat(20 << 10)] {
+            assert_eq!(covered(&[&value], &format!("x {value} y")), "x ******** y");
+        }
     }
 
     /// However many values there are, memory is bounded, and none is shown.
