@@ -37,8 +37,9 @@ faults:
 CHAOS_SEED ?= 1
 CHAOS_STEPS ?= 1600
 CHAOS_REQUESTS ?= 250000
-# The older version that takes a turn when the binary is replaced: one that knows neither probation nor what was proven.
-CHAOS_COMMIT ?= 5e6118e
+# The older version that takes a turn when the binary is replaced. Versions before it refuse a run script with `hardening` and do not
+# know its keeper: going back to one of them takes `sv down` (docs/runtime.md).
+CHAOS_COMMIT ?= 7ba43a5
 CHAOS_OLDER ?= $(CURDIR)/target/older/$(CHAOS_COMMIT)/debug/runsmith
 chaos: $(CHAOS_OLDER)
 	scripts/setup test
