@@ -6,7 +6,7 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use rustix::process::Signal;
 
@@ -180,17 +180,6 @@ fn a_release_that_was_renamed_is_called_that() {
     service.down();
 }
 
-/// Begins `runsmith upgrade`.
-fn begin_upgrade(service: &Service) -> std::process::Child {
-    Command::new(env!("CARGO_BIN_EXE_runsmith"))
-        .arg("upgrade")
-        .arg(&service.directory)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("runsmith")
-}
-
 /// Nothing serves after a failed start: what to do is shown, and that the release that was proven is gone.
 #[test]
 fn a_start_that_failed_has_a_next_step() {
@@ -251,7 +240,7 @@ fn what_was_given_up_has_not_failed() {
 
     service.release(3, Release::Waiting);
     service.switch(3);
-    let asked = begin_upgrade(&service);
+    let asked = service.begin_upgrade();
     service.log.wait(mark, &["generation 4 is master"], START);
     let output = service.runsmith(&["upgrade", "--abort"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));

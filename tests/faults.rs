@@ -112,8 +112,8 @@ const ROWS: &[(&str, &str, &str)] = &[
     ),
     (
         "worker_killed_before_retiring",
-        "kill -9 of an old worker whose successor has no signal handlers yet when it is to go",
-        "it is told again, and finishes; only what the killed one had in hand is lost",
+        "kill -9 of an old worker whose successor has no signal handlers yet when its generation is stopped",
+        "it gets the signal again, and finishes; only what the killed one had in hand is lost",
     ),
     (
         "runtime_killed_while_draining",
@@ -167,8 +167,8 @@ const ROWS: &[(&str, &str, &str)] = &[
     ),
     (
         "upgrade_interrupted",
-        "two `upgrade`s, of which the second one follows, are told to end by INT and TERM",
-        "each says that the hand-over goes on, and it does; none lost",
+        "two `upgrade` commands, the second one queued, get INT and TERM",
+        "each prints that the hand-over goes on, and it does; none lost",
     ),
     (
         "release_that_cannot_be_imported",
@@ -788,16 +788,6 @@ fn waits_for(child: std::process::Child) -> (Option<i32>, String) {
     (output.status.code(), said(&output))
 }
 
-fn upgrades(service: &Service) -> std::process::Child {
-    Command::new(env!("CARGO_BIN_EXE_runsmith"))
-        .arg("upgrade")
-        .arg(&service.directory)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("runsmith")
-}
-
 #[test]
 fn runtime_stopped_for_longer_than_anybody_waits() {
     let name = "runtime_stopped_for_longer_than_anybody_waits";
@@ -809,7 +799,7 @@ fn runtime_stopped_for_longer_than_anybody_waits() {
     let mark = service.log.mark();
     let begun = std::time::Instant::now();
     kill(runtime, Signal::STOP);
-    let (code, text) = waits_for(upgrades(service));
+    let (code, text) = waits_for(service.begin_upgrade());
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains(&format!("`kill -CONT {runtime}`")) && text.contains("is withdrawn"), "{text}");
     assert!(begun.elapsed().as_secs() < 25, "{:?}", begun.elapsed());
@@ -819,7 +809,7 @@ fn runtime_stopped_for_longer_than_anybody_waits() {
     assert_eq!((service.log.count(mark, "hand-over:"), service.version().as_str()), (0, "1"));
 
     kill(runtime, Signal::STOP);
-    let upgrade = upgrades(service);
+    let upgrade = service.begin_upgrade();
     case.until("it is connected", |_| {
         let links = fs::read_dir(format!("/proc/{}/fd", upgrade.id())).into_iter().flatten().flatten();
         let links = links.filter_map(|one| fs::read_link(one.path()).ok());
@@ -839,9 +829,9 @@ fn upgrade_interrupted() {
     service.release(2, Release::Waiting);
     service.switch(2);
     let mark = service.log.mark();
-    let first = upgrades(service);
+    let first = service.begin_upgrade();
     service.log.wait(mark, &["hand-over:"], SOON);
-    let second = upgrades(service);
+    let second = service.begin_upgrade();
     service.log.wait(mark, &["follows"], SOON);
     for (upgrade, signal, expected) in [(first, Signal::INT, 130), (second, Signal::TERM, 143)] {
         kill(upgrade.id(), signal);

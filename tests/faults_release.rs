@@ -104,7 +104,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     (
         "snapshot_lost_for_good",
         "a second release is on probation; what it is made of is deleted, the keeper and the runtime killed, a broken release switched to and never deployed; then kill -9 of the master",
-        "said in log and status; the release that was proven before is started; none lost",
+        "reported in log and status; the release that was proven before is started; none lost",
     ),
     (
         "run_directory_full_on_probation",

@@ -224,13 +224,6 @@ fn service() -> Service {
     Service::start_native(Server::Sync, Socket::Tcp, "handoff: {drain_timeout: 2}")
 }
 
-/// `runsmith upgrade` that goes on meanwhile.
-fn begin_upgrade(service: &Service) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_runsmith"));
-    command.arg("upgrade").arg(&service.directory).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().expect("runsmith")
-}
-
 fn assert_refused(address: &Address) {
     // An answer that comes late would be none.
     for _ in 0..5 {
@@ -398,7 +391,7 @@ fn a_blocked_runtime_blocks_neither_status_nor_upgrade() {
     blocked.release(2, Release::Waiting);
     blocked.switch(2);
     let mark = blocked.log.mark();
-    let begun = begin_upgrade(&blocked);
+    let begun = blocked.begin_upgrade();
     blocked.log.wait(mark, &["hand-over: generation"], SOON);
     let runtime = blocked.runtime();
     kill(runtime, Signal::STOP);
@@ -650,7 +643,7 @@ fn who_asks_is_written_down_and_what_root_asks_for_is_given_up_by_root_alone() {
             "{said}"
         );
     };
-    let (roots, mark) = begin(&|| begin_upgrade(service));
+    let (roots, mark) = begin(&|| service.begin_upgrade());
     refused();
     let uid = service.user.uid;
     service.log.wait(mark, &[&format!("(uid {uid}) wants the hand-over to be given up, and may not")], SOON);

@@ -14,6 +14,9 @@ pub const MASK: &str = "********";
 /// Values of fewer bytes are not masked elsewhere: `1` or `true` is a part of everything.
 pub const SHORTEST: usize = 6;
 
+/// In what an application says no name of ours is, and shorter values are masked, too.
+const SHORTEST_SAID: usize = 4;
+
 /// So many bytes of values are looked for exactly: the search takes some 50 bytes of memory for each.
 const MOST: usize = 2 << 20;
 
@@ -36,6 +39,17 @@ impl Veil {
     /// Covers these values, as they are and as the rendered languages write them, each line of them, and the password that one
     /// of them holds.
     pub fn over<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> Self {
+        // A single word in small letters is not looked for: `production` and `unicorn` are parts of everything, and names of keys.
+        let is_meant = |needle: &str| needle.trim().len() >= SHORTEST && !is_word(needle);
+        Self::of(values, is_meant)
+    }
+
+    /// The same for what an application says: shorter values are covered, and words.
+    pub fn over_what_is_said<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> Self {
+        Self::of(values, |needle| needle.trim().len() >= SHORTEST_SAID)
+    }
+
+    fn of<T: AsRef<str>>(values: impl IntoIterator<Item = T>, is_meant: impl Fn(&str) -> bool) -> Self {
         let mut needles = HashSet::new();
         for value in values {
             let value = value.as_ref();
@@ -43,7 +57,7 @@ impl Veil {
                 spellings(part, &mut needles);
             }
         }
-        needles.retain(|needle| is_secret_enough(needle));
+        needles.retain(|needle| is_meant(needle) && !is_frame(needle));
         Self(finder(needles))
     }
 
@@ -120,14 +134,13 @@ fn finder(needles: HashSet<String>) -> Finder {
     Finder::Beginnings(needles.iter().filter_map(first).collect())
 }
 
-/// What stands for a secret already, blanks, and the frames of keys are not looked for; nor is a single word in small letters:
-/// `production` and `unicorn` are parts of everything, too, and names of keys.
-fn is_secret_enough(needle: &str) -> bool {
-    needle.trim().len() >= SHORTEST
-        && !needle.bytes().all(|byte| byte.is_ascii_lowercase())
-        && !needle.trim_matches('*').is_empty()
-        && !needle.starts_with("-----BEGIN")
-        && !needle.starts_with("-----END")
+fn is_word(needle: &str) -> bool {
+    needle.bytes().all(|byte| byte.is_ascii_lowercase())
+}
+
+/// What is printed instead of secrets already, and the first and last line of keys.
+fn is_frame(needle: &str) -> bool {
+    needle.trim_matches('*').is_empty() || needle.starts_with("-----BEGIN") || needle.starts_with("-----END")
 }
 
 /// The password of the URL that a value is.
@@ -151,9 +164,6 @@ fn assigned(value: &str) -> Option<&str> {
 
 /// A value as the rendered languages write it, whole and line by line.
 fn spellings(value: &str, all: &mut HashSet<String>) {
-    if value.len() < SHORTEST {
-        return;
-    }
     let inside = |text: &str| text.get(1..text.len().saturating_sub(1)).unwrap_or_default().to_owned();
     all.insert(value.to_owned());
     all.extend(value.lines().map(|line| line.trim().to_owned()));
@@ -202,6 +212,13 @@ mod tests {
         assert_eq!(covered(&[pem, "12345", "true", "unicorn", "*********", "      ", ""], text), text);
         assert_eq!(covered(&[pem], "MIIEvQIBADANBg"), "********");
         assert!(Veil::over(["12345"]).is_empty());
+    }
+
+    #[test]
+    fn what_is_said_has_words_and_short_values_covered() {
+        let said =
+            Veil::over_what_is_said(["swordfish", "1234", "yes"]).cover("swordfish 1234 yes").into_owned();
+        assert_eq!(said, "******** ******** yes");
     }
 
     /// A value may be as long as a variable can be; it takes no time and memory that somebody notices.

@@ -82,32 +82,10 @@ const NEEDS: &[(&Rule, &str, &[&str])] = &[
             "gunicorn.worker_connections",
         ],
     ),
-    (
-        &rule::TIGHT_LIMIT,
-        "limits.nproc",
-        &[
-            "server",
-            "unicorn_command",
-            OPTIONS,
-            "gunicorn.workers",
-            "gunicorn.threads",
-            "unicorn.worker_processes",
-        ],
-    ),
+    (&rule::TIGHT_LIMIT, "limits.nproc", WORKERS),
     (&rule::TIGHT_LIMIT, "limits", &[]),
     (&rule::TIGHT_LIMIT, "cgroup.memory_max", SERVER),
-    (
-        &rule::TIGHT_LIMIT,
-        "cgroup.tasks_max",
-        &[
-            "server",
-            "unicorn_command",
-            OPTIONS,
-            "gunicorn.workers",
-            "gunicorn.threads",
-            "unicorn.worker_processes",
-        ],
-    ),
+    (&rule::TIGHT_LIMIT, "cgroup.tasks_max", WORKERS),
     (&rule::NO_EFFECT, "cgroup", &["run_script"]),
     (&rule::READY_SIGNAL, "handoff", &["server", "unicorn_command", OPTIONS, "gunicorn.preload_app"]),
 ];
@@ -117,6 +95,16 @@ const NAME: &[&str] = &["application", "unicorn_application"];
 
 /// Which server it is.
 const SERVER: &[&str] = &["server", "unicorn_command"];
+
+/// How many workers and threads there are.
+const WORKERS: &[&str] = &[
+    "server",
+    "unicorn_command",
+    OPTIONS,
+    "gunicorn.workers",
+    "gunicorn.threads",
+    "unicorn.worker_processes",
+];
 
 /// Options that a gunicorn reads besides those of its command.
 const OPTIONS: &str = "environment.GUNICORN_CMD_ARGS";

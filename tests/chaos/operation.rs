@@ -321,7 +321,7 @@ fn abort(site: &mut Site, after: u32) -> Vec<String> {
     let number = site.release(Kind::Good);
     site.switch(number);
     site.may.push(site.disk);
-    let upgrade = site.begin_upgrade();
+    let upgrade = site.service.begin_upgrade();
     pass(after);
     let mut command = Command::new(env!("CARGO_BIN_EXE_runsmith"));
     let _ = command.args(["upgrade", "--abort"]).arg(&site.service.directory).output().expect("runsmith");
@@ -341,7 +341,7 @@ fn two(site: &mut Site) -> Vec<String> {
     let number = site.release(Kind::Good);
     site.switch(number);
     site.may.push(site.disk);
-    let both = [site.begin_upgrade(), site.begin_upgrade()];
+    let both = [site.service.begin_upgrade(), site.service.begin_upgrade()];
     let mut wrong = vec![];
     for one in both {
         wrong.extend(must(site, "one of two upgrades", &one.wait_with_output().expect("runsmith")));
@@ -392,7 +392,7 @@ fn kill_during(site: &mut Site, who: Who, after: u32) -> Vec<String> {
     site.switch(number);
     site.may.push(site.disk);
     site.falls_back = true;
-    let upgrade = site.begin_upgrade();
+    let upgrade = site.service.begin_upgrade();
     pass(after);
     end(site, who);
     upgrade.wait_with_output().expect("runsmith");

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -176,21 +176,9 @@ impl Site {
         self.is_spoilt = breaks;
     }
 
-    /// `runsmith upgrade`, not waited for.
-    pub(crate) fn begin_upgrade(&self) -> std::process::Child {
-        Command::new(env!("CARGO_BIN_EXE_runsmith"))
-            .arg("upgrade")
-            .arg(&self.service.directory)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("runsmith")
-    }
-
     /// `runsmith upgrade` and its end.
     pub(crate) fn upgrade(&self) -> Output {
-        self.begin_upgrade().wait_with_output().expect("runsmith")
+        self.service.begin_upgrade().wait_with_output().expect("runsmith")
     }
 
     /// From now until what is done has been done, requests may fail.

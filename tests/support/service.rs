@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -419,6 +419,18 @@ impl Service {
     pub fn deploy(&self, number: u32, kind: Release) -> Line {
         let mark = self.begin_deploy(number, kind);
         self.log.wait(mark, &["runsmith: done:", "runsmith: hand-over FAILED"], HANDOVER)
+    }
+
+    /// `runsmith upgrade`, not waited for.
+    pub fn begin_upgrade(&self) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_runsmith"))
+            .arg("upgrade")
+            .arg(&self.directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("runsmith")
     }
 
     /// As `deploy`, but returns at once: the place in the log from which on the outcome will be.

@@ -105,8 +105,7 @@ pub(super) fn secret_files(
     }
     if plain.contains_key(CREDENTIALS) || kept.contains_key(CREDENTIALS) {
         let place = ["secrets", "environment"].into_iter().find(|key| check.node.has(&[key, CREDENTIALS]));
-        let message =
-            format!("`{CREDENTIALS}` cannot be set: by it the application is told where `secret_files` are");
+        let message = format!("`{CREDENTIALS}` cannot be set: it has the directory of `secret_files`");
         check.complain(&rule::VARIABLE, &[place.unwrap_or("environment"), CREDENTIALS], message);
     }
     names.sort();

@@ -16,6 +16,7 @@ use crate::model::CREDENTIALS;
 use crate::model::Service;
 use crate::model::input::Capabilities::Inherited;
 use crate::model::input::{Ready, Strategy};
+use crate::model::veil::Veil;
 use crate::runtime::action::{Action, GIVEN_UP, Origin, Outcome, Step};
 use crate::runtime::event::{Event, Generation, Moment, Ticket};
 use crate::runtime::linux::health::Request;
@@ -28,9 +29,6 @@ use crate::runtime::snapshot::{Made, is_code_path, pinned};
 use crate::runtime::state::Life;
 use crate::runtime::{cause, server, words};
 use crate::visible::without_numbers;
-
-/// Shorter secrets are not looked for in what a server says: they would be found in anything.
-const LEAST_SECRET: usize = 4;
 
 impl Shell {
     pub(super) fn act(&mut self, action: Action) {
@@ -368,11 +366,11 @@ impl Shell {
     fn ask_workers(&mut self, generation: Generation) {
         let others = others(&self.generations, generation);
         let Some(live) = self.generations.get(&generation) else { return };
-        let all = live.processes();
         if !server::passes_on_late(live.service.server) || live.launcher.is_some() {
             return;
         }
         let Some(master) = live.master.as_ref().map(|master| master.pid) else { return };
+        let all = live.processes();
         live.all_members(&all, &others, |member| {
             let is_worker = all.get(&member.pid).is_some_and(|stat| stat.parent == master && !stat.has_run);
             if is_worker && live.may_have_missed(member.pid) {
@@ -571,18 +569,14 @@ impl Shell {
     /// What a generation said last. An application may say what nobody else is to see, so its secrets are masked.
     pub(super) fn last_words(&self, generation: Generation) -> String {
         let is_mixed = self.also.is_some_and(|(_, one)| one == generation.0);
-        let mut said = if is_mixed {
+        let said = if is_mixed {
             cause::of_successor(&self.last_lines(generation))
         } else {
             self.last_lines(self.pipe_of(generation))
         };
         let snapshot = self.snapshot(generation);
-        for secret in snapshot.iter().flat_map(|snapshot| snapshot.secrets.values()) {
-            for line in secret.lines().filter(|line| line.len() >= LEAST_SECRET) {
-                said = said.replace(line, "********");
-            }
-        }
-        said
+        let secrets = snapshot.iter().flat_map(|snapshot| snapshot.secrets.values());
+        Veil::over_what_is_said(secrets).cover(&said).into_owned()
     }
 
     fn answer(&mut self, ticket: Ticket, outcome: &Outcome) {

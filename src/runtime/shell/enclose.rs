@@ -58,8 +58,7 @@ impl Cgroups {
 }
 
 impl Shell {
-    /// Puts what will be a master into a cgroup of its own.
-    /// Also why its limits do not hold.
+    /// Puts what will be a master into a cgroup of its own; gives that, and why its limits do not hold.
     pub(super) fn enclose(
         &mut self,
         generation: Generation,
