@@ -515,3 +515,32 @@ fn a_line_that_never_ends_does_not_swallow_others() {
     assert!(text.contains("y\n  runsmith: ") && !text.contains("yrunsmith:"), "{text}");
     service.down();
 }
+
+/// The server writes long lines without end while the runtime writes its own: none of those begins within a line.
+#[test]
+fn no_line_is_lost_in_a_flood_of_others() {
+    let service = Service::native(Server::Sync, Socket::Unix, "");
+    let flag = service.scratch().join("stops");
+    let python = format!(
+        "import os, threading\n\
+         def write():\n    while not os.path.exists({flag:?}):\n        os.write(1, b'y' * 4099)\n\
+         threading.Thread(target=write, daemon=True).start()\n"
+    );
+    let service = service.started();
+    service.release_with(2, &python, "");
+    service.switch(2);
+    assert_eq!(service.runsmith(&["upgrade"]).status.code(), Some(0));
+    let runtime = service.runtime();
+    for _ in 0..200 {
+        kill(runtime, Signal::ALARM);
+        // It answers after it has written.
+        assert_eq!(service.runsmith(&["status"]).status.code(), Some(0));
+    }
+    fs::write(&flag, "").expect("a flag");
+    service.down();
+    let text = service.log.text(0);
+    let glued = text.matches("yrunsmith:").count();
+    let own = text.lines().filter(|line| line.starts_with("  runsmith: status: serving")).count();
+    // Some found no room, which is reported.
+    assert!(glued == 0 && own > 0, "{glued} glued, {own} not");
+}

@@ -157,7 +157,8 @@ fn chains_of_short_processes_end_with_their_generation() {
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(touched(), last, "a chain goes on");
     assert!(took < Duration::from_secs(12), "{took:?}");
-    assert!(used < Duration::from_secs(1), "{used:?}");
+    // Each of these processes ends as a child of the runtime, which does not wake for each.
+    assert!(used < took / 4, "{used:?} of {took:?}");
     service.down();
 }
 
@@ -246,6 +247,7 @@ except FileExistsError: is_first = False
 if is_first and os.fork() == 0:
     import signal, time
     os.setsid()
+    while not os.path.exists("MARK.go"): time.sleep(0.02)
     pids = []
     try:
         while len(pids) < 300:
@@ -274,7 +276,9 @@ const LIMITS: &str = "cgroup: {tasks_max: 60, memory_max: 300M}";
 fn a_generation_gets_no_more_processes_and_memory_than_it_may() {
     let more = format!("{LIMITS}\n{SHORT}");
     let (service, mark) = Service::native_with(Server::Sync, Socket::Tcp, &more, GREEDY);
+    // Where the limit leaves room for them, its workers have begun.
     let mut row = Row::of(service.started());
+    fs::write(format!("{mark}.go"), "").unwrap();
     wait_for_file(&format!("{mark}.ended"));
     let read = |name: &str| fs::read_to_string(format!("{mark}.{name}")).unwrap();
     let forks: u32 = read("forks").parse().unwrap();

@@ -149,8 +149,10 @@ pub struct Shell {
     sick: Option<health::Sick>,
     /// When a generation was replaced because its health check failed: those of the last [`health::WINDOW`].
     hung: Vec<Moment>,
-    /// How children have ended whose pidfds were not looked at yet.
+    /// How masters have ended whose pidfds were not looked at yet.
     ended: BTreeMap<u32, String>,
+    /// Until then the ends of orphans are not looked at ([`notice::ORPHANS`]).
+    orphans_until: Option<Moment>,
     end: Option<End>,
     place: Place,
     keeper: Option<Keeping>,
@@ -321,6 +323,7 @@ fn begin(
         sick: None,
         hung: vec![],
         ended: BTreeMap::new(),
+        orphans_until: None,
         end: None,
         place,
         service,
@@ -449,13 +452,16 @@ impl Shell {
 
     /// Waits until something happens or a moment has come.
     fn wait(&self) -> Result<Vec<Source>, Errno> {
-        let mut sources = vec![Source::Signals, Source::Inbox];
-        let mut fds =
-            vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.inbox, PollFlags::IN)];
+        let mut sources = vec![Source::Inbox];
+        let mut fds = vec![PollFd::new(&self.inbox, PollFlags::IN)];
         let mut add = |source, fd, flags| {
             sources.push(source);
             fds.push(PollFd::from_borrowed_fd(fd, flags));
         };
+        let orphans_until = self.orphans_until.filter(|until| *until > clock::now());
+        if orphans_until.is_none() {
+            add(Source::Signals, self.signals.as_fd(), PollFlags::IN);
+        }
         if let Some(end) = self.parent.end() {
             add(Source::Parent, end, PollFlags::IN);
         }
@@ -490,6 +496,7 @@ impl Shell {
             }
         }
         let deadline = [
+            orphans_until,
             self.machine.deadline(),
             self.control.deadline(),
             self.checks.iter().map(|check| check.until).min(),
@@ -502,19 +509,21 @@ impl Shell {
             self.sockets.due,
             self.generations.values().filter_map(|live| live.watch.as_ref()).map(workers::Watch::due).min(),
         ];
-        let timeout = deadline.into_iter().flatten().min().map(clock::until);
+        let deadline = deadline.into_iter().flatten().min();
         // While one generation serves alone there may be nothing to do for months: what was needed to get there is given back.
         if matches!(self.machine.state(), machine::State::Serving(_)) && self.was_busy.take() {
             memory::give_back_code();
         }
         self.interrupter.rest();
-        let polled = poll(&mut fds, timeout.as_ref());
+        let polled = loop {
+            match poll(&mut fds, deadline.map(clock::until).as_ref()) {
+                // What has come is in the pipe of the signals.
+                Err(Errno::INTR) => {}
+                polled => break polled,
+            }
+        };
         self.interrupter.work();
-        match polled {
-            Err(Errno::INTR) => return Ok(vec![]),
-            Err(error) => return Err(error),
-            Ok(_) => {}
-        }
+        polled?;
         let ready = sources.into_iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
         Ok(ready.map(|(source, _)| source).collect())
     }

@@ -680,7 +680,11 @@ impl Keeper {
             let most = self.unwritten.len().min(PART);
             let end =
                 self.unwritten.iter().take(most).rposition(|byte| *byte == b'\n').map_or(most, |end| end + 1);
-            match rustix::io::write(log, self.unwritten.get(..end).unwrap_or_default()) {
+            let piece = self.unwritten.get(..end).unwrap_or_default();
+            // No line of the runtime comes between a part of a line and its mark.
+            let _locked = (self.is_marked || piece.last() != Some(&b'\n'))
+                .then(|| self.mark.as_ref().and_then(LineMark::lock));
+            match rustix::io::write(log, piece) {
                 Ok(count) => {
                     let is_within = self.unwritten.get(count.saturating_sub(1)) != Some(&b'\n');
                     // The runtime takes the mark away when it has ended the line.

@@ -1,15 +1,22 @@
 //! Whether the log ends within a line: a byte that the runtime and its keeper share.
 //!
 //! Both write to the log. A line of the server that is longer than a pipe takes in one piece is passed on in pieces, and a line of the
-//! runtime that follows such a piece has to begin with a newline. Nobody waits for the other one: between a piece and its mark
-//! the runtime may still write, which costs a line of its own and nothing else.
+//! runtime that follows such a piece has to begin with a newline. So a piece and its mark, or the look at the mark and the line that
+//! follows, are one step: whoever takes it holds a lock. A record lock (fcntl(2)) belongs to a process, not to a descriptor, and ends
+//! with it. The runtime never waits for it: while the keeper has it the line begins with a newline in any case.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{FlockOperation, MemfdFlags, fcntl_lock, memfd_create};
+
+use super::clock;
+
+/// So long the keeper waits for the lock, in milliseconds. The runtime has it for one write that does not block; only one that was
+/// stopped within that has it for longer.
+const HELD: u64 = 20;
 
 /// See the module.
 pub struct LineMark {
@@ -27,6 +34,23 @@ impl LineMark {
         Self { file: File::from(fd) }
     }
 
+    /// Takes the lock, if the other process does not have it.
+    pub fn try_lock(&self) -> Option<Locked<'_>> {
+        fcntl_lock(&self.file, FlockOperation::NonBlockingLockExclusive).ok().map(|()| Locked(self))
+    }
+
+    /// Takes the lock; none if the other process does not give it back.
+    pub fn lock(&self) -> Option<Locked<'_>> {
+        let until = clock::now().after(HELD);
+        loop {
+            let locked = self.try_lock();
+            if locked.is_some() || clock::now() >= until {
+                return locked;
+            }
+            std::thread::yield_now();
+        }
+    }
+
     /// Whether the last byte that was written did not end a line.
     pub fn is_within(&self) -> bool {
         let mut byte = [0];
@@ -37,6 +61,15 @@ impl LineMark {
     pub fn set(&self, is_within: bool) {
         // Without memory for a byte a line is glued to another one, which is no reason to fail.
         let _ = self.file.write_all_at(&[u8::from(is_within)], 0);
+    }
+}
+
+/// Holds the lock of a [`LineMark`].
+pub struct Locked<'a>(&'a LineMark);
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let _ = fcntl_lock(&self.0.file, FlockOperation::NonBlockingUnlock);
     }
 }
 

@@ -97,7 +97,9 @@ impl Log {
     }
 
     fn write(&mut self, sentence: &str) -> bool {
-        let is_within = self.mark.as_ref().is_some_and(LineMark::is_within);
+        let locked = self.mark.as_ref().map(LineMark::try_lock);
+        let is_keeper_writing = locked.as_ref().is_some_and(Option::is_none);
+        let is_within = is_keeper_writing || self.mark.as_ref().is_some_and(LineMark::is_within);
         let line = format!("{}runsmith: {}\n", if is_within { "\n" } else { "" }, visible(sentence));
         let is_written = match &mut self.pipe {
             // Within a page, a pipe takes a line whole or not at all (pipe(7)).
@@ -105,7 +107,7 @@ impl Log {
             // A socket cannot be opened again.
             None => std::io::stdout().write_all(line.as_bytes()).is_ok(),
         };
-        if let Some(mark) = self.mark.as_ref().filter(|_| is_within && is_written) {
+        if let Some(mark) = self.mark.as_ref().filter(|_| is_within && is_written && !is_keeper_writing) {
             mark.set(false);
         }
         is_written

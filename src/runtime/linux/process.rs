@@ -271,11 +271,15 @@ pub fn below(all: &HashMap<u32, Stat>, roots: &[u32]) -> HashSet<u32> {
     found
 }
 
-/// Takes the end of every child that has ended, and how it did.
-pub fn reap() -> Vec<(u32, String)> {
+/// Takes the end of every child that has ended; of those that are known, how it did. Others are orphans of the application, which
+/// may start as many as it likes.
+pub fn reap(is_known: impl Fn(u32) -> bool) -> Vec<(u32, String)> {
     let mut ended = vec![];
     while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-        ended.push((pid.as_raw_nonzero().get().unsigned_abs(), how(status)));
+        let pid = pid.as_raw_nonzero().get().unsigned_abs();
+        if is_known(pid) {
+            ended.push((pid, how(status)));
+        }
     }
     ended
 }

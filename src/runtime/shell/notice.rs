@@ -17,6 +17,10 @@ use crate::runtime::protocol::{Reply, Wish};
 /// So many workers of all generations are known at the most: who forks them may say anything.
 const MOST_WORKERS: usize = 4096;
 
+/// Orphans of the application end with us. After the end of one the next ones are taken together, in so many milliseconds: somebody
+/// may start processes without end, and each would wake this process. Other signals wait for as long.
+const ORPHANS: u64 = 20;
+
 impl Shell {
     pub(super) fn notice(&mut self, source: &Source) {
         match source {
@@ -66,10 +70,25 @@ impl Shell {
         }
     }
 
+    /// Takes the ends of children; whether one of them was a master's.
+    fn reap(&mut self) -> bool {
+        let is_master = |pid| {
+            self.generations.values().any(|live| live.master.as_ref().is_some_and(|master| master.pid == pid))
+        };
+        let ended = process::reap(is_master);
+        let any = !ended.is_empty();
+        self.ended.extend(ended);
+        any
+    }
+
     fn signalled(&mut self) {
-        for told in self.signals.take() {
+        let all = self.signals.take();
+        for told in &all {
             match told {
-                Told::Child => self.ended.extend(process::reap()),
+                Told::Child => {
+                    let is_only_orphans = !self.reap() && all.len() == 1;
+                    self.orphans_until = is_only_orphans.then(|| clock::now().after(ORPHANS));
+                }
                 Told::Term => match wanted(&self.service.service.directory) {
                     Wanted::Up => {
                         self.requests.add_signal();
@@ -104,7 +123,7 @@ impl Shell {
 
     fn master_has_ended(&mut self, generation: Generation) {
         // Its end as a child may have been told by now, or be told in a moment.
-        self.ended.extend(process::reap());
+        self.reap();
         let others = others(&self.generations, generation);
         let Some(live) = self.generations.get_mut(&generation) else { return };
         let all = live.processes();
@@ -136,7 +155,7 @@ impl Shell {
 
     fn member_has_ended(&mut self, generation: Generation) {
         self.ended.clear();
-        let _ = process::reap();
+        self.reap();
         let Some(live) = self.generations.get_mut(&generation) else { return };
         if live.master.is_some() {
             live.members.clear();
