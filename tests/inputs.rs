@@ -84,7 +84,7 @@ fn a_template_is_a_text_of_some_size() {
         (scratch.path(), "cannot read the template t/log-run: it is a directory, and a file is expected"),
         (
             &large,
-            "cannot read the template t/log-run: it is larger than 1 MiB, the most that a template may have",
+            "cannot read the template t/log-run: it is larger than 256 KiB, the most that a template may have",
         ),
         (&nul, "t/log-run:3: a NUL character, which no text has"),
         (&latin, "cannot read the template t/log-run: it is no UTF-8"),

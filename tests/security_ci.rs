@@ -526,8 +526,14 @@ fn templates_have_fuel() {
             doubled("[1]", "(s + s) | list", ""),
             "{{ 'x' * 99999999 * 2 }}".to_owned(),
         ];
+        // What fuel does not count.
+        let long = [
+            doubled("[1]", "s + s", ""),
+            doubled("[1]", "[s, s]", "{{ s | string }}"),
+            doubled("[1]", "{'a': s, 'b': s}", "{{ s | lower }}"),
+        ];
         let job = Job::new(uid, &[("pillar/web.yaml", BASE)]);
-        for attack in attacks {
+        for attack in attacks.into_iter().chain(long) {
             let template = format!("#!/bin/sh\n# {{{{ managed | comment }}}}\n{attack}\n");
             job.write("work/templates/log-run", &template);
             let ran = limited(&job, &["render", "pillar", "--templates", "templates"]);
@@ -537,6 +543,33 @@ fn templates_have_fuel() {
             assert!(named && why, "{attack:.100}: {:.1000}", ran.all());
         }
     });
+}
+
+/// Neither a long row of operators nor a deep value overflows a stack.
+#[test]
+fn templates_of_one_long_expression_end() {
+    let job = Job::new(NOBODY, &[("pillar/web.yaml", BASE)]);
+    let row = |one: &str, count: usize| format!("{{{{ {}1 }}}}", one.repeat(count));
+    let deep = |step: &str, end: &str| {
+        format!("{{% set s = [1] %}}{}{end}", format!("{{% set s = {step} %}}").repeat(10_000))
+    };
+    for (attack, code) in [
+        (row("-", 250_000), 0),
+        (row("not ", 60_000), 0),
+        (row("1+", 130_000), 0),
+        (row("x.", 130_000), 2),
+        (row("(", 100_000), 2),
+        (deep("[s]", ""), 0),
+        (deep("{'a': s}", "{{ s | string | length }}"), 0),
+        (deep("[s]", "{{ s == [s] }}"), 0),
+        ("x".repeat(300_000), 2),
+    ] {
+        let template = format!("#!/bin/sh\n# {{{{ managed | comment }}}}\n{attack}\n");
+        job.write("work/templates/log-run", &template);
+        let ran = limited(&job, &["render", "pillar", "--templates", "templates"]);
+        assert_eq!(ran.code, Some(code), "{attack:.100}: {:.1000}", ran.all());
+        assert!(ran.errors.len() < 1000, "{attack:.100}: {:.1000}", ran.all());
+    }
 }
 
 /// Texts of many values, by what they are called; `share` divides the numbers that no bound of the input depends on. With 1 some

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// The bytes of a file that may have at most `most` MiB.
+/// The bytes of a file that may have at most so many bytes: `most`, whole KiB.
 ///
 /// # Errors
 /// The system's; or it is no regular file, which is seen at once: a FIFO would be waited for and a device read for ever;
@@ -24,14 +24,19 @@ pub(super) fn read(path: &Path, most: u64, what: &str) -> io::Result<Vec<u8>> {
 pub(super) fn read_open(file: File, most: u64, what: &str) -> io::Result<Vec<u8>> {
     regular(file.metadata()?.file_type())?;
     let mut bytes = vec![];
-    let limit = most << 20;
-    if file.metadata()?.len() <= limit {
-        file.take(limit + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 <= limit {
+    if file.metadata()?.len() <= most {
+        file.take(most + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 <= most {
             return Ok(bytes);
         }
     }
-    Err(io::Error::other(format!("it is larger than {most} MiB, the most that a {what} may have")))
+    Err(io::Error::other(too_large(most, what)))
+}
+
+/// What is wrong with a file that has more than `most` bytes.
+pub(super) fn too_large(most: u64, what: &str) -> String {
+    let most = if most >= 1 << 20 { format!("{} MiB", most >> 20) } else { format!("{} KiB", most >> 10) };
+    format!("it is larger than {most}, the most that a {what} may have")
 }
 
 /// Refuses what is no regular file.

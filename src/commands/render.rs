@@ -14,10 +14,10 @@ use crate::report;
 use crate::rules::Texts;
 use crate::rules::judge::judge;
 use crate::services::{self, Asked, Rendered, Services};
-use crate::template::Templates;
+use crate::template::{self, Templates};
 
-/// The largest of the built-in templates has 50 KiB; what is so much larger is no template.
-pub(super) const MAX_TEMPLATE_MIB: u64 = 1;
+/// The largest template, in bytes.
+pub(super) const MAX_TEMPLATE: u64 = template::MOST_BYTES as u64;
 
 pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcome {
     if arguments.diff || arguments.explain.is_some() {
@@ -182,7 +182,7 @@ pub(super) fn templates(directory: Option<&Path>) -> Result<Templates, Failure> 
         }
         let refuse = |error| Failure::path("read the template", path.to_string_lossy(), error);
         let file = opened.file(Path::new(&name)).map_err(refuse)?;
-        let bytes = file::read_open(file, MAX_TEMPLATE_MIB, "template").map_err(refuse)?;
+        let bytes = file::read_open(file, MAX_TEMPLATE, "template").map_err(refuse)?;
         let name = shown;
         let text = String::from_utf8(bytes).map_err(|_| refuse(std::io::Error::other("it is no UTF-8")))?;
         replacements.push((name, text));

@@ -134,7 +134,7 @@ pub(super) fn print(file: &Path, snapshot: bool) -> Exit {
 /// The service that a run script describes; the error is a line for the log.
 pub(super) fn read(file: &Path) -> Result<Service, String> {
     let name = file.display();
-    let bytes = super::file::read(file, MAX_BYTES as u64 >> 20, "run script")
+    let bytes = super::file::read(file, MAX_BYTES as u64, "run script")
         .map_err(|error| format!("the run script {name} cannot be read: {error}"))?;
     let id = SourceId(0);
     let found = match Source::from_bytes(&*name.to_string(), bytes, id) {
@@ -154,7 +154,7 @@ pub(super) fn read(file: &Path) -> Result<Service, String> {
 
 fn check(arguments: &cli::Run, terminal: &mut Terminal) -> Outcome {
     let name = arguments.file.to_string_lossy();
-    let bytes = file::read(&arguments.file, MAX_BYTES as u64 >> 20, "run script")
+    let bytes = file::read(&arguments.file, MAX_BYTES as u64, "run script")
         .map_err(|error| Failure::path("read", name.as_ref(), error))?;
     let id = SourceId(0);
     let mut sources = Sources::new();

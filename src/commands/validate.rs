@@ -36,16 +36,22 @@ pub(super) fn validate(arguments: &cli::Validate, terminal: &mut Terminal) -> Ou
     }
     let exit = if any_error(&found) { Exit::Findings } else { Exit::Clean };
     let findings = Findings::new(&found, &pillars.sources, &pillars.secrets);
-    let text = match arguments.format {
-        FindingFormat::Text if found.is_empty() => report::text::clean(count, pillars.sources.iter().len()),
-        FindingFormat::Text => report::text::of(&findings, terminal.result_coloured(), width(io::stdout())),
-        FindingFormat::Json => report::json::json(&findings, count),
-        FindingFormat::Github => report::github::github(&findings),
-        FindingFormat::Sarif => report::sarif::sarif(&findings),
-        FindingFormat::Junit => report::junit::junit(&findings),
-        FindingFormat::Gitlab => report::gitlab::gitlab(&findings),
+    let coloured = terminal.result_coloured();
+    let out = &mut terminal.out;
+    let written = match arguments.format {
+        FindingFormat::Text if found.is_empty() => {
+            out.write_all(report::text::clean(count, pillars.sources.iter().len()).as_bytes())
+        }
+        FindingFormat::Text => {
+            out.write_all(report::text::of(&findings, coloured, width(io::stdout())).as_bytes())
+        }
+        FindingFormat::Json => report::json::json(&findings, count, out),
+        FindingFormat::Github => out.write_all(report::github::github(&findings).as_bytes()),
+        FindingFormat::Sarif => report::sarif::sarif(&findings, out),
+        FindingFormat::Junit => out.write_all(report::junit::junit(&findings).as_bytes()),
+        FindingFormat::Gitlab => report::gitlab::gitlab(&findings, out),
     };
-    let written = terminal.out.write_all(text.as_bytes()).and_then(|()| terminal.out.flush());
+    let written = written.and_then(|()| terminal.out.flush());
     match written.map_err(Stop::from) {
         Ok(()) => {
             let Unjudged { partly, wholly } = unjudged;

@@ -1,17 +1,24 @@
 //! Findings as a code quality report of GitLab: a list of what its documentation asks for.
 
-use serde_json::{Value, json};
+use std::io::{self, Write};
 
-use super::{Findings, json_text};
-use crate::diagnostic::Severity;
+use serde_json::json;
+
+use super::Findings;
+use super::stream::{Each, write_json};
+use crate::diagnostic::{Diagnostic, Severity};
 
 /// The report; an empty list if there are no findings.
-pub fn gitlab(findings: &Findings<'_>) -> String {
-    let issues = findings.iter().zip(findings.fingerprints()).map(|(finding, (hash, number))| {
+///
+/// # Errors
+/// Those of `out`.
+pub fn gitlab(findings: &Findings<'_>, out: &mut dyn Write) -> io::Result<()> {
+    let fingerprints = findings.fingerprints();
+    let issue = |(finding, (hash, number)): (&Diagnostic, &(String, usize))| {
         let place = findings.place_of(finding);
         // GitLab drops an issue without a path and a line.
         let (path, line) = place.map_or((".", 1), |place| (place.path(), place.start.line));
-        let fingerprint = if number == 1 { hash } else { format!("{hash}-{number}") };
+        let fingerprint = if *number == 1 { hash.clone() } else { format!("{hash}-{number}") };
         json!({
             "description": findings.lines(finding).join("\n"),
             "check_name": finding.rule.name,
@@ -23,6 +30,6 @@ pub fn gitlab(findings: &Findings<'_>) -> String {
             },
             "location": {"path": path, "lines": {"begin": line}},
         })
-    });
-    json_text(&Value::Array(issues.collect()))
+    };
+    write_json(&Each(|| findings.iter().zip(&fingerprints).map(issue)), out)
 }

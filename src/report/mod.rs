@@ -12,6 +12,7 @@ mod place;
 pub mod rules;
 pub mod sarif;
 pub mod status;
+mod stream;
 pub mod text;
 pub mod tree;
 pub mod upgrade;
@@ -260,27 +261,4 @@ fn hash(parts: &[&str]) -> String {
         state = (state ^ u128::from(byte)).wrapping_mul(PRIME);
     }
     format!("{state:032x}")
-}
-
-/// JSON as text, ending with a newline; what a terminal would obey is written `\u009b`, which means
-/// the same.
-fn json_text(value: &serde_json::Value) -> String {
-    let text = format!("{value:#}\n");
-    // Controls below 0x80 are escaped already, but for DEL; others stand in strings only.
-    let acts = |c: char| c >= '\u{7f}' && crate::visible::misleads(c);
-    if !text.chars().any(acts) {
-        return text;
-    }
-    let mut out = String::with_capacity(text.len() + 64);
-    for c in text.chars() {
-        if acts(c) {
-            let mut units = [0; 2];
-            for unit in c.encode_utf16(&mut units) {
-                out.push_str(&format!("\\u{unit:04x}"));
-            }
-        } else {
-            out.push(c);
-        }
-    }
-    out
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::json_text;
+use super::stream::json_text;
 use super::words::wrapped;
 use crate::diagnostic::Severity;
 use crate::rule::{Family, Rule, Switch};

@@ -1,45 +1,66 @@
 //! Findings as SARIF 2.1.0 (OASIS), with what GitHub's code scanning reads of it.
 
+use std::io::{self, Write};
+
+use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::Findings;
 use super::place::Place;
 use super::rules::with;
-use super::{Findings, json_text};
+use super::stream::{Each, write_json};
 use crate::diagnostic::Diagnostic;
 use crate::rule::Rule;
 use crate::visible::visible;
 
 /// The log of one run.
-pub fn sarif(findings: &Findings<'_>) -> String {
+///
+/// # Errors
+/// Those of `out`.
+pub fn sarif(findings: &Findings<'_>, out: &mut dyn Write) -> io::Result<()> {
     let mut rules: Vec<&Rule> = findings.iter().map(|finding| finding.rule).collect();
     rules.sort_unstable_by_key(|rule| rule.name);
     rules.dedup();
-    let results: Vec<Value> = findings
-        .iter()
-        .zip(findings.fingerprints())
-        .map(|(finding, (hash, number))| {
-            let mut result = result(finding, findings, &rules);
-            // The name and the form of GitHub's own fingerprint.
-            result["partialFingerprints"] = json!({"primaryLocationLineHash": format!("{hash}:{number}")});
-            result
-        })
-        .collect();
-    let rules: Vec<Value> = rules.into_iter().map(rule).collect();
-    json_text(&json!({
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [{
-            "tool": {"driver": {
+    let fingerprints = findings.fingerprints();
+    let with_hash = |(finding, (hash, number)): (&Diagnostic, &(String, usize))| {
+        let mut result = result(finding, findings, &rules);
+        // The name and the form of GitHub's own fingerprint.
+        result["partialFingerprints"] = json!({"primaryLocationLineHash": format!("{hash}:{number}")});
+        result
+    };
+    let log = Log {
+        schema: "https://json.schemastore.org/sarif-2.1.0.json",
+        version: "2.1.0",
+        runs: [Run {
+            tool: json!({"driver": {
                 "name": "runsmith",
                 "version": env!("CARGO_PKG_VERSION"),
                 "semanticVersion": env!("CARGO_PKG_VERSION"),
-                "rules": rules,
-            }},
-            "columnKind": "unicodeCodePoints",
-            "newlineSequences": ["\r\n", "\n", "\r"],
-            "results": results,
+                "rules": rules.iter().copied().map(rule).collect::<Vec<_>>(),
+            }}),
+            column_kind: "unicodeCodePoints",
+            newline_sequences: ["\r\n", "\n", "\r"],
+            results: Each(|| findings.iter().zip(&fingerprints).map(with_hash)),
         }],
-    }))
+    };
+    write_json(&log, out)
+}
+
+#[derive(Serialize)]
+struct Log<L> {
+    #[serde(rename = "$schema")]
+    schema: &'static str,
+    version: &'static str,
+    runs: [Run<L>; 1],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Run<L> {
+    tool: Value,
+    column_kind: &'static str,
+    newline_sequences: [&'static str; 3],
+    results: L,
 }
 
 /// What GitHub shows beside a finding: the rule's texts, and its page.

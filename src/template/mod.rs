@@ -3,10 +3,12 @@
 //! Every expression is written as a literal of the language its template is in, so a template's
 //! author cannot forget to quote; a name that the model does not have is an error.
 
+mod bounds;
 mod quote;
 mod yaml;
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use minijinja::syntax::SyntaxConfig;
@@ -50,6 +52,9 @@ const BUILT_IN: &[(&str, Language, &str)] = &[
 /// Those that others include, and that make no file of their own.
 const PARTS: &[&str] = &["gunicorn-ready.py", "unicorn-ready.rb"];
 
+/// The largest template that may replace one, in bytes; the largest built-in one has 40,000. The stacks of [`bounds`] are made for it.
+pub const MOST_BYTES: usize = 256 << 10;
+
 /// What rendering one file may cost, if templates were replaced: an operation costs one, and 64 bytes that are made, held or
 /// written cost one (minijinja's units), so that one file has at most 64 MB. The built-in templates need 2,000, and 20 for
 /// each value of a list or map of the pillar.
@@ -58,9 +63,12 @@ const FUEL_A_FILE: u64 = 1_000_000;
 /// What all files of a run may cost together, if templates were replaced: those of 10,000 services, with room.
 const FUEL_A_RUN: u64 = 200_000_000;
 
+/// What is wrong with a template that reaches a bound.
+const TOO_MUCH: &str = "it does too much work, or makes too much text, for one file; look for loops in loops and values that grow";
+
 /// The templates of one run.
 pub struct Templates {
-    environment: Environment<'static>,
+    environment: Arc<Environment<'static>>,
     sources: Vec<(String, String)>,
     /// What is left of [`FUEL_A_RUN`]; not counted for the built-in templates, which take as long as their input is.
     fuel: AtomicU64,
@@ -117,9 +125,13 @@ impl Templates {
             }
             sources.push((name.clone(), text.clone()));
         }
-        for (name, text) in &replacements {
-            environment
-                .add_template_owned(name.clone(), text.clone())
+        for (name, text) in replacements {
+            let own = name.clone();
+            let parsed = bounds::bounded(bounds::PARSES, move || {
+                environment.add_template_owned(name, text).map(|()| environment)
+            });
+            environment = parsed
+                .map_err(|bounds::Exceeded| Failure::Template(format!("{own}: {TOO_MUCH}")))?
                 .map_err(|error| explain(&error, &sources))?;
         }
         // A run needs half of the others; each is compiled when it is first used.
@@ -130,7 +142,7 @@ impl Templates {
         environment.set_loader(|name| {
             Ok(BUILT_IN.iter().find(|(known, ..)| *known == name).map(|(_, _, text)| *text))
         });
-        Ok(Self { environment, sources, fuel: AtomicU64::new(FUEL_A_RUN) })
+        Ok(Self { environment: Arc::new(environment), sources, fuel: AtomicU64::new(FUEL_A_RUN) })
     }
 
     /// Renders one template.
@@ -138,12 +150,23 @@ impl Templates {
     /// # Errors
     /// The template asks for what is not there, or, of replaced templates, does more than a file or a run may cost.
     pub fn render(&self, name: &str, context: &Value) -> Result<String, Failure> {
-        let template = self.environment.get_template(name).map_err(|error| explain(&error, &self.sources))?;
+        let failed = |error: Error| explain(&error, &self.sources);
+        let template = self.environment.get_template(name).map_err(failed)?;
         if self.sources.is_empty() {
-            return template.render(context).map_err(|error| explain(&error, &self.sources));
+            return template.render(context).map_err(failed);
         }
-        let rendered = template.render_captured(context).map_err(|error| explain(&error, &self.sources))?;
-        let (used, _) = rendered.state().fuel_levels().unwrap_or_default();
+        let (environment, context, own) = (Arc::clone(&self.environment), context.clone(), name.to_owned());
+        let rendered = bounds::bounded(bounds::RENDERS, move || {
+            let rendered = environment.get_template(&own)?.render_captured(context)?;
+            let (used, _) = rendered.state().fuel_levels().unwrap_or_default();
+            Ok((rendered.into_output(), used))
+        });
+        let rendered = rendered.map_err(|bounds::Exceeded| {
+            Failure::Template(format!(
+                "{name}: {TOO_MUCH} (more than 5 s of the processor, or 512 MiB of memory)"
+            ))
+        })?;
+        let (text, used) = rendered.map_err(failed)?;
         let left =
             self.fuel.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(used));
         if left.is_err() {
@@ -152,20 +175,22 @@ impl Templates {
             );
             return Err(Failure::Template(sentence));
         }
-        Ok(rendered.into_output())
+        Ok(text)
     }
 
     /// Checks every replaced template against a context that has every name of the model: a name it
     /// does not have is a failure before anything is rendered, and so is a file that does not say that it is managed.
     pub fn check(&self, complete: &serde_json::Value) -> Result<(), Failure> {
         for (name, _) in &self.sources {
-            let template =
-                self.environment.get_template(name).map_err(|error| explain(&error, &self.sources))?;
-            let mut unknown: Vec<String> = template
-                .undeclared_variables(true)
-                .into_iter()
-                .filter(|variable| !known(complete, variable))
-                .collect();
+            let (environment, own) = (Arc::clone(&self.environment), name.clone());
+            let undeclared = bounds::bounded(bounds::PARSES, move || {
+                Ok(environment.get_template(&own)?.undeclared_variables(true))
+            });
+            let undeclared = undeclared
+                .map_err(|bounds::Exceeded| Failure::Template(format!("{name}: {TOO_MUCH}")))?
+                .map_err(|error: Error| explain(&error, &self.sources))?;
+            let mut unknown: Vec<String> =
+                undeclared.into_iter().filter(|variable| !known(complete, variable)).collect();
             unknown.sort();
             if let Some(first) = unknown.first() {
                 let at = self
@@ -175,7 +200,10 @@ impl Templates {
                     .and_then(|(_, text)| line_of(text, first));
                 let line = at.map(|line| format!(":{line}")).unwrap_or_default();
                 let hint = hint(complete, first);
-                return Err(Failure::Template(format!("{name}{line}: the model has no `{first}`{hint}")));
+                return Err(Failure::Template(format!(
+                    "{name}{line}: the model has no `{}`{hint}",
+                    excerpt(first)
+                )));
             }
             let text = self.render(name, &Value::from(Serde(complete)))?;
             let sentence = complete["managed"].as_str().unwrap_or_default();
@@ -231,6 +259,13 @@ fn line_of(text: &str, variable: &str) -> Option<usize> {
     text.lines().position(|line| line.contains(variable)).map(|index| index + 1)
 }
 
+/// What of a place in a template fits into a sentence.
+fn excerpt(place: &str) -> String {
+    const MOST: usize = 100;
+    let cut = place.char_indices().nth(MOST).map(|(at, _)| at);
+    cut.map_or_else(|| place.to_owned(), |at| format!("{}…", &place[..at]))
+}
+
 /// One sentence with the template's name and line. minijinja's own long form is not used: it
 /// prints the values.
 fn explain(error: &Error, sources: &[(String, String)]) -> Failure {
@@ -240,9 +275,7 @@ fn explain(error: &Error, sources: &[(String, String)]) -> Failure {
     let place = error.range().and_then(|range| text.and_then(|text| text.get(range)));
     let what = match error.kind() {
         ErrorKind::UndefinedError => "a name that the model does not have".to_owned(),
-        ErrorKind::OutOfFuel => {
-            "it does too much work, or makes too much text, for one file; look for loops in loops and values that grow".to_owned()
-        }
+        ErrorKind::OutOfFuel => TOO_MUCH.to_owned(),
         kind => kind.to_string(),
     };
     let detail = match (error.kind(), error.detail()) {
@@ -254,7 +287,7 @@ fn explain(error: &Error, sources: &[(String, String)]) -> Failure {
             | ErrorKind::UnknownFunction,
             Some(detail),
         ) => format!(": {detail}"),
-        _ => place.map(|place| format!(": `{place}`")).unwrap_or_default(),
+        _ => place.map(|place| format!(": `{}`", excerpt(place))).unwrap_or_default(),
     };
     Failure::Template(format!("{name}{line}: {what}{detail}"))
 }

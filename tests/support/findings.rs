@@ -107,7 +107,13 @@ impl Found {
             let text = report::text::of(&findings, colour, width);
             assert!(findings.iter().len() == 0 || !text.is_empty());
         }
-        for text in [report::json::json(&findings, self.applications), report::sarif::sarif(&findings)] {
+        let mut written = [vec![], vec![], vec![]];
+        let [json, sarif, gitlab] = &mut written;
+        report::json::json(&findings, self.applications, json).expect("a vector takes all");
+        report::sarif::sarif(&findings, sarif).expect("a vector takes all");
+        report::gitlab::gitlab(&findings, gitlab).expect("a vector takes all");
+        for text in written {
+            let text = String::from_utf8(text).expect("JSON");
             assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok(), "no JSON: {text}");
         }
         report::github::github(&findings);

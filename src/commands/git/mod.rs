@@ -5,8 +5,9 @@ mod repository;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use super::file;
 use super::inputs::is_pillar;
-use super::render::{MAX_TEMPLATE_MIB, is_template, replace};
+use super::render::{MAX_TEMPLATE, is_template, replace};
 use crate::cli;
 use crate::failure::Failure;
 use crate::source::MAX_BYTES;
@@ -126,10 +127,8 @@ fn templates(
     for (name, object) in names.into_iter().zip(repository.objects(commit, &paths)?) {
         let Some(object) = object.filter(|object| !object.is_directory) else { continue };
         let refuse = |reason: String| Failure::path("read the template", format!("{place}/{name}"), reason);
-        if object.size > MAX_TEMPLATE_MIB << 20 {
-            return Err(refuse(format!(
-                "it is larger than {MAX_TEMPLATE_MIB} MiB, the most that a template may have"
-            )));
+        if object.size > MAX_TEMPLATE {
+            return Err(refuse(file::too_large(MAX_TEMPLATE, "template")));
         }
         let bytes = repository.contents(&[&object])?.pop().unwrap_or_default();
         let text = String::from_utf8(bytes).map_err(|error| refuse(error.to_string()))?;

@@ -53,5 +53,7 @@ pub fn explained_json(path: &str, lines: &[Explained], out: &mut dyn Write) -> i
             json!({"text": line.text, "origins": origins})
         })
         .collect();
-    out.write_all(super::super::json_text(&json!({"version": 1, "path": path, "lines": lines})).as_bytes())
+    out.write_all(
+        crate::report::stream::json_text(&json!({"version": 1, "path": path, "lines": lines})).as_bytes(),
+    )
 }

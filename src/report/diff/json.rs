@@ -38,7 +38,7 @@ pub fn json(
             "lines_removed": summary.lines_removed,
         },
     });
-    out.write_all(super::super::json_text(&value).as_bytes())
+    out.write_all(crate::report::stream::json_text(&value).as_bytes())
 }
 
 /// Where a service is on the host, and how it is started: for programs that act on it.

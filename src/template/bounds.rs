@@ -1,0 +1,92 @@
+//! A limit for what fuel does not count: minijinja walks lists and maps that hold the same value many times without charging for
+//! each visit, and parses long rows of operators and frees deep values by recursion. Somebody else's template must not keep a job busy,
+//! take its memory or overflow its stack.
+
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// So much processor time the rendering of one file may take, and so long it has to have lasted: all the fuel of a file is used up
+/// in a tenth of it.
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// So much more memory the process may have meanwhile, in bytes: a file has at most 64 MB.
+const MOST: u64 = 512 << 20;
+
+/// Between two looks at what it takes; one that takes less is not looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// It takes more than it may.
+pub(super) struct Exceeded;
+
+/// The stack of a thread that parses a template, in bytes; what is not used of it takes no memory. An expression may have as many
+/// operators in a row as a template has room for, and each takes a frame or two.
+pub(super) const PARSES: usize = 512 << 20;
+
+/// The same of one that renders. A value may be nested as deep as a template has statements.
+pub(super) const RENDERS: usize = 64 << 20;
+
+/// Does some work in a thread of its own with so much stack. One that takes too much is left to itself: the command ends soon, and the
+/// thread with it.
+pub(super) fn bounded<T: Send + 'static>(
+    stack: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Exceeded> {
+    let (sender, receiver) = mpsc::channel();
+    let begun = [ClockId::Monotonic, ClockId::ProcessCPUTime].map(now);
+    let memory = resident();
+    let begins = std::thread::Builder::new().stack_size(stack).spawn(move || {
+        let _ = sender.send(work());
+    });
+    let Ok(thread) = begins else { return Err(Exceeded) };
+    loop {
+        match receiver.recv_timeout(LOOK) {
+            Ok(done) => {
+                // What it has freed is gone before the next one begins.
+                let _ = thread.join();
+                return Ok(done);
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                let took = [ClockId::Monotonic, ClockId::ProcessCPUTime].map(now);
+                let is_long = took.iter().zip(begun).all(|(now, begun)| now.saturating_sub(begun) >= LONGEST);
+                if is_long || resident().saturating_sub(memory) >= MOST {
+                    return Err(Exceeded);
+                }
+            }
+            // It panicked, which has been printed.
+            Err(RecvTimeoutError::Disconnected) => return Err(Exceeded),
+        }
+    }
+}
+
+fn now(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// The memory of this process, in bytes (proc(5), `VmRSS` of status); 0 if the kernel does not say.
+#[allow(clippy::disallowed_methods, reason = "it looks at this process and at nothing else")]
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kibibytes.unwrap_or(0).saturating_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_too_much_is_left() {
+        assert!(bounded(RENDERS, || 1).is_ok_and(|one| one == 1));
+        let much = bounded(RENDERS, || {
+            let taken = vec![1_u8; usize::try_from(2 * MOST).unwrap()];
+            // It keeps it until nobody waits for it any more.
+            std::thread::park_timeout(Duration::from_secs(60));
+            taken.len()
+        });
+        assert!(much.is_err());
+    }
+}
