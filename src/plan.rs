@@ -187,6 +187,8 @@ const SERVICE: Names = &[
         made(json!({
             "no_new_privileges": hardening.no_new_privileges,
             "capabilities": hardening.capabilities,
+            "private_tmp": hardening.private_tmp,
+            "read_only_system": hardening.read_only_system,
         }))
     }),
     ("home", |scope| Value::from(scope.service.home.as_str())),

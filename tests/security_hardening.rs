@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use support::host::run;
+use support::row::{Row, said};
 use support::service::{Release, Server, Service, Socket};
 use support::{SOON, START};
 
@@ -304,5 +305,90 @@ fn the_runtime_has_what_it_needs_and_no_more() {
     assert_eq!(field(service.master(), "CapBnd"), all);
     assert_eq!(field(service.runtime(), "CapBnd"), all);
     assert_eq!(field(service.runtime(), "CapEff"), of_runtime());
+    service.down();
+}
+
+/// Writes what it sees of the host's directories.
+const LOOKS: &str = r#"
+import os
+def is_read_only(path): return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+seen = {path: is_read_only(path) for path in ("/usr", "/etc", "/usr/share", "/", "/tmp", "/var/tmp")}
+for path in ("/tmp", "/var/tmp"):
+    seen["in " + path] = os.listdir(path)
+    open(path + "/NAME", "w").close()
+try: open("/usr/NAME", "w"); seen["wrote"] = True
+except OSError as error: seen["wrote"] = error.errno
+import json
+open("MARK." + str(os.getpid()), "w").write(json.dumps(seen))
+"#;
+
+/// What the master of the generation that serves has seen.
+fn seen(service: &Service, mark: &str) -> serde_json::Value {
+    let text = fs::read(format!("{mark}.{}", service.master())).expect("what it has seen");
+    serde_json::from_slice(&text).expect("JSON")
+}
+
+#[test]
+fn an_isolated_generation_has_its_own_temporary_files_and_cannot_write_to_the_system() {
+    let mounts = || fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    for (server, more) in [
+        (Server::Sync, "hardening: {private_tmp: true, read_only_system: true}\n"),
+        (Server::Sync, "hardening: {private_tmp: true, read_only_system: true}\nhandoff: {strategy: usr2}\n"),
+    ] {
+        let more = format!("{more}secrets: {{KEY: very-secret-value}}\nsecret_files: [KEY]\n");
+        let (service, mark) = Service::native_with(server, Socket::Unix, &more, LOOKS);
+        let before = mounts();
+        let service = service.started();
+        let first = seen(&service, &mark);
+        // EROFS, or EACCES where the directory's mode refuses first.
+        assert!(first["wrote"] == 30, "{first}");
+        for (path, is_read_only) in [
+            ("/usr", true),
+            ("/etc", true),
+            ("/usr/share", true),
+            ("/", false),
+            ("/tmp", false),
+            ("/var/tmp", false),
+        ] {
+            assert_eq!(first[path], is_read_only, "{path}: {first}");
+        }
+        assert_eq!(
+            (&first["in /tmp"], &first["in /var/tmp"]),
+            (&serde_json::json!([]), &serde_json::json!([]))
+        );
+        // Nothing of it is the host's.
+        assert!(!PathBuf::from("/tmp").join(&service.name).exists());
+        assert_eq!(mounts(), before);
+        assert_hardened(&service);
+        let mut row = Row::of(service);
+        row.kill_runtime();
+        row.upgrade_to_what_is_there();
+        if !more.contains("usr2") {
+            let second = seen(&row.service, &mark);
+            assert_eq!(second["in /tmp"], serde_json::json!([]), "{second}");
+        }
+        row.end();
+    }
+}
+
+#[test]
+fn isolation_begins_where_the_right_to_mount_is_there() {
+    let service = Service::native(Server::Sync, Socket::Tcp, "# private_tmp\n");
+    let mut service = service.started();
+    // A runtime that isolates nothing has given up that right, and says so before anything is replaced.
+    service.rewrite(|pillar| format!("{pillar}hardening: {{private_tmp: true}}\n"));
+    let refused = service.runsmith(&["upgrade"]);
+    let text = said(&refused);
+    assert!(!refused.status.success() && text.contains("`hardening` has changed"), "{text}");
+    assert_eq!(service.version(), "1");
+    service.down();
+    let mark = service.log.mark();
+    service.begin("up");
+    service.log.wait(mark, &["runsmith: done:"], START);
+    let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", service.master())).expect("mounts");
+    assert!(mounts.lines().any(|line| line.contains(" /tmp ") && line.contains(" - tmpfs ")), "{mounts}");
+    // Without, one generation later.
+    service.rewrite(|pillar| pillar.replace("hardening: {private_tmp: true}\n", ""));
+    assert_eq!(service.runsmith(&["upgrade"]).status.code(), Some(0));
     service.down();
 }

@@ -154,6 +154,12 @@ const fn kept(role: Role, fields: &'static [&'static str], why: &'static str) ->
 /// Capabilities of which none were left, and now all are.
 const BACK: &str = "hardening.capabilities: inherited";
 
+/// Isolation where there was none.
+const ISOLATES: &str = "hardening: private_tmp or read_only_system, where there was neither";
+
+/// The keys that isolate.
+const ISOLATION: [&str; 2] = ["hardening.private_tmp", "hardening.read_only_system"];
+
 /// The table. The first line that fits counts.
 pub const TABLE: &[Row] = &[
     always(Role::Run, &["run_script"], Restart, "another program holds the server"),
@@ -184,9 +190,10 @@ pub const TABLE: &[Row] = &[
     ),
     kept(
         Role::Run,
-        &["hardening.no_new_privileges", "hardening.capabilities"],
+        &["hardening.no_new_privileges", "hardening.capabilities", ISOLATION[0], ISOLATION[1]],
         "USR2 keeps the privileges of the first start",
     ),
+    always(Role::Run, &[ISOLATES], Restart, "the runtime has given up the right to mount"),
     always(Role::Run, &[BACK], Restart, "the runtime cannot get back what it has given up"),
     kept(
         Role::Run,
@@ -300,7 +307,17 @@ impl Effects {
             // It is the default of a run script, which says nothing of it.
             let is_back =
                 way == Way::Sockets && name == "hardening.capabilities" && !new.fields.contains_key(name);
-            let (effect, why) = effect(Role::Run, if is_back { BACK } else { name }, way);
+            let begins = way == Way::Sockets
+                && ISOLATION.contains(&name.as_str())
+                && !ISOLATION.iter().any(|key| old.fields.contains_key(*key));
+            let key = if is_back {
+                BACK
+            } else if begins {
+                ISOLATES
+            } else {
+                name
+            };
+            let (effect, why) = effect(Role::Run, key, way);
             if name == "bind" {
                 self.push(effect, format!("{}: {why}", addresses(old, new)));
                 continue;

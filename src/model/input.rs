@@ -366,6 +366,15 @@ pub struct HardeningInput {
     /// ports below 1024 need none here. `inherited`: what runsvdir has.
     #[schemars(extend("examples" = ["inherited"], "default" = "none"))]
     pub capabilities: Option<Capabilities>,
+    /// `true`: each generation has a `/tmp` and a `/var/tmp` of its own, empty at its start and gone with its last process; other
+    /// programs see nothing of them. They are in memory, at most half of it, and count for `cgroup.memory_max`. The files of the
+    /// application itself cannot be below `/tmp` or `/var/tmp` then.
+    #[schemars(extend("examples" = [true], "default" = false))]
+    pub private_tmp: Option<bool>,
+    /// `true`: the application cannot write below `/usr`, `/boot`, `/efi` and `/etc`, whatever the modes of files allow. Its own files
+    /// cannot be there then. Linux 5.12.
+    #[schemars(extend("examples" = [true], "default" = false))]
+    pub read_only_system: Option<bool>,
 }
 
 /// Which capabilities programs may give the application.

@@ -132,6 +132,12 @@ pub struct Hardening {
     /// Which capabilities programs may give it.
     #[serde(skip_serializing_if = "Capabilities::is_inherited", default)]
     pub capabilities: Capabilities,
+    /// A generation has temporary directories of its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub private_tmp: bool,
+    /// It cannot write to the system's directories.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub read_only_system: bool,
 }
 
 impl Hardening {
@@ -139,7 +145,18 @@ impl Hardening {
     pub fn is_off(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Whether a generation sees other mounts than the host: making them takes CAP_SYS_ADMIN.
+    pub fn isolates(&self) -> bool {
+        self.private_tmp || self.read_only_system
+    }
 }
+
+/// The directories that `private_tmp` replaces.
+pub const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
+
+/// Those that `read_only_system` makes read-only; the last ones are links to directories of `/usr` on most hosts.
+pub const SYSTEM: [&str; 9] = ["/usr", "/boot", "/efi", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64"];
 
 /// Limits of everything that a generation has started together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

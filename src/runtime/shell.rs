@@ -171,6 +171,8 @@ pub struct Shell {
     secret_files: secret_files::Holders,
     /// Programs that this run starts get no more than the runtime needs.
     is_bounded: bool,
+    /// Whether what it starts may get mounts of its own.
+    may_isolate: bool,
     log: Log,
 }
 
@@ -273,6 +275,7 @@ fn begin(
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| format!("orphans cannot be taken: {error}"))?;
     let is_bounded = give_up_rights(&service, &mut log);
+    let may_isolate = !is_bounded || service.hardening.isolates();
     let mut place = Place::open(&service.layout.run)?;
     place.lock(|pid| log.say(&format!("another runtime of this service, pid {pid}, is to leave first")))?;
     let failed =
@@ -338,6 +341,7 @@ fn begin(
         interrupter,
         parent,
         secret_files: secret_files::Holders::new(),
+        may_isolate,
         is_bounded,
         log,
     })
@@ -345,11 +349,12 @@ fn begin(
 
 /// Gives up what a runtime does not need of root's rights; also for what it starts, if that is to have none of them. Whether it is so.
 fn give_up_rights(service: &Service, log: &mut Log) -> bool {
-    let gave_up = privileges::keep_only(privileges::OF_RUNTIME);
+    let kept = privileges::of_runtime(&service.hardening);
+    let gave_up = privileges::keep_only(kept);
     if service.hardening.capabilities == Capabilities::Inherited || !rustix::process::geteuid().is_root() {
         return false;
     }
-    match gave_up.and_then(|()| privileges::bound(privileges::OF_RUNTIME)) {
+    match gave_up.and_then(|()| privileges::bound(kept)) {
         Ok(()) => true,
         Err(error) => {
             log.say(&format!("this run keeps all capabilities: {error}"));

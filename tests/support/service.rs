@@ -49,6 +49,9 @@ pub enum Release {
 /// Workers of each generation.
 pub const WORKERS: usize = 3;
 
+/// Where the files of a service are that sees nothing of /tmp.
+const ISOLATED: &str = "/srv";
+
 /// A service. Dropping it ends everything it started.
 pub struct Service {
     pub name: String,
@@ -111,7 +114,9 @@ impl Service {
             _ => require("gunicorn's virtualenv", &venv.join("bin/gunicorn")),
         }
         let user = User::new();
-        let scratch = tempfile::Builder::new().prefix("rst").tempdir().expect("a scratch directory");
+        // What is isolated sees nothing of /tmp.
+        let base = if more.contains("private_tmp") { ISOLATED.into() } else { std::env::temp_dir() };
+        let scratch = tempfile::Builder::new().prefix("rst").tempdir_in(base).expect("a scratch directory");
         fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         let root = scratch.path().join("root");
         let address = match socket {
@@ -249,13 +254,19 @@ impl Service {
         let mut pillar = String::new();
         let _ = write!(
             pillar,
-            "application: {name}\nuser: {name}\ngroup: {name}\nhome: {scratch}\nroot: {root}\nbind: \"{bind}\"\n\
+            "application: {name}\nuser: {name}\ngroup: {name}\nhome: {home}\nroot: {root}\nbind: \"{bind}\"\n\
              run_script: {kind}\nlayout: {{run: {scratch}/run}}\n\
              service: {{directory: {scratch}/sv, link: {scratch}/service, enabled: false, runtime: {runtime}}}\n",
             kind = if self.native { "native" } else { "shell" },
             runtime = env!("CARGO_BIN_EXE_runsmith"),
             name = self.name,
             root = self.root.display(),
+            // Only below /tmp nothing else that is the user's home may hold what root runs.
+            home = if self.scratch.path().starts_with(ISOLATED) {
+                self.root.display().to_string()
+            } else {
+                scratch.to_string()
+            },
         );
         let _ = match self.server {
             Server::Unicorn => write!(

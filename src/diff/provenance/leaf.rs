@@ -192,6 +192,12 @@ impl Leaves<'_> {
                 Capabilities::Inherited => Capabilities::None,
             };
         });
+        self.add("hardening.private_tmp", json!(hardening.private_tmp), &[], |s| {
+            s.hardening.private_tmp ^= true;
+        });
+        self.add("hardening.read_only_system", json!(hardening.read_only_system), &[], |s| {
+            s.hardening.read_only_system ^= true;
+        });
     }
 
     /// Other places for the leaf that was added last.

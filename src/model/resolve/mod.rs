@@ -115,6 +115,8 @@ fn build(input: Application, context: Context<'_>, check: &mut Check<'_>) -> Ser
         hardening: Hardening {
             no_new_privileges: input.hardening.no_new_privileges.unwrap_or(true),
             capabilities: input.hardening.capabilities.unwrap_or(Capabilities::None),
+            private_tmp: input.hardening.private_tmp.unwrap_or(false),
+            read_only_system: input.hardening.read_only_system.unwrap_or(false),
         },
         cgroup: CgroupLimits {
             memory_max: input.cgroup.memory_max.and_then(|size| size.bytes()),

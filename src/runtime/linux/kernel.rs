@@ -8,6 +8,7 @@
 
 #![allow(unsafe_code, reason = "these calls take pointers, and no safe wrapper for them exists")]
 
+use std::ffi::CStr;
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -84,6 +85,32 @@ impl Drop for Interrupter {
         // SAFETY: the timer is this value's own, and nobody uses it afterwards.
         unsafe { libc::timer_delete(self.0) };
     }
+}
+
+/// Gives this process mounts of its own.
+pub fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: the call takes a number; only a program that shares descriptors with another thread has to mind CLONE_FILES.
+    let unshared = unsafe { libc::unshare(libc::CLONE_NEWNS) };
+    if unshared == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes a mount read-only, and all below it (mount_setattr(2), Linux 5.12).
+pub fn make_read_only(mount: &CStr) -> io::Result<()> {
+    // SAFETY: the structure is plain data for which zeros are valid.
+    let mut attributes: libc::mount_attr = unsafe { zeroed() };
+    attributes.attr_set = libc::MOUNT_ATTR_RDONLY;
+    // SAFETY: the kernel reads a path that ends with NUL and a structure of this size, which live until the call is over.
+    let set = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            mount.as_ptr(),
+            libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Has the kernel refuse messages with descriptors on a Unix socket, and on the connections that it accepts; whether it can.

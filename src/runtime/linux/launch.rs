@@ -21,7 +21,7 @@ use rustix::process::{
 use rustix::thread::{CapabilitySet, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use serde::{Deserialize, Serialize};
 
-use super::{interpreter, listen, passing, privileges};
+use super::{interpreter, isolation, listen, passing, privileges};
 use crate::model::input::{Capabilities, LimitValue, Resource};
 use crate::model::service::Hardening;
 
@@ -128,6 +128,7 @@ fn launch(runtime: &OwnedFd) -> Result<std::convert::Infallible, String> {
     hear_signals();
     rustix::stdio::dup2_stdin(&null).map_err(|error| format!("standard input cannot be set: {error}"))?;
     drop(null);
+    isolation::isolate(&order.hardening)?;
     umask(Mode::from_raw_mode(order.umask));
     give_up_capabilities(&order)?;
     if let Some((uid, gid, groups)) = &order.user {

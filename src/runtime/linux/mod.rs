@@ -15,6 +15,7 @@ pub mod descriptors;
 pub mod health;
 pub mod inbox;
 mod interpreter;
+pub mod isolation;
 pub mod keeper;
 pub mod keepers;
 pub mod keeping;

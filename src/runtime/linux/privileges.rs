@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
+use crate::model::service::Hardening;
+
 use rustix::io::{Errno, Result};
 use rustix::process::{DumpableBehavior, Gid, Uid, geteuid, set_dumpable_behavior};
 use rustix::thread::{
@@ -44,7 +46,7 @@ pub fn refuse_new() -> Result<()> {
 /// file and which network a socket belongs to (NET_ADMIN: SIOCUNIXFILE, SIOCGSKNS), and to bind it to an interface
 /// (NET_RAW); and to reach its files where their owner has closed
 /// them (DAC_OVERRIDE, DAC_READ_SEARCH).
-pub const OF_RUNTIME: CapabilitySet = CapabilitySet::SETUID
+const OF_RUNTIME: CapabilitySet = CapabilitySet::SETUID
     .union(CapabilitySet::SETGID)
     .union(CapabilitySet::SETPCAP)
     .union(CapabilitySet::KILL)
@@ -58,6 +60,11 @@ pub const OF_RUNTIME: CapabilitySet = CapabilitySet::SETUID
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::DAC_READ_SEARCH);
+
+/// What the runtime of a service needs: where generations are isolated, also the right to mount (SYS_ADMIN).
+pub fn of_runtime(hardening: &Hardening) -> CapabilitySet {
+    if hardening.isolates() { OF_RUNTIME | CapabilitySet::SYS_ADMIN } else { OF_RUNTIME }
+}
 
 /// Gives up what the process has besides these, but leaves the bounding set: root gets it back in a program that it runs.
 pub fn keep_only(kept: CapabilitySet) -> Result<()> {

@@ -194,11 +194,12 @@ impl Shell {
             ("application", service.application != old.application),
             ("layout.run", service.layout.run != old.layout.run),
             ("service.directory", service.service.directory != old.service.directory),
+            ("hardening", !self.may_isolate && service.hardening.isolates()),
             ("handoff.strategy", service.handoff.strategy != old.handoff.strategy),
             ("hardening.capabilities", self.is_bounded && service.hardening.capabilities == Inherited),
         ];
         // While nothing lives, only what this run stands on counts.
-        let counts = if self.generations.is_empty() { &changed[..3] } else { &changed[..] };
+        let counts = if self.generations.is_empty() { &changed[..4] } else { &changed[..] };
         match counts.iter().find(|(_, is_changed)| *is_changed) {
             Some((name, _)) => Err(format!("`{name}` has changed, which takes `sv down` and `sv up`")),
             None => Ok(()),
