@@ -636,7 +636,7 @@ fn two_runs_wait_for_each_other() {
     assert_eq!(scratch.temporary(), Vec::<String>::new());
 
     let locks = scratch.1.path();
-    let path = locks.join("apply.lock");
+    let path = locks.join(".apply.lock");
     let held = lock(&path);
     assert_eq!(held.metadata().unwrap().mode() & 0o7777, 0o600);
     // Whatever the ROOT is.
@@ -658,11 +658,11 @@ fn the_lock_is_where_only_root_can_reach_it() {
         let stopped = disk::apply(&tree(service()), scratch.root(), &options).unwrap_err();
         stopped.failure.to_string().replace(&*scratch.1.path().to_string_lossy(), "LOCKS")
     };
-    symlink("/etc/passwd", locks.join("apply.lock")).unwrap();
-    assert_eq!(refused(locks), "cannot lock LOCKS/apply.lock: Too many levels of symbolic links");
+    symlink("/etc/passwd", locks.join(".apply.lock")).unwrap();
+    assert_eq!(refused(locks), "cannot lock LOCKS/.apply.lock: Too many levels of symbolic links");
     symlink(".", locks.join("link")).unwrap();
-    assert_eq!(refused(&locks.join("link")), "cannot lock LOCKS/link/apply.lock: Not a directory");
-    fs::remove_file(locks.join("apply.lock")).unwrap();
+    assert_eq!(refused(&locks.join("link")), "cannot lock LOCKS/link/.apply.lock: Not a directory");
+    fs::remove_file(locks.join(".apply.lock")).unwrap();
     let reason = "others than root can write here; let root own it, with mode 0755";
     chown(locks, Some(65534), None).unwrap();
     assert_eq!(refused(locks), format!("cannot lock LOCKS: {reason}"));
@@ -1069,7 +1069,7 @@ fn waits_for(mut run: Command, held: fs::File, file: &Path) {
 fn the_binary_waits_for_the_lock_of_the_host() {
     let _alone = alone();
     let (scratch, pillars) = (Scratch::new(), Pillars::new());
-    let file = Path::new("/run/runsmith/apply.lock");
+    let file = Path::new("/run/runsmith/.apply.lock");
     let render = |wrap: &[&str]| pillars.render(wrap, EXE.as_ref(), &["old"], scratch.root());
     assert!(render(&["env"]).output().unwrap().status.success());
     let stat = |path: &Path| fs::symlink_metadata(path).map(|stat| (stat.uid(), stat.mode())).unwrap();

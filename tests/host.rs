@@ -323,6 +323,35 @@ fn what_an_application_says_is_no_way_for_secrets() {
     assert!(!said.contains("hunter2") && !said.contains("hunter3") && said.len() < 20_000, "{said}");
 }
 
+/// The application's code is run as its user, and gets no file that whoever calls has open; what it starts ends with the check.
+#[test]
+fn what_is_asked_gets_no_descriptors_and_leaves_nothing() {
+    let scratch = Scratch::new();
+    scratch.application(
+        "import os, subprocess, sys\n\
+         null = subprocess.DEVNULL\n\
+         subprocess.Popen(['sleep', '98765'], start_new_session=True, stdin=null, stdout=null, stderr=null)\n\
+         print('OPEN', sorted(int(one) for one in os.listdir('/proc/self/fd')), flush=True)\n\
+         raise RuntimeError('as it should be: ' + str([os.path.exists('/proc/self/fd/%d' % n) for n in (9, 10)]))\n",
+    );
+    let pillar = scratch.path("pillar.yaml");
+    fs::write(&pillar, scratch.pillar(&["app: wsgi:app"])).unwrap();
+    let output = Command::new("bash")
+        .args(["-c", "exec 9</etc/shadow 10>/dev/null; exec \"$@\"", "bash", env!("CARGO_BIN_EXE_runsmith")])
+        .args(["validate", "--host"])
+        .arg(&pillar)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        said.contains("as it should be: [False, False]"),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let left = support::host::commands().into_iter().find(|(_, command)| command == &["sleep", "98765"]);
+    assert!(left.is_none(), "{left:?}");
+}
+
 /// A port or a socket that the service itself has is its own, before and after a hand-over; to
 /// another service it is somebody's.
 #[test]

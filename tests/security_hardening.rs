@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Instant;
 
 use support::host::run;
 use support::row::{Row, said};
@@ -145,6 +146,42 @@ fn a_shell_script_without_setpriv_starts_and_says_what_is_not_taken() {
     assert_eq!(core(pid).1, "0");
     assert_eq!(service.log.count(0, "hardening.no_new_privileges: it cannot be set"), 1);
     service.down();
+}
+
+/// The application's user may have svlogd run a processor of its own: the log service has no more rights than the application.
+#[test]
+fn a_log_service_has_no_more_rights_than_the_application() {
+    for render in [Service::native_with_log, Service::render_with_log] {
+        let mut service = render(Server::Any, Socket::Tcp, "");
+        service.runs("[/usr/bin/sleep, \"100000\"]");
+        let (_reader, writer) = std::io::pipe().expect("a pipe");
+        let mut runsv = Command::new("runsv");
+        runsv.env("ROOT_ONLY_TOKEN", "token-of-root");
+        service.supervise_by(runsv, writer);
+        let scratch = service.scratch().display().to_string();
+        let until = Instant::now() + START;
+        let pid = loop {
+            let own = support::host::commands().into_iter().find(|(_, command)| {
+                command.first().is_some_and(|word| word == "svlogd")
+                    && command.last().is_some_and(|directory| directory.starts_with(&scratch))
+            });
+            if let Some((pid, _)) = own {
+                break pid;
+            }
+            assert!(Instant::now() < until, "there is no svlogd");
+            std::thread::yield_now();
+        };
+        assert!(field(pid, "Uid").starts_with(&service.user.uid.to_string()));
+        assert_eq!(
+            ["CapBnd", "CapInh", "CapPrm", "NoNewPrivs"].map(|name| field(pid, name)),
+            [NONE, NONE, NONE, "1"]
+        );
+        let environment = fs::read(format!("/proc/{pid}/environ")).expect("its environment");
+        assert!(
+            environment.starts_with(b"PATH=") && environment.iter().filter(|byte| **byte == 0).count() == 1
+        );
+        service.sv("exit");
+    }
 }
 
 #[test]

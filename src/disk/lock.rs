@@ -21,7 +21,7 @@ use crate::failure::Failure;
 pub(super) const DIRECTORY: &str = "/run/runsmith";
 
 /// The file in it.
-const FILE: &str = "apply.lock";
+const FILE: &str = ".apply.lock";
 
 /// How long a run waits for others. Thousands of services take seconds to put on disk: who holds the
 /// lock for a minute is stuck, or is not one of ours.

@@ -43,7 +43,7 @@
 //! What no [record](crate::record) names is somebody else's: a service that would change it is refused as a whole, with
 //! all of these paths, unless [`Options::adopt`] says otherwise. Directories that a service only uses stay as they are.
 //!
-//! Two runs do not mix. Root's lock a file that only root can open, `/run/runsmith/apply.lock`, one
+//! Two runs do not mix. Root's lock a file that only root can open, `/run/runsmith/.apply.lock`, one
 //! for all roots of the host: roots inside each other are kept apart, and no other user can stall
 //! them. Where `/run` cannot be written, and for everybody else, the lock is on the directory ROOT
 //! itself, and anyone who may read ROOT can hold it; that is why there is a limit to the waiting,

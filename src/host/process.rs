@@ -3,10 +3,14 @@
 use std::io::{Read as _, pipe};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, getsid, kill_process, kill_process_group, pidfd_open,
+    set_child_subreaper, waitpid,
+};
 
 use super::paths::is_program;
 use crate::facts::SYSTEM_PATH;
@@ -17,6 +21,12 @@ pub(super) const QUESTION: Duration = Duration::from_secs(20);
 
 /// So much of what a program said last is kept, in bytes; what came before is dropped.
 const OUTPUT: usize = 1 << 20;
+
+/// What a program has left behind is known by being there when it has ended.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// So often the processes that a program has left behind are looked for.
+const ROUNDS: u32 = 1000;
 
 /// Who the application runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +128,9 @@ impl Run {
             Stdio::null()
         };
         command.stdin(Stdio::null()).stdout(writer).stderr(errors);
+        // What it starts and leaves behind comes to us, not to process 1.
+        let _ = set_child_subreaper(Some(getpid()));
+        let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = command.spawn().map_err(|error| failed(&error))?;
         // Its end of the pipe is its own alone.
         drop(command);
@@ -171,6 +184,7 @@ impl Run {
             }
         }
         let end = end(&mut child, group);
+        end_orphans();
         Ok(Ran { end: if late { End::Late } else { end }, output: output.into_bytes() })
     }
 }
@@ -221,6 +235,35 @@ fn end(child: &mut Child, group: Pid) -> End {
             (None, None) => End::Late,
         },
         Err(_) => End::Late,
+    }
+}
+
+/// The children of this process, where the kernel lists them (CONFIG_PROC_CHILDREN, which distributions have).
+#[allow(clippy::disallowed_methods, reason = "it looks at this process and at nothing else")]
+fn children() -> Vec<i32> {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let texts = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    texts
+        .flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Ends what a program has left behind, in whatever session: it has become our child. One that starts others all the time is
+/// looked for so many times.
+fn end_orphans() {
+    let own = getsid(None);
+    // Only such programs have sessions of their own.
+    let is_orphan = |pid: &Pid| getsid(Some(*pid)) != own;
+    for _ in 0..ROUNDS {
+        let orphans: Vec<Pid> = children().into_iter().filter_map(Pid::from_raw).filter(is_orphan).collect();
+        if orphans.is_empty() {
+            return;
+        }
+        for orphan in orphans {
+            // It is our child and not yet waited for, so its number is nobody else's.
+            let _ = kill_process(orphan, Signal::KILL);
+            let _ = waitpid(Some(orphan), WaitOptions::empty());
+        }
     }
 }
 

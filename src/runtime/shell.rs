@@ -127,6 +127,8 @@ pub struct Shell {
     /// Who has asked for what.
     requests: requests::Requests,
     kept: Option<String>,
+    /// What an earlier run has kept, as it was found.
+    recalled: Option<String>,
     sequence: u64,
     boot: String,
     trouble: keep::Troubles,
@@ -312,6 +314,7 @@ fn begin(
         begun: BTreeMap::new(),
         requests: requests::Requests::default(),
         kept: None,
+        recalled: None,
         sequence: 0,
         boot: clock::boot_id(),
         trouble: keep::Troubles::default(),

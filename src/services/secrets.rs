@@ -33,7 +33,7 @@ pub fn masked(documents: &[Node], secrets: &HashSet<Span>) -> Vec<Node> {
 }
 
 /// The texts at these places.
-fn texts_at<'a>(node: &'a Node, places: &HashSet<Span>, texts: &mut Vec<&'a str>) {
+fn texts_at<'a>(node: &'a Node, places: &HashSet<Span>, texts: &mut Vec<Cow<'a, str>>) {
     match &node.value {
         Value::Map(pairs) => {
             for pair in pairs {
@@ -42,7 +42,10 @@ fn texts_at<'a>(node: &'a Node, places: &HashSet<Span>, texts: &mut Vec<&'a str>
             }
         }
         Value::List(items) => items.iter().for_each(|item| texts_at(item, places, texts)),
-        Value::Str(text) if places.contains(&node.span) => texts.push(text),
+        Value::Null => {}
+        Value::Str(text) if places.contains(&node.span) => texts.push(text.into()),
+        // A number is written the same elsewhere, also within a text.
+        _ if places.contains(&node.span) => texts.push(node.key_text().into()),
         _ => {}
     }
 }
@@ -59,7 +62,10 @@ fn covered(node: &Node, secrets: &HashSet<Span>, veil: &Veil) -> Node {
         Value::Null => Value::Null,
         _ if secrets.contains(&node.span) => Value::Str(MASK.to_owned()),
         Value::Str(text) => Value::Str(veil.cover(text).into_owned()),
-        other => other.clone(),
+        other => match veil.cover(&node.key_text()) {
+            Cow::Borrowed(_) => other.clone(),
+            Cow::Owned(covered) => Value::Str(covered),
+        },
     };
     Node { value, ..node.hollow() }
 }

@@ -174,12 +174,13 @@ impl Shell {
         let application = self.service.application.clone();
         let boot = self.boot.clone();
         let from_keeper = given.and_then(|given| given.held.state.as_deref());
-        let from_keeper = from_keeper.and_then(|text| state::read(text, &application, &boot).ok());
+        let from_keeper = from_keeper
+            .and_then(|text| Some((state::read(text, &application, &boot).ok()?, text.to_owned())));
         let path = self.place.file("state.json").display().to_string();
         let from_file = match self.place.state() {
             Ok(None) => None,
             Ok(Some(text)) => match state::read(&text, &application, &boot) {
-                Ok(state) => Some(state),
+                Ok(state) => Some((state, text)),
                 Err(reason) => {
                     self.log.say(&format!("{path} does not count: {reason}"));
                     None
@@ -190,11 +191,13 @@ impl Shell {
                 None
             }
         };
-        match (from_keeper, from_file) {
-            (Some(one), Some(other)) if other.sequence > one.sequence => Some(other),
-            (Some(one), _) => Some(one),
-            (None, other) => other,
-        }
+        let (state, text) = match (from_keeper, from_file) {
+            (Some(one), Some(other)) if other.0.sequence > one.0.sequence => other,
+            (Some(one), _) => one,
+            (None, other) => other?,
+        };
+        self.recalled = Some(text);
+        Some(state)
     }
 
     fn take_generations(&mut self, state: Option<&State>) {

@@ -122,7 +122,7 @@ impl Shell {
         state.sequence = self.sequence;
         let new = state.text();
         let told = self.keeper.as_ref().is_none_or(|keeper| keeper.remember(&new).is_ok());
-        self.kept = Some(new);
+        (self.kept, self.recalled) = (Some(new), None);
         self.write_state();
         if !told {
             self.keeper_fails();
@@ -223,7 +223,10 @@ impl Shell {
         let recorded: Vec<_> = self.place.recorded_keeper(&self.boot).into_iter().collect();
         let stdout = std::io::stdout();
         let begun = Keeping::start(&self.place, &application).and_then(|keeper| {
-            match keeper.keep(Some(stdout.as_fd()), self.log.mark(), &self.listeners, &[]) {
+            let told = keeper.keep(Some(stdout.as_fd()), self.log.mark(), &self.listeners, &[]);
+            // Before the one that knows it ends: this run may be killed in between.
+            let known = self.kept.as_ref().or(self.recalled.as_ref());
+            match told.and_then(|()| known.map_or(Ok(()), |state| keeper.remember(state))) {
                 Ok(()) => Ok(keeper),
                 Err(error) => {
                     keeper.give_up();

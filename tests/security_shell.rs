@@ -1,0 +1,171 @@
+//! The application's user attacks a shell run script. Each test is a row of docs/security.md.
+
+#![allow(clippy::disallowed_methods, reason = "a test may look and tell")]
+
+mod support;
+
+use std::fs;
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
+
+use support::host::{commands, kill, lives};
+use support::log::Log;
+use support::service::{Server, Service, Socket};
+use support::{HANDOVER, SOON};
+
+/// The process that looks at what is to be started, as the application's user, while there is one.
+fn preflight(service: &Service) -> Option<u32> {
+    let user = service.user.processes();
+    let is_it = |command: &[String]| command.iter().any(|word| word.contains("current=$1 config=$2"));
+    let found = commands().into_iter().filter(|(_, command)| is_it(command)).map(|(pid, _)| pid);
+    found.into_iter().find(|pid| user.iter().any(|process| process.pid == *pid))
+}
+
+/// Waits for the next one.
+fn await_preflight(service: &Service) -> u32 {
+    let until = Instant::now() + SOON;
+    loop {
+        if let Some(pid) = preflight(service) {
+            return pid;
+        }
+        assert!(Instant::now() < until, "nothing is looked at; the log:\n{}", service.log.text(0));
+    }
+}
+
+/// A service whose virtualenv is its own, so that its user may change the server's program.
+fn with_own_program() -> (Service, PathBuf) {
+    let mut service = Service::render(Server::Any, Socket::Tcp, "");
+    let program = service.scratch().join("program");
+    // Its first line takes a moment to read, byte by byte.
+    let blanks = " ".repeat(1_000_000);
+    fs::write(&program, format!("#!/bin/sh{blanks}\nexec sleep 100000\n")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    service.runs(&format!("[{}]", program.display()));
+    (service, program)
+}
+
+/// So that whoever looks at it does for a while. Another file takes its place, because the program runs.
+fn takes_long_to_read(program: &Path) {
+    let new = program.with_extension("new");
+    let mut file = fs::File::create(&new).unwrap();
+    file.write_all(b"#!").unwrap();
+    file.write_all(&vec![b'a'; 50_000_000]).unwrap();
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(new, program).unwrap();
+}
+
+/// `current` is exchanged for a link into a directory of root's once it was looked at, and before the server is started.
+#[test]
+fn the_release_is_entered_as_the_user() {
+    let (service, _) = with_own_program();
+    let service = service.started();
+    let closed = tempfile::Builder::new().prefix("rst").tempdir().unwrap();
+    fs::create_dir(closed.path().join("in")).unwrap();
+    fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let evil = service.root.join("evil");
+    symlink(closed.path().join("in"), &evil).unwrap();
+    let current = service.root.join("current");
+    let exchange = || renameat_with(CWD, &evil, CWD, &current, RenameFlags::EXCHANGE).unwrap();
+    let mut hits = 0;
+    for _ in 0..10 {
+        let mark = service.log.mark();
+        kill(service.master(), Signal::KILL);
+        let looks = await_preflight(&service);
+        while lives(looks) {
+            std::thread::yield_now();
+        }
+        exchange();
+        // It has become the server, or has not been able to.
+        let line = service.log.wait(mark, &["starting any, master", "cannot start"], HANDOVER);
+        std::thread::sleep(Duration::from_millis(300));
+        for process in service.user.processes() {
+            let inside = fs::read_link(format!("/proc/{}/cwd", process.pid)).unwrap_or_default();
+            assert!(!inside.starts_with(closed.path()), "{process:?} is in {}", inside.display());
+        }
+        exchange();
+        hits += u32::from(service.log.text(mark).contains("can't cd") || line.text.contains("cannot enter"));
+        let after = service.log.mark();
+        if service.user.masters().is_empty() {
+            service.sv("2");
+            service.log.wait(after, &["ready:"], HANDOVER);
+        }
+        if hits > 1 {
+            break;
+        }
+    }
+    assert!(hits > 0, "the attack was never in time: {}", service.log.text(0));
+    // Where the link leads was never looked up as root.
+    let path = closed.path().join("in").display().to_string();
+    assert!(!service.log.text(0).contains(&format!("in {path}")), "{}", service.log.text(0));
+    service.down();
+}
+
+/// Somebody writes for ever to what the process that looks says.
+#[test]
+fn what_is_said_by_who_looks_is_read_within_bounds() {
+    let (service, program) = with_own_program();
+    let service = service.started();
+    let runtime = support::runsv::running(&service.directory);
+    let master = service.master();
+    takes_long_to_read(&program);
+    let mark = service.log.mark();
+    service.sv("2");
+    let looks = await_preflight(&service);
+    let output = taken(looks, 1);
+    let until = Instant::now() + Duration::from_secs(7);
+    let mut written = 0;
+    while Instant::now() < until {
+        match rustix::io::write(output.as_fd(), &[b'A'; 65_536]) {
+            Ok(count) => written += count,
+            Err(_) => break,
+        }
+    }
+    service.log.wait(mark, &["FAILED"], HANDOVER);
+    let memory = fs::read_to_string(format!("/proc/{runtime}/status")).unwrap();
+    let peak = memory.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(written < 10_000_000 && peak < 32_768, "{written} bytes, {peak} KiB");
+    let longest = service.log.text(mark).lines().map(str::len).max().unwrap();
+    assert!(longest < 5_000, "{longest}");
+    kill(master, Signal::KILL);
+    service.sv("down");
+}
+
+/// A descriptor of a process.
+fn taken(pid: u32, number: i32) -> OwnedFd {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    let process = pidfd_open(pid, PidfdFlags::empty()).expect("it lives");
+    let taken = pidfd_getfd(process, number, PidfdGetfdFlags::empty()).expect("its output");
+    rustix::io::ioctl_fionbio(&taken, false).unwrap();
+    taken
+}
+
+/// What the helpers of the script get, any process of the user may look into.
+#[test]
+fn helpers_have_no_variables_of_roots_and_no_way_to_more_rights() {
+    let (mut service, program) = with_own_program();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut runsv = Command::new("runsv");
+    runsv.env("ROOT_ONLY_TOKEN", "token-of-root");
+    service.supervise_by(runsv, writer);
+    service.log = Log::follow(reader);
+    service.log.wait(0, &["ready:"], HANDOVER);
+    let master = service.master();
+    takes_long_to_read(&program);
+    service.sv("2");
+    let looks = await_preflight(&service);
+    let environment = fs::read(Path::new("/proc").join(looks.to_string()).join("environ")).unwrap();
+    let status = fs::read_to_string(format!("/proc/{looks}/status")).unwrap();
+    let text = String::from_utf8_lossy(&environment);
+    assert!(!text.contains("ROOT_ONLY") && text.contains("PATH="), "{text}");
+    assert!(status.contains("NoNewPrivs:\t1") && status.contains("CapBnd:\t0000000000000000"), "{status}");
+    kill(master, Signal::KILL);
+    service.sv("down");
+}
