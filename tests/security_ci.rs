@@ -531,6 +531,7 @@ fn templates_have_fuel() {
             doubled("[1]", "s + s", ""),
             doubled("[1]", "[s, s]", "{{ s | string }}"),
             doubled("[1]", "{'a': s, 'b': s}", "{{ s | lower }}"),
+            "{% set y = ['a' * 60000] * 100000 %}{{ y | join | length }}".to_owned(),
         ];
         let job = Job::new(uid, &[("pillar/web.yaml", BASE)]);
         for attack in attacks.into_iter().chain(long) {

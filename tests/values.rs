@@ -213,7 +213,7 @@ impl Texts {
     /// What both servers take as the path of a Unix socket.
     fn socket(&mut self, below: &str) -> String {
         let name =
-            self.any().replace('/', "\\").replace(|c: char| c.is_control(), "^").replace("unix:", "unix");
+            self.any().replace('/', "\\").replace(|c: char| c.is_control(), "^").replace("unix:", "unix;");
         let name = cut(&name, 106 - below.len());
         let name = name.trim_end();
         format!("unix:{below}/{}", if matches!(name, "" | "." | "..") { "~" } else { name })

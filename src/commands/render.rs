@@ -10,6 +10,7 @@ use crate::cli::{self, TreeFormat};
 use crate::disk;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::host::proc::own_memory;
 use crate::report;
 use crate::rules::Texts;
 use crate::rules::judge::judge;
@@ -202,7 +203,7 @@ pub(super) fn replace(mut replacements: Vec<(String, String)>, place: &str) -> R
         Failure::Template(sentence) => Failure::Template(format!("{place}/{sentence}")),
         other => other,
     };
-    let templates = Templates::with(replacements).map_err(placed)?;
+    let templates = Templates::with(replacements).map_err(placed)?.within(own_memory);
     for context in services::specimens()? {
         templates.check(&context).map_err(placed)?;
     }

@@ -43,6 +43,7 @@ pub struct Host {
 impl Host {
     /// Looks once at what all services share: who listens, and for whom.
     pub fn look() -> Self {
+        process::end_what_is_left();
         Self { names: Names::default(), listeners: listeners::Listeners::read() }
     }
 

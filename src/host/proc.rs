@@ -68,6 +68,14 @@ pub fn text(pid: u32, name: &str) -> Option<String> {
     file(pid, name).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// The memory of this process, in bytes (proc(5), `VmRSS` of status); 0 if the kernel does not say.
+pub fn own_memory() -> u64 {
+    let text = text(std::process::id(), "status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kibibytes.unwrap_or(0).saturating_mul(1024)
+}
+
 /// Whether the command line of a process is this one: its words, a NUL after each.
 pub fn has_command(pid: u32, command: &[u8]) -> bool {
     whole(pid, "cmdline", command.len() + 1).is_some_and(|line| line == command)

@@ -3,6 +3,7 @@
 use std::io::{Read as _, pipe};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,15 @@ pub(super) const QUESTION: Duration = Duration::from_secs(20);
 
 /// So much of what a program said last is kept, in bytes; what came before is dropped.
 const OUTPUT: usize = 1 << 20;
+
+/// Whether this process ends what a program has left behind. A runtime must not: orphans of the application become its children at any
+/// time, and may have requests to finish.
+static ENDS_ORPHANS: AtomicBool = AtomicBool::new(false);
+
+/// From now on what a program of the application leaves behind ends with it.
+pub(super) fn end_what_is_left() {
+    ENDS_ORPHANS.store(true, Ordering::Relaxed);
+}
 
 /// What a program has left behind is known by being there when it has ended.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -71,6 +81,8 @@ pub(super) struct Run {
     command: Result<Command, String>,
     what: String,
     errors: bool,
+    /// It is not the system's: nobody knows what it starts.
+    is_foreign: bool,
 }
 
 impl Run {
@@ -81,7 +93,7 @@ impl Run {
             command.args(arguments).env_clear().env("PATH", SYSTEM_PATH.join(":")).current_dir("/");
             command
         });
-        Self { command, what: program.to_owned(), errors: false }
+        Self { command, what: program.to_owned(), errors: false, is_foreign: false }
     }
 
     /// Somebody's program, as the application's user: `words` in the directory `directory`, with these
@@ -97,7 +109,7 @@ impl Run {
         words: &[String],
     ) -> Self {
         let command = chain(identity, directory, environment, words);
-        Self { command, what: words.first().cloned().unwrap_or_default(), errors: false }
+        Self { command, what: words.first().cloned().unwrap_or_default(), errors: false, is_foreign: true }
     }
 
     /// What it says on standard error counts, too.
@@ -128,9 +140,12 @@ impl Run {
             Stdio::null()
         };
         command.stdin(Stdio::null()).stdout(writer).stderr(errors);
-        // What it starts and leaves behind comes to us, not to process 1.
-        let _ = set_child_subreaper(Some(getpid()));
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = (self.is_foreign && ENDS_ORPHANS.load(Ordering::Relaxed)).then(|| {
+            // What it starts and leaves behind comes to us, not to process 1.
+            let _ = set_child_subreaper(Some(getpid()));
+            children()
+        });
         let mut child = command.spawn().map_err(|error| failed(&error))?;
         // Its end of the pipe is its own alone.
         drop(command);
@@ -184,7 +199,9 @@ impl Run {
             }
         }
         let end = end(&mut child, group);
-        end_orphans();
+        if let Some(before) = before {
+            end_orphans(&before);
+        }
         Ok(Ran { end: if late { End::Late } else { end }, output: output.into_bytes() })
     }
 }
@@ -250,10 +267,10 @@ fn children() -> Vec<i32> {
 
 /// Ends what a program has left behind, in whatever session: it has become our child. One that starts others all the time is
 /// looked for so many times.
-fn end_orphans() {
+fn end_orphans(before: &[i32]) {
     let own = getsid(None);
     // Only such programs have sessions of their own.
-    let is_orphan = |pid: &Pid| getsid(Some(*pid)) != own;
+    let is_orphan = |pid: &Pid| getsid(Some(*pid)) != own && !before.contains(&pid.as_raw_nonzero().get());
     for _ in 0..ROUNDS {
         let orphans: Vec<Pid> = children().into_iter().filter_map(Pid::from_raw).filter(is_orphan).collect();
         if orphans.is_empty() {

@@ -5,6 +5,7 @@
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
+use super::Memory;
 use rustix::time::{ClockId, clock_gettime};
 
 /// So much processor time the rendering of one file may take, and so long it has to have lasted: all the fuel of a file is used up
@@ -31,11 +32,12 @@ pub(super) const RENDERS: usize = 64 << 20;
 /// thread with it.
 pub(super) fn bounded<T: Send + 'static>(
     stack: usize,
+    memory: Memory,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Exceeded> {
     let (sender, receiver) = mpsc::channel();
     let begun = [ClockId::Monotonic, ClockId::ProcessCPUTime].map(now);
-    let memory = resident();
+    let before = memory();
     let begins = std::thread::Builder::new().stack_size(stack).spawn(move || {
         let _ = sender.send(work());
     });
@@ -50,7 +52,7 @@ pub(super) fn bounded<T: Send + 'static>(
             Err(RecvTimeoutError::Timeout) => {
                 let took = [ClockId::Monotonic, ClockId::ProcessCPUTime].map(now);
                 let is_long = took.iter().zip(begun).all(|(now, begun)| now.saturating_sub(begun) >= LONGEST);
-                if is_long || resident().saturating_sub(memory) >= MOST {
+                if is_long || memory().saturating_sub(before) >= MOST {
                     return Err(Exceeded);
                 }
             }
@@ -65,27 +67,20 @@ fn now(clock: ClockId) -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// The memory of this process, in bytes (proc(5), `VmRSS` of status); 0 if the kernel does not say.
-#[allow(clippy::disallowed_methods, reason = "it looks at this process and at nothing else")]
-fn resident() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kibibytes.unwrap_or(0).saturating_mul(1024)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     #[test]
     fn what_takes_too_much_is_left() {
-        assert!(bounded(RENDERS, || 1).is_ok_and(|one| one == 1));
-        let much = bounded(RENDERS, || {
-            let taken = vec![1_u8; usize::try_from(2 * MOST).unwrap()];
-            // It keeps it until nobody waits for it any more.
+        assert!(bounded(RENDERS, || 0, || 1).is_ok_and(|one| one == 1));
+        static TAKEN: AtomicU64 = AtomicU64::new(1);
+        let memory = || TAKEN.load(Ordering::Relaxed);
+        let much = bounded(RENDERS, memory, || {
+            TAKEN.fetch_add(MOST, Ordering::Relaxed);
             std::thread::park_timeout(Duration::from_secs(60));
-            taken.len()
         });
         assert!(much.is_err());
     }

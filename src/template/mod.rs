@@ -63,6 +63,12 @@ const FUEL_A_FILE: u64 = 1_000_000;
 /// What all files of a run may cost together, if templates were replaced: those of 10,000 services, with room.
 const FUEL_A_RUN: u64 = 200_000_000;
 
+/// Gives the memory that this process has, in bytes.
+pub type Memory = fn() -> u64;
+
+/// Where nobody says how much memory the process has.
+const NOT_KNOWN: Memory = || 0;
+
 /// What is wrong with a template that reaches a bound.
 const TOO_MUCH: &str = "it does too much work, or makes too much text, for one file; look for loops in loops and values that grow";
 
@@ -70,6 +76,7 @@ const TOO_MUCH: &str = "it does too much work, or makes too much text, for one f
 pub struct Templates {
     environment: Arc<Environment<'static>>,
     sources: Vec<(String, String)>,
+    memory: Memory,
     /// What is left of [`FUEL_A_RUN`]; not counted for the built-in templates, which take as long as their input is.
     fuel: AtomicU64,
 }
@@ -127,7 +134,7 @@ impl Templates {
         }
         for (name, text) in replacements {
             let own = name.clone();
-            let parsed = bounds::bounded(bounds::PARSES, move || {
+            let parsed = bounds::bounded(bounds::PARSES, NOT_KNOWN, move || {
                 environment.add_template_owned(name, text).map(|()| environment)
             });
             environment = parsed
@@ -142,7 +149,19 @@ impl Templates {
         environment.set_loader(|name| {
             Ok(BUILT_IN.iter().find(|(known, ..)| *known == name).map(|(_, _, text)| *text))
         });
-        Ok(Self { environment: Arc::new(environment), sources, fuel: AtomicU64::new(FUEL_A_RUN) })
+        Ok(Self {
+            environment: Arc::new(environment),
+            sources,
+            memory: NOT_KNOWN,
+            fuel: AtomicU64::new(FUEL_A_RUN),
+        })
+    }
+
+    /// The memory of the process counts, too, while one of the replaced templates is rendered.
+    #[must_use]
+    pub fn within(mut self, memory: Memory) -> Self {
+        self.memory = memory;
+        self
     }
 
     /// Renders one template.
@@ -156,7 +175,7 @@ impl Templates {
             return template.render(context).map_err(failed);
         }
         let (environment, context, own) = (Arc::clone(&self.environment), context.clone(), name.to_owned());
-        let rendered = bounds::bounded(bounds::RENDERS, move || {
+        let rendered = bounds::bounded(bounds::RENDERS, self.memory, move || {
             let rendered = environment.get_template(&own)?.render_captured(context)?;
             let (used, _) = rendered.state().fuel_levels().unwrap_or_default();
             Ok((rendered.into_output(), used))
@@ -183,7 +202,7 @@ impl Templates {
     pub fn check(&self, complete: &serde_json::Value) -> Result<(), Failure> {
         for (name, _) in &self.sources {
             let (environment, own) = (Arc::clone(&self.environment), name.clone());
-            let undeclared = bounds::bounded(bounds::PARSES, move || {
+            let undeclared = bounds::bounded(bounds::PARSES, self.memory, move || {
                 Ok(environment.get_template(&own)?.undeclared_variables(true))
             });
             let undeclared = undeclared

@@ -5,6 +5,7 @@
 //! follows, are one step: whoever takes it holds a lock. A record lock (fcntl(2)) belongs to a process, not to a descriptor, and ends
 //! with it. The runtime never waits for it: while the keeper has it the line begins with a newline in any case.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,24 +15,26 @@ use rustix::fs::{FlockOperation, MemfdFlags, fcntl_lock, memfd_create};
 
 use super::clock;
 
-/// So long the keeper waits for the lock, in milliseconds. The runtime has it for one write that does not block; only one that was
-/// stopped within that has it for longer.
-const HELD: u64 = 20;
+/// So long the keeper waits for the lock, in milliseconds. The runtime has it for one write that does not block, and may be kept from
+/// the processor meanwhile; only one that was stopped within that has it for longer. Then the keeper waits once.
+const HELD: u64 = 1_000;
 
 /// See the module.
 pub struct LineMark {
     file: File,
+    /// The other process did not give the lock back in time.
+    is_held: Cell<bool>,
 }
 
 impl LineMark {
     /// A new one: the log is at the beginning of a line.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { file: File::from(memfd_create("line", MemfdFlags::CLOEXEC)?) })
+        Ok(Self { file: File::from(memfd_create("line", MemfdFlags::CLOEXEC)?), is_held: Cell::new(false) })
     }
 
     /// The other process has it, too.
     pub fn shared(fd: OwnedFd) -> Self {
-        Self { file: File::from(fd) }
+        Self { file: File::from(fd), is_held: Cell::new(false) }
     }
 
     /// Takes the lock, if the other process does not have it.
@@ -44,7 +47,8 @@ impl LineMark {
         let until = clock::now().after(HELD);
         loop {
             let locked = self.try_lock();
-            if locked.is_some() || clock::now() >= until {
+            if locked.is_some() || self.is_held.get() || clock::now() >= until {
+                self.is_held.set(locked.is_none());
                 return locked;
             }
             std::thread::yield_now();
