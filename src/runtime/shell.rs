@@ -518,11 +518,12 @@ impl Shell {
             self.generations.values().filter_map(|live| live.watch.as_ref()).map(workers::Watch::due).min(),
         ];
         let deadline = deadline.into_iter().flatten().min();
-        // While one generation serves alone there may be nothing to do for months: what was needed to get there is given back.
+        self.interrupter.rest();
+        // While one generation serves alone there may be nothing to do for months: what was needed to get there is given back, last of
+        // all, because whatever runs afterwards comes back.
         if matches!(self.machine.state(), machine::State::Serving(_)) && self.was_busy.take() {
             memory::give_back_code();
         }
-        self.interrupter.rest();
         let polled = loop {
             match poll(&mut fds, deadline.map(clock::until).as_ref()) {
                 // What has come is in the pipe of the signals.

@@ -370,11 +370,11 @@ impl Keeper {
             limit = self.stuck.filter(|_| self.dropped.is_none()).map(|since| since.after(PATIENCE));
         }
         let limit = limit.into_iter().chain(self.alone.and_then(|alone| alone.at)).min().map(clock::until);
+        interrupter.rest();
         // What a runtime asks for comes seldom, and takes more code than carrying lines does.
         if self.was_asked.take() {
             memory::give_back_code();
         }
-        interrupter.rest();
         loop {
             match poll(&mut fds, limit.as_ref()) {
                 Err(Errno::INTR) => {}

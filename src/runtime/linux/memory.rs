@@ -9,15 +9,25 @@ use rustix::mm::{Advice, madvise};
 /// They stay in the kernel's cache and come back when they are needed; but code that runs once a deploy, such as the dynamic
 /// linker's, is no longer counted as this process's. What the process itself has written stays.
 pub fn give_back_code() {
-    let Ok(program) = fs::read_link("/proc/self/exe") else { return };
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    for (start, length) in maps.lines().filter_map(|line| untouched(line, &program.to_string_lossy())) {
+    // Two at the most: the constants at the beginning, and the code. Everything else is done before they are given back, because each
+    // function that runs afterwards brings 64 KiB of its surroundings back (the kernel's fault-around).
+    let mut ranges = [(0, 0); 2];
+    find(&mut ranges);
+    for (start, length) in ranges.into_iter().filter(|(_, length)| *length > 0) {
         #[allow(unsafe_code, reason = "the kernel's call takes an address")]
         // SAFETY: the range is a mapping of this process, of a file, that it can never have written to, as the kernel has just
         // said: pages that are dropped are read from that file again, with what was in them. A mapping that has gone
         // meanwhile (there is one thread) would be an error, not a change.
         let _ = unsafe { madvise(start as *mut _, length, Advice::LinuxDontNeed) };
     }
+}
+
+/// Finds what may be given back.
+fn find(ranges: &mut [(usize, usize); 2]) {
+    let Ok(program) = fs::read_link("/proc/self/exe") else { return };
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let found = maps.lines().filter_map(|line| untouched(line, &program.to_string_lossy()));
+    ranges.iter_mut().zip(found).for_each(|(range, found)| *range = found);
 }
 
 /// A mapping of the program that nobody can have written to: its code, and the constants at the beginning of the file. The
