@@ -291,7 +291,10 @@ fn the_reason_of_a_fallback_is_of_what_is_on_disk() {
     // What was started again has failed, too; it is not what is on disk.
     let third = release(&service, 3);
     assert!(
-        now["fallback"].as_str().unwrap_or_default().starts_with(&format!("nobody has deployed {third}")),
+        now["fallback"]
+            .as_str()
+            .unwrap_or_default()
+            .starts_with(&format!("{third} is on disk and was not deployed")),
         "{now}"
     );
     let (text, _) = status(&service);
@@ -401,7 +404,7 @@ fn what_was_backed_out_is_shown_while_it_is_on_disk() {
 fn probation_names_what_would_be_started() {
     let service = Service::start_native(Server::Sync, Socket::Unix, "restart: {min_uptime: 3600}\n");
     let (text, _) = status(&service);
-    assert!(has(&text, "if it fails until then, the same is started again"), "{text}");
+    assert!(has(&text, "if it fails before then, the same is started again"), "{text}");
     let now = state(&service);
     assert_eq!(
         (&now["probation_falls_back"], &now["probation_next"]),
@@ -418,10 +421,10 @@ fn probation_names_what_would_be_started() {
     service.release(2, Release::Good);
     service.switch(2);
     let output = service.runsmith(&["upgrade"]);
-    let next = format!("if it fails until then, {} is started again", release(&service, 1));
+    let next = format!("if it fails before then, {} is started again", release(&service, 1));
     assert!(has(&said(&output), &next), "{}", said(&output));
     let (text, _) = status(&service);
-    assert!(has(&text, "if it fails until then, releases/1 is started again"), "{text}");
+    assert!(has(&text, "if it fails before then, releases/1 is started again"), "{text}");
     assert_eq!(state(&service)["probation_falls_back"], true);
     service.down();
 }

@@ -169,3 +169,67 @@ fn helpers_have_no_variables_of_roots_and_no_way_to_more_rights() {
     kill(master, Signal::KILL);
     service.sv("down");
 }
+
+/// Between becoming the user and the program there is no moment in which a process could be taken that may gain rights.
+#[test]
+fn no_process_of_the_user_may_ever_gain_rights() {
+    let (mut service, _) = with_own_program();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let uid = service.user.uid.to_string();
+    let (stop, stops) = std::sync::mpsc::channel::<()>();
+    let seen = std::thread::scope(|scope| {
+        let looking = scope.spawn(move || {
+            let mut seen = 0;
+            // It ends with whoever waits, also by a panic.
+            while stops.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                for entry in fs::read_dir("/proc").unwrap().flatten() {
+                    let Ok(status) = fs::read_to_string(entry.path().join("status")) else { continue };
+                    let field = |name: &str| {
+                        let line = status.lines().find_map(|line| line.strip_prefix(name));
+                        line.map(|value| value.trim().to_owned()).unwrap_or_default()
+                    };
+                    if field("Uid:").split('\t').next() == Some(&uid)
+                        && field("State:").starts_with(['R', 'S', 'D'])
+                    {
+                        assert_eq!(field("NoNewPrivs:"), "1", "{status}");
+                        assert_eq!(field("CapBnd:"), "0000000000000000", "{status}");
+                        seen += 1;
+                    }
+                }
+            }
+            seen
+        });
+        service.supervise_by(Command::new("runsv"), writer);
+        service.log = Log::follow(reader);
+        service.log.wait(0, &["ready:"], HANDOVER);
+        for _ in 0..3 {
+            let mark = service.log.mark();
+            service.sv("2");
+            service.log.wait(mark, &["ready:"], HANDOVER);
+        }
+        drop(stop);
+        looking.join().unwrap()
+    });
+    assert!(seen > 20, "{seen}");
+    service.down();
+}
+
+/// Nobody reads the log, and it is full: the application ends all the same.
+#[test]
+fn a_log_that_nobody_reads_does_not_keep_a_shell_script_from_ending() {
+    let (mut service, _) = with_own_program();
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let full = writer.try_clone().unwrap();
+    service.supervise_by(Command::new("runsv"), writer);
+    let until = Instant::now() + SOON;
+    while service.user.masters().is_empty() {
+        assert!(Instant::now() < until, "nothing was started");
+    }
+    rustix::io::ioctl_fionbio(&full, true).unwrap();
+    while rustix::io::write(&full, &[b'x'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&full, false).unwrap();
+    let down = Command::new("sv").args(["-w", "60", "down"]).arg(&service.directory).output().unwrap();
+    assert!(down.status.success(), "{down:?}");
+    assert!(service.user.processes().is_empty());
+    service.sv("exit");
+}

@@ -1003,3 +1003,77 @@ fn reasons_have_no_numbers() {
     assert!(all.contains("No such file or directory") && !all.contains("os error"), "{all}");
     service.down();
 }
+
+/// With `usr2` neither master can be asked by itself: a health check is left out, as `validate` says, and nothing fails for it.
+#[test]
+fn a_health_check_with_usr2_has_no_effect() {
+    let more = "handoff: {strategy: usr2, boot_timeout: 20, health_check: {path: /nothing-there}}\n";
+    for server in [Server::Sync, Server::Unicorn] {
+        let service = Service::start_native(server, Socket::Tcp, more);
+        let (text, _, code) = shown(&service);
+        assert!(code == 0 && text.contains("listens on"), "{text}");
+        assert!(service.deploy(2, Release::Good).text.contains("done:"), "{}", service.log.text(0));
+        service.down();
+    }
+}
+
+/// Who closes the pipe before anything is written still learns how it went.
+#[test]
+fn a_closed_pipe_changes_no_exit_code() {
+    let service = Service::start_native(Server::Sync, Socket::Tcp, "");
+    assert!(service.deploy(2, Release::Broken).text.contains("FAILED"));
+    let links = service.scratch().join("links");
+    list(&service);
+    for arguments in [
+        format!("status {}", service.directory.display()),
+        format!("status --format json {}", service.directory.display()),
+        "status".to_owned(),
+        format!("upgrade {}", service.directory.display()),
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let status = Command::new(env!("CARGO_BIN_EXE_runsmith"))
+            .args(arguments.split(' '))
+            .env("SVDIR", &links)
+            .stdout(writer)
+            .stderr(Stdio::null())
+            .status()
+            .expect("runsmith");
+        assert_eq!(status.code(), Some(1), "{arguments}");
+    }
+    service.down();
+}
+
+/// The release that serves is taken away.
+#[test]
+fn a_release_that_is_gone_is_shown() {
+    let service = Service::start_native(Server::Sync, Socket::Tcp, "");
+    let elsewhere = service.scratch().join("elsewhere");
+    fs::rename(service.root.join("releases/1"), &elsewhere).expect("a rename");
+    let (text, _, code) = shown(&service);
+    let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(code == 1 && joined.contains("is not there any more"), "{text}");
+    fs::rename(elsewhere, service.root.join("releases/1")).expect("a rename");
+    assert_eq!(shown(&service).2, 0);
+    service.down();
+}
+
+/// A svlogd that is stopped will lose lines soon: it is shown before it does.
+#[test]
+fn a_stopped_svlogd_is_shown() {
+    let mut service = Service::native_with_log(Server::Sync, Socket::Unix, "");
+    service.supervise();
+    service.until("it serves", serves);
+    let pid = fs::read_to_string(service.directory.join("log/supervise/pid")).expect("a number");
+    let pid: u32 = pid.trim().parse().expect("a number");
+    kill(pid, Signal::STOP);
+    let output = service.runsmith(&["status"]);
+    assert!(
+        output.status.code() == Some(1) && said(&output).contains("is stopped; `sv cont"),
+        "{}",
+        said(&output)
+    );
+    kill(pid, Signal::CONT);
+    assert_eq!(service.runsmith(&["status"]).status.code(), Some(0));
+    service.sv("down");
+}

@@ -313,16 +313,28 @@ fn compare(
     };
     let (unreadable, refused) = (sentences(|found| &found.unreadable), sentences(|found| &found.refused));
     let (colour, columns) = (terminal.result_coloured(), width(std::io::stdout()));
+    let exit = match (
+        unreadable.is_empty() && refused.is_empty(),
+        diff.services.is_empty() || arguments.exit_zero,
+    ) {
+        (false, _) => Exit::Trouble,
+        (true, true) => Exit::Clean,
+        (true, false) => Exit::Findings,
+    };
+    let gone = |error: std::io::Error| Stop::from(error).ending(exit);
     match arguments.format {
-        TreeFormat::Json => report::diff::json(&diff, known, &unreadable, &refused, &mut terminal.out)?,
-        _ if arguments.stat => report::diff::stat(&diff, colour, columns, &mut terminal.out)?,
-        TreeFormat::Text => report::diff::text(&diff, colour, &mut terminal.out)?,
+        TreeFormat::Json => {
+            report::diff::json(&diff, known, &unreadable, &refused, &mut terminal.out).map_err(gone)?
+        }
+        _ if arguments.stat => report::diff::stat(&diff, colour, columns, &mut terminal.out).map_err(gone)?,
+        TreeFormat::Text => report::diff::text(&diff, colour, &mut terminal.out).map_err(gone)?,
         TreeFormat::Markdown => {
             let limit = arguments.limit.unwrap_or(report::diff::GITHUB_LIMIT);
-            report::diff::markdown(&diff, limit, &mut terminal.out)?;
+            report::diff::markdown(&diff, limit, &mut terminal.out).map_err(gone)?;
         }
         TreeFormat::Patch => {
-            let masked = report::diff::patch(&diff, arguments.show_secrets, &mut terminal.out)?;
+            let masked =
+                report::diff::patch(&diff, arguments.show_secrets, &mut terminal.out).map_err(gone)?;
             if masked > 0 {
                 let files = if masked == 1 {
                     "1 file with secrets is"
@@ -345,11 +357,7 @@ fn compare(
     for failure in &refused {
         terminal.say("error", &format!("--out would be refused: {failure}"));
     }
-    Ok(match (unreadable.is_empty() && refused.is_empty(), diff.services.is_empty() || arguments.exit_zero) {
-        (false, _) => Exit::Trouble,
-        (true, true) => Exit::Clean,
-        (true, false) => Exit::Findings,
-    })
+    Ok(exit)
 }
 
 /// Prints one file and what each line comes from.

@@ -41,8 +41,8 @@ pub(super) fn look(target: &Target, status: &Status, detailed: bool) -> (Log, Op
             let service = target.directory.join("log");
             let mut problem = trouble(&service, Path::new(directory), status);
             let stuck = status.problems.iter().any(|problem| problem.code == "log");
-            if problem.is_none() && stuck {
-                problem = obstacle(&service, Path::new(directory));
+            if problem.is_none() {
+                problem = obstacle(&service, Path::new(directory), stuck);
             }
             // Only root may look into `supervise`.
             if (detailed || stuck || problem.is_some()) && rustix::process::geteuid().is_root() {
@@ -95,12 +95,14 @@ fn no_lock(pid: Option<u32>, directory: &Path) -> String {
     }
 }
 
-/// Why a log service that runs takes no lines.
-fn obstacle(service: &Path, directory: &Path) -> Option<Problem> {
+/// Why a log service that runs takes no lines, or soon will not. `stuck`: lines are being dropped.
+fn obstacle(service: &Path, directory: &Path, stuck: bool) -> Option<Problem> {
     let pid = supervised(service)?.pid?;
     let stat = process::stat(pid)?;
     let reason = if matches!(stat.state, b'T' | b't') {
         format!("svlogd, process {pid}, is stopped; `sv cont {}` continues it", service.display())
+    } else if !stuck {
+        return None;
     } else if statvfs(directory).is_ok_and(|found| found.f_bavail == 0 || found.f_favail == 0) {
         format!("the file system of {} is full", directory.display())
     } else if fs::metadata(directory).is_err() {

@@ -65,6 +65,13 @@ pub(crate) enum Stop {
     Output(io::Error),
 }
 
+impl Stop {
+    /// The command would have ended like that: who has closed the pipe still asks how it went.
+    fn ending(self, exit: Exit) -> Self {
+        if matches!(self, Self::Gone(_)) { Self::Gone(exit) } else { self }
+    }
+}
+
 impl From<Failure> for Stop {
     fn from(failure: Failure) -> Self {
         Self::Failure(failure)
@@ -176,7 +183,7 @@ fn spelling(command: &Command) -> Spelling {
 /// What the command has to say at its end, and its exit code.
 fn end(outcome: Outcome, mut terminal: Terminal, is_narrow: bool) -> Exit {
     let outcome = outcome.and_then(|exit| {
-        terminal.out.flush()?;
+        terminal.out.flush().map_err(|error| Stop::from(error).ending(exit))?;
         Ok(exit)
     });
     match outcome {

@@ -63,8 +63,9 @@ pub(super) fn status(arguments: &cli::Status, terminal: &mut Terminal) -> Outcom
         // `sv start` waits until this succeeds: a fallback that serves, or a log that takes nothing, must not make it wait.
         return Ok(if entries.iter().all(Entry::serves_well) { Exit::Clean } else { Exit::Findings });
     }
-    show(&entries, &errors, arguments.format, true, terminal)?;
-    Ok(exit(&entries, is_whole))
+    let exit = exit(&entries, is_whole);
+    show(&entries, &errors, arguments.format, true, terminal).map_err(|stop| stop.ending(exit))?;
+    Ok(exit)
 }
 
 /// What could not be asked, for people, and as JSON has it.
@@ -123,7 +124,7 @@ fn list(format: TableFormat, terminal: &mut Terminal) -> Outcome {
             Ok(entry) => entries.push(entry),
             Err(Stop::Failure(failure)) => {
                 errors.push(error(&target.name, &failure, terminal));
-                entries.extend((format == TableFormat::Json).then(|| unanswered(target, &failure)));
+                entries.push(unanswered(target, &failure));
             }
             Err(other) => return Err(other),
         }
@@ -132,8 +133,9 @@ fn list(format: TableFormat, terminal: &mut Terminal) -> Outcome {
     if entries.is_empty() && is_whole {
         terminal.say("note", &format!("runsmith executes no service below {}", target::places()));
     }
-    show(&entries, &errors, format, false, terminal)?;
-    Ok(exit(&entries, is_whole))
+    let exit = exit(&entries, is_whole);
+    show(&entries, &errors, format, false, terminal).map_err(|stop| stop.ending(exit))?;
+    Ok(exit)
 }
 
 /// Asks the runtimes of several services, many at a time: one that does not answer does not delay the others.

@@ -84,7 +84,7 @@ pub(super) fn advice(target: &Target, wish: Wanted, failed: Option<String>) -> S
         ),
         (None, Wanted::Hidden) => "only root can read what runsv does".to_owned(),
         (None, Wanted::Down) => format!(
-            "the service is to be down: `sv up {directory}` has a run adopt the application"
+            "the service is to be down, and `sv down` does not reach the application: `sv up {directory}` has a run adopt it, and `sv down {directory}` ends it then"
         ),
         (None, Wanted::Up) => {
             "runsv starts another run, which adopts the application; the log has the last words of the one before".to_owned()

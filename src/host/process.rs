@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, getpid, getsid, kill_process, kill_process_group, pidfd_open,
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, kill_process_group, pidfd_open,
     set_child_subreaper, waitpid,
 };
 
@@ -265,12 +265,22 @@ fn children() -> Vec<i32> {
         .collect()
 }
 
+/// The session of a process; 0 if that is outside of its namespace, which getsid(2) gives as well and rustix does not take.
+#[allow(clippy::disallowed_methods, reason = "it looks at processes of its own")]
+fn session(pid: String) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(3)?.parse().ok()
+}
+
 /// Ends what a program has left behind, in whatever session: it has become our child. One that starts others all the time is
 /// looked for so many times.
 fn end_orphans(before: &[i32]) {
-    let own = getsid(None);
+    let own = session("self".to_owned());
     // Only such programs have sessions of their own.
-    let is_orphan = |pid: &Pid| getsid(Some(*pid)) != own && !before.contains(&pid.as_raw_nonzero().get());
+    let is_orphan = |pid: &Pid| {
+        let number = pid.as_raw_nonzero().get();
+        session(number.to_string()) != own && !before.contains(&number)
+    };
     for _ in 0..ROUNDS {
         let orphans: Vec<Pid> = children().into_iter().filter_map(Pid::from_raw).filter(is_orphan).collect();
         if orphans.is_empty() {

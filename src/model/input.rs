@@ -368,7 +368,8 @@ pub struct HardeningInput {
     pub capabilities: Option<Capabilities>,
     /// `true`: each generation has a `/tmp` and a `/var/tmp` of its own, empty at its start and gone with its last process; other
     /// programs see nothing of them. They are in memory, at most half of it, and count for `cgroup.memory_max`. The files of the
-    /// application itself cannot be below `/tmp` or `/var/tmp` then.
+    /// application itself cannot be below `/tmp` or `/var/tmp` then. Another process of the same user that is not isolated, such as svlogd,
+    /// can be looked through.
     #[schemars(extend("examples" = [true], "default" = false))]
     pub private_tmp: Option<bool>,
     /// `true`: the application cannot write below `/usr`, `/boot`, `/efi` and `/etc`, whatever the modes of files allow. Its own files

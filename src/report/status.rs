@@ -235,7 +235,7 @@ pub fn details(entry: &Entry, now: u64, width: usize, colour: bool) -> String {
         (status.probation_ms, if_it_fails(status.probation_falls_back, next.as_deref()))
     {
         let left = span(ms.div_ceil(1000));
-        say("on probation", &format!("for another {left}; if it fails until then, {then}"));
+        say("on probation", &format!("for another {left}; if it fails before then, {then}"));
     }
     if let Some(enclosure) = status.serving.as_ref().and_then(|one| one.enclosure.as_ref()) {
         say("processes", &known_by(enclosure));

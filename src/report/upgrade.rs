@@ -49,7 +49,7 @@ pub fn outcome(reply: &Reply, asked: &Asked) -> String {
                 None => "serves alone and is proven".to_owned(),
                 Some(left) => match if_it_fails(*falls_back, next.as_deref().map(visible).as_deref()) {
                     Some(then) => format!(
-                        "serves alone, on probation for {left} s: if it fails until then, {then}; `runsmith status {reference}` shows it"
+                        "serves alone, on probation for {left} s: if it fails before then, {then}; `runsmith status {reference}` shows it"
                     ),
                     None => format!("serves alone, on probation for {left} s"),
                 },

@@ -203,9 +203,11 @@ fn terms(service: &Service) -> Terms {
         min_uptime: restart.min_uptime.milliseconds,
         backoff_initial: restart.backoff_initial.milliseconds,
         backoff_max: restart.backoff_max.milliseconds.max(restart.backoff_initial.milliseconds),
+        // With `usr2` both masters share their sockets, so neither can be asked by itself: the rule `no-effect` says so.
         health: handoff
             .health_check
             .as_ref()
+            .filter(|_| handoff.strategy == Strategy::Sockets)
             .map(|check| Health { interval: check.interval.milliseconds, successes: check.successes }),
         exclusive: handoff.strategy == Strategy::Usr2,
         fallback: restart.fallback == Fallback::Proven,

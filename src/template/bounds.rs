@@ -62,6 +62,11 @@ pub(super) fn bounded<T: Send + 'static>(
     }
 }
 
+/// The processor time that the calling thread has taken, in milliseconds.
+pub(super) fn used() -> u64 {
+    u64::try_from(now(ClockId::ThreadCPUTime).as_millis()).unwrap_or(u64::MAX)
+}
+
 fn now(clock: ClockId) -> Duration {
     let time = clock_gettime(clock);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))

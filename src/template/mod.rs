@@ -63,6 +63,10 @@ const FUEL_A_FILE: u64 = 1_000_000;
 /// What all files of a run may cost together, if templates were replaced: those of 10,000 services, with room.
 const FUEL_A_RUN: u64 = 200_000_000;
 
+/// So much processor time all files of a run may take together, if templates were replaced: those of 10,000 services take a few
+/// seconds of it.
+const MILLISECONDS_A_RUN: u64 = 60_000;
+
 /// Gives the memory that this process has, in bytes.
 pub type Memory = fn() -> u64;
 
@@ -77,6 +81,8 @@ pub struct Templates {
     environment: Arc<Environment<'static>>,
     sources: Vec<(String, String)>,
     memory: Memory,
+    /// The processor time that replaced templates have taken.
+    milliseconds: AtomicU64,
     /// What is left of [`FUEL_A_RUN`]; not counted for the built-in templates, which take as long as their input is.
     fuel: AtomicU64,
 }
@@ -153,6 +159,7 @@ impl Templates {
             environment: Arc::new(environment),
             sources,
             memory: NOT_KNOWN,
+            milliseconds: AtomicU64::new(0),
             fuel: AtomicU64::new(FUEL_A_RUN),
         })
     }
@@ -178,17 +185,18 @@ impl Templates {
         let rendered = bounds::bounded(bounds::RENDERS, self.memory, move || {
             let rendered = environment.get_template(&own)?.render_captured(context)?;
             let (used, _) = rendered.state().fuel_levels().unwrap_or_default();
-            Ok((rendered.into_output(), used))
+            Ok((rendered.into_output(), used, bounds::used()))
         });
         let rendered = rendered.map_err(|bounds::Exceeded| {
             Failure::Template(format!(
                 "{name}: {TOO_MUCH} (more than 5 s of the processor, or 512 MiB of memory)"
             ))
         })?;
-        let (text, used) = rendered.map_err(failed)?;
+        let (text, used, milliseconds) = rendered.map_err(failed)?;
+        let all = self.milliseconds.fetch_add(milliseconds, Ordering::Relaxed).saturating_add(milliseconds);
         let left =
             self.fuel.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(used));
-        if left.is_err() {
+        if left.is_err() || all > MILLISECONDS_A_RUN {
             let sentence = format!(
                 "{name}: the templates together do too much work for one run; make fewer services at once, or simpler templates"
             );

@@ -77,8 +77,9 @@ impl Shell {
             let step = format!("try it again with {upgrade}, {back}");
             (Kind::GivenUp, format!("the upgrade to {name} was given up"), Some(step))
         } else {
-            let step = format!("deploy it with {upgrade}, {back}");
-            (Kind::Undeployed, format!("nobody has deployed {name}"), Some(step))
+            let step =
+                format!("deploy {} with {upgrade}, {back}", if is_same { "them" } else { &made.release });
+            (Kind::Undeployed, format!("{name} is on disk and was not deployed"), Some(step))
         };
         if let Some(toppled) = self.toppled.as_ref().filter(|one| !is_it(&one.fingerprint)) {
             reason.push_str(&format!(

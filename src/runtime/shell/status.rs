@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Shell;
 use super::generation::others;
 use super::workers::{EXITED_EARLY, EXITED_SOON};
-use crate::model::input::{Fallback, LogKind};
+use crate::model::input::{Fallback, LogKind, Strategy};
 use crate::runtime::cause;
 use crate::runtime::event::{Generation, Moment};
 use crate::runtime::linux::process::Stopped;
@@ -97,7 +97,7 @@ impl Shell {
             serving: machine.serving().map(|serving| one(serving.generation)),
             candidate: machine.candidate().map(|candidate| one(candidate.generation)),
             leaving: leaving.map(one).collect(),
-            addresses: self.listeners.iter().map(|listener| listener.kept.address.clone()).collect(),
+            addresses: self.addresses(),
             restarts: machine.restarts(),
             failures: machine.failures(),
             next_start_in_ms: match machine.state() {
@@ -122,6 +122,21 @@ impl Shell {
 }
 
 impl Shell {
+    /// What clients reach it by, in the order of the pillar: a socket that is being replaced is there twice. With `usr2` the server
+    /// opens them by itself.
+    fn addresses(&self) -> Vec<String> {
+        let serving = self.machine.serving().and_then(|serving| self.generations.get(&serving.generation));
+        if let Some(live) = serving.filter(|live| live.service.handoff.strategy == Strategy::Usr2) {
+            return live.service.bind.iter().map(|socket| socket.address.clone()).collect();
+        }
+        let mut addresses: Vec<String> =
+            self.listeners.iter().map(|listener| listener.kept.address.clone()).collect();
+        let place = |address: &String| self.service.bind.iter().position(|socket| socket.address == *address);
+        addresses.sort_by_key(|address| place(address).unwrap_or(usize::MAX));
+        addresses.dedup();
+        addresses
+    }
+
     /// How commands that are printed name this service.
     pub(super) fn reference(&self) -> String {
         let directory = Path::new(&self.service.service.directory);
@@ -269,6 +284,16 @@ impl Shell {
             .filter(|(_, directory)| directory.starts_with(releases) && !directory.starts_with(release))
             .collect();
         strange.sort_unstable();
+        if strange.is_empty() && release.symlink_metadata().is_err() {
+            let message = format!(
+                "{}, the release that serves, is not there any more: what it has not loaded yet is missing, and it cannot be started \
+                 again; put it back, or let {} lead to another release and run `runsmith upgrade {}`",
+                release.display(),
+                live.service.current(),
+                self.reference()
+            );
+            return Some(Problem::new("release", message));
+        }
         let (pid, directory) = strange.first()?;
         let inside = directory.strip_prefix(releases).ok()?.components().next()?;
         if release.symlink_metadata().is_err() {
