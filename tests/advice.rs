@@ -299,7 +299,7 @@ fn the_reason_of_a_fallback_is_of_what_is_on_disk() {
     );
     let (text, _) = status(&service);
     let step = format!(
-        "deploy it with `runsmith upgrade {}`, or set `current` back to {}",
+        "deploy {third} with `runsmith upgrade {}`, or set `current` back to {}",
         service.directory.display(),
         release(&service, 1)
     );

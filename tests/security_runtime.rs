@@ -740,7 +740,8 @@ fn a_stopped_helper_holds_up_nobody_and_ends() {
     for process in stopped {
         kill(process.pid, Signal::CONT);
     }
-    service.log.wait(mark, &["ready: generation 2 serves"], HANDOVER);
+    // A generation that was begun while the attack went on may have failed.
+    service.log.wait(mark, &["ready: generation"], HANDOVER);
     service.until("it serves", |service| service.runsmith(&["status"]).status.code() == Some(0));
     service.down();
 }
