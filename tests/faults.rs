@@ -236,7 +236,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     (
         "upgrade_given_up",
         "upgrade --abort while the new generation loads",
-        "same old master; whoever asked is told; none lost",
+        "same old master; the requester gets the result; none lost",
     ),
     (
         "upgrade_command_killed",
@@ -845,7 +845,7 @@ fn upgrade_interrupted() {
     case.ends("2", NoneLost);
 }
 
-/// A bad release is backed out, whoever asked is told why, and a good one can follow.
+/// A bad release is backed out, the requester gets the reason, and a good one can follow.
 fn backed_out(
     name: &'static str,
     server: Server,

@@ -584,11 +584,6 @@ fn talkative(service: &Service, number: u32) {
     fs::write(file, text).unwrap();
 }
 
-/// The one who reads the log.
-fn svlogd(service: &Service) -> u32 {
-    support::runsv::running(&service.directory.join("log"))
-}
-
 /// svlogd stands still: the pipe fills, and requests go on.
 #[test]
 fn a_log_reader_that_stands_still_stops_no_request() {
@@ -598,7 +593,7 @@ fn a_log_reader_that_stands_still_stops_no_request() {
     talkative(&service, 2);
     service.switch(2);
     assert!(service.runsmith(&["upgrade"]).status.success());
-    kill(svlogd(&service), Signal::STOP);
+    kill(service.svlogd(), Signal::STOP);
     let begun = Instant::now();
     let load = Load::start(&service.address, 4, 1);
     // More than the pipes and buffers together hold.
@@ -610,7 +605,7 @@ fn a_log_reader_that_stands_still_stops_no_request() {
     service.switch(3);
     let output = service.runsmith(&["upgrade"]);
     assert!(output.status.success(), "{}", said(&output));
-    kill(svlogd(&service), Signal::CONT);
+    kill(service.svlogd(), Signal::CONT);
     let seen = load.finish();
     assert!(seen.failures.is_empty(), "{:#?}", seen.failures);
     let current = service.root.join("shared/logs/service/current");
@@ -633,7 +628,7 @@ fn the_next_run_is_started_while_the_log_takes_nothing() {
     service.supervise();
     service.wait_for_version("1", START);
     service.until_settled();
-    kill(svlogd(&service), Signal::STOP);
+    kill(service.svlogd(), Signal::STOP);
     // Filled to the last byte: a short line finds no room either.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
     let log = format!("/proc/{}/fd/1", service.runtime());
@@ -649,7 +644,7 @@ fn the_next_run_is_started_while_the_log_takes_nothing() {
     service
         .until("the next run answers", |service| support::faults::state(service)["runtime_pid"] == next.pid);
     assert_eq!(service.master(), master);
-    kill(svlogd(&service), Signal::CONT);
+    kill(service.svlogd(), Signal::CONT);
     service.sv("down");
     service.assert_nothing_left();
 }
@@ -685,7 +680,7 @@ fn a_log_reader_that_dies_loses_no_request() {
     let load = Load::start(&service.address, 4, 1);
     let mut last = 0;
     for number in 2..5 {
-        let pid = svlogd(&service);
+        let pid = service.svlogd();
         assert_ne!(pid, last);
         last = pid;
         kill(pid, Signal::KILL);

@@ -318,21 +318,17 @@ fn the_keeper_stays_within_reach_of_a_runtime_that_may_not_trace() {
 
 #[test]
 fn the_runtime_has_what_it_needs_and_no_more() {
-    let service = Service::start_native(Server::Sync, Socket::Tcp, "");
+    let mut service = Service::start_native(Server::Sync, Socket::Tcp, "");
     for set in ["CapPrm", "CapEff", "CapBnd"] {
         assert_eq!(field(service.runtime(), set), of_runtime(), "{set}");
     }
     assert_eq!(field(service.runtime(), "CapInh"), NONE);
 
     // What it has given up it cannot give: such a change is refused while it runs, and the difference says so.
-    let pillar = service.scratch().join("pillar.yaml");
-    let mut text = fs::read_to_string(&pillar).expect("the pillar");
-    text.push_str("hardening: {capabilities: inherited}\n");
-    fs::write(&pillar, text).expect("the pillar");
-    run(env!("CARGO_BIN_EXE_runsmith"), &["render", pillar.to_str().expect("UTF-8"), "--out", "/"]);
+    service.rewrite(|pillar| format!("{pillar}hardening: {{capabilities: inherited}}\n"));
     let refused = service.runsmith(&["upgrade"]);
-    let said = support::row::said(&refused);
-    assert!(!refused.status.success() && said.contains("`hardening.capabilities` has changed"), "{said}");
+    let text = said(&refused);
+    assert!(!refused.status.success() && text.contains("`hardening.capabilities` has changed"), "{text}");
     assert_eq!(service.version(), "1");
     service.down();
     let mark = service.log.mark();

@@ -83,8 +83,7 @@ fn the_release_is_entered_as_the_user() {
         }
         exchange();
         // It has become the server, or has not been able to.
-        let line = service.log.wait(mark, &["starting any, master", "cannot start"], HANDOVER);
-        std::thread::sleep(Duration::from_millis(300));
+        let line = service.log.wait(mark, &["can't cd", "ready:", "cannot start"], HANDOVER);
         for process in service.user.processes() {
             let inside = fs::read_link(format!("/proc/{}/cwd", process.pid)).unwrap_or_default();
             assert!(!inside.starts_with(closed.path()), "{process:?} is in {}", inside.display());

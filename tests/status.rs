@@ -1064,8 +1064,7 @@ fn a_stopped_svlogd_is_shown() {
     let mut service = Service::native_with_log(Server::Sync, Socket::Unix, "");
     service.supervise();
     service.until("it serves", serves);
-    let pid = fs::read_to_string(service.directory.join("log/supervise/pid")).expect("a number");
-    let pid: u32 = pid.trim().parse().expect("a number");
+    let pid = service.svlogd();
     kill(pid, Signal::STOP);
     let output = service.runsmith(&["status"]);
     assert!(

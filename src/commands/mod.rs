@@ -38,7 +38,6 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::report::words::hanging;
 use crate::report::{self, counted};
-use crate::runtime::linux::descriptors::close_in_programs;
 use crate::runtime::linux::{keeper, launch, listen_as};
 use crate::runtime::shell::Mode;
 use crate::source::{Sources, Span};
@@ -132,8 +131,6 @@ fn without_options(words: &[OsString]) -> Option<Exit> {
 }
 
 fn run(command: Command, terminal: &mut Terminal) -> Outcome {
-    // What whoever calls has open is for no program that is asked something, least of all for one of the application's.
-    close_in_programs();
     terminal.out.spell(spelling(&command));
     match command {
         Command::Render(arguments) => render::render(&arguments, terminal),

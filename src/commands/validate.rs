@@ -15,9 +15,14 @@ use crate::host::Host;
 use crate::report::{self, Findings};
 use crate::rules::judge::{Levels, judge};
 use crate::rules::{self, Texts};
+use crate::runtime::linux::descriptors::close_in_programs;
 use crate::services::{self, Configured, Unjudged};
 
 pub(super) fn validate(arguments: &cli::Validate, terminal: &mut Terminal) -> Outcome {
+    if arguments.host {
+        // What whoever calls has open is for no program of the application's.
+        close_in_programs();
+    }
     let levels = levels(&arguments.severities)?;
     let mut given = inputs::load(&arguments.inputs)?;
     if arguments.fix {

@@ -14,6 +14,7 @@ use rustix::process::{
 };
 
 use super::paths::is_program;
+use super::proc;
 use crate::facts::SYSTEM_PATH;
 
 /// How long a program may take to say what it is, or what it sees: an interpreter on a cold disk, a
@@ -140,11 +141,11 @@ impl Run {
             Stdio::null()
         };
         command.stdin(Stdio::null()).stdout(writer).stderr(errors);
-        let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let before = (self.is_foreign && ENDS_ORPHANS.load(Ordering::Relaxed)).then(|| {
+            let one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
             // What it starts and leaves behind comes to us, not to process 1.
             let _ = set_child_subreaper(Some(getpid()));
-            children()
+            (one, children())
         });
         let mut child = command.spawn().map_err(|error| failed(&error))?;
         // Its end of the pipe is its own alone.
@@ -199,7 +200,7 @@ impl Run {
             }
         }
         let end = end(&mut child, group);
-        if let Some(before) = before {
+        if let Some((_one, before)) = before {
             end_orphans(&before);
         }
         Ok(Ran { end: if late { End::Late } else { end }, output: output.into_bytes() })
@@ -256,33 +257,28 @@ fn end(child: &mut Child, group: Pid) -> End {
 }
 
 /// The children of this process, where the kernel lists them (CONFIG_PROC_CHILDREN, which distributions have).
-#[allow(clippy::disallowed_methods, reason = "it looks at this process and at nothing else")]
-fn children() -> Vec<i32> {
-    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let texts = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
-    texts
-        .flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+fn children() -> Vec<u32> {
+    let own = std::process::id();
+    let lists = proc::threads(own).filter_map(|thread| proc::text(own, &format!("task/{thread}/children")));
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
         .collect()
 }
 
 /// The session of a process; 0 if that is outside of its namespace, which getsid(2) gives as well and rustix does not take.
-#[allow(clippy::disallowed_methods, reason = "it looks at processes of its own")]
-fn session(pid: String) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.split(' ').nth(3)?.parse().ok()
+fn session(pid: u32) -> Option<u32> {
+    proc::text(pid, "stat")?.rsplit_once(") ")?.1.split(' ').nth(3)?.parse().ok()
 }
 
 /// Ends what a program has left behind, in whatever session: it has become our child. One that starts others all the time is
 /// looked for so many times.
-fn end_orphans(before: &[i32]) {
-    let own = session("self".to_owned());
+fn end_orphans(before: &[u32]) {
+    let own = session(std::process::id());
     // Only such programs have sessions of their own.
-    let is_orphan = |pid: &Pid| {
-        let number = pid.as_raw_nonzero().get();
-        session(number.to_string()) != own && !before.contains(&number)
-    };
+    let is_orphan = |pid: &u32| session(*pid) != own && !before.contains(pid);
     for _ in 0..ROUNDS {
-        let orphans: Vec<Pid> = children().into_iter().filter_map(Pid::from_raw).filter(is_orphan).collect();
+        let orphans = children().into_iter().filter(is_orphan);
+        let orphans: Vec<Pid> = orphans.filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).collect();
         if orphans.is_empty() {
             return;
         }

@@ -123,7 +123,7 @@ fn finder(needles: HashSet<String>) -> Finder {
     if needles.iter().map(String::len).sum::<usize>() <= MOST {
         // Of two that begin alike the longer one is meant.
         let mut builder = AhoCorasick::builder();
-        // The crate takes a table of a kilobyte for each byte of a few values, unless it is told which kind to build.
+        // The crate takes a table of a kilobyte for each byte of a few values, unless the kind is given.
         builder.match_kind(MatchKind::LeftmostLongest).kind(Some(AhoCorasickKind::ContiguousNFA));
         let built = builder.build(&needles);
         if let Ok(finder) = built {

@@ -143,9 +143,7 @@ impl Templates {
             let parsed = bounds::bounded(bounds::PARSES, NOT_KNOWN, move || {
                 environment.add_template_owned(name, text).map(|()| environment)
             });
-            environment = parsed
-                .map_err(|bounds::Exceeded| Failure::Template(format!("{own}: {TOO_MUCH}")))?
-                .map_err(|error| explain(&error, &sources))?;
+            environment = parsed.map_err(|_| exceeded(&own))?.map_err(|error| explain(&error, &sources))?;
         }
         // A run needs half of the others; each is compiled when it is first used.
         environment.set_auto_reload(false);
@@ -187,11 +185,7 @@ impl Templates {
             let (used, _) = rendered.state().fuel_levels().unwrap_or_default();
             Ok((rendered.into_output(), used, bounds::used()))
         });
-        let rendered = rendered.map_err(|bounds::Exceeded| {
-            Failure::Template(format!(
-                "{name}: {TOO_MUCH} (more than 5 s of the processor, or 512 MiB of memory)"
-            ))
-        })?;
+        let rendered = rendered.map_err(|_| exceeded(name))?;
         let (text, used, milliseconds) = rendered.map_err(failed)?;
         let all = self.milliseconds.fetch_add(milliseconds, Ordering::Relaxed).saturating_add(milliseconds);
         let left =
@@ -214,7 +208,7 @@ impl Templates {
                 Ok(environment.get_template(&own)?.undeclared_variables(true))
             });
             let undeclared = undeclared
-                .map_err(|bounds::Exceeded| Failure::Template(format!("{name}: {TOO_MUCH}")))?
+                .map_err(|_| exceeded(name))?
                 .map_err(|error: Error| explain(&error, &self.sources))?;
             let mut unknown: Vec<String> =
                 undeclared.into_iter().filter(|variable| !known(complete, variable)).collect();
@@ -284,6 +278,13 @@ fn hint(complete: &serde_json::Value, variable: &str) -> String {
 
 fn line_of(text: &str, variable: &str) -> Option<usize> {
     text.lines().position(|line| line.contains(variable)).map(|index| index + 1)
+}
+
+/// A template has reached a bound that fuel does not count ([`bounds`]).
+fn exceeded(name: &str) -> Failure {
+    Failure::Template(format!(
+        "{name}: {TOO_MUCH} (it takes more than 5 s of the processor, or 512 MiB of memory)"
+    ))
 }
 
 /// What of a place in a template fits into a sentence.

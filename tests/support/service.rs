@@ -169,6 +169,11 @@ impl Service {
         super::runsv::running(&self.directory)
     }
 
+    /// The one who reads the log, once runsv has recorded it.
+    pub fn svlogd(&self) -> u32 {
+        super::runsv::running(&self.directory.join("log"))
+    }
+
     /// The keeper; none once it has ended.
     pub fn keeper(&self) -> Option<u32> {
         self.keepers().into_iter().next()
