@@ -524,7 +524,7 @@ impl Shell {
         // While one generation serves alone there may be nothing to do for months: what was needed to get there is given back, last of
         // all, because whatever runs afterwards comes back.
         if matches!(self.machine.state(), machine::State::Serving(_)) && self.was_busy.take() {
-            memory::give_back_code();
+            memory::give_back();
         }
         let polled = loop {
             match poll(&mut fds, deadline.map(clock::until).as_ref()) {

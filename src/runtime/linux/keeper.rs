@@ -373,7 +373,7 @@ impl Keeper {
         interrupter.rest();
         // What a runtime asks for comes seldom, and takes more code than carrying lines does.
         if self.was_asked.take() {
-            memory::give_back_code();
+            memory::give_back();
         }
         loop {
             match poll(&mut fds, limit.as_ref()) {
