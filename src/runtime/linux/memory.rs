@@ -34,7 +34,9 @@ fn give_back_stack(maps: &str) {
     let here = 0_u8;
     let near = std::ptr::from_ref(&here).addr().saturating_sub(NEAR);
     let end = near - near % rustix::param::page_size();
-    let Some((start, top)) = maps.lines().find(|line| line.ends_with("[stack]")).and_then(range) else { return };
+    let Some((start, top)) = maps.lines().find(|line| line.ends_with("[stack]")).and_then(range) else {
+        return;
+    };
     // Not on the stack of another thread.
     if (start..top).contains(&end) {
         #[allow(unsafe_code, reason = "the kernel's call takes an address")]
