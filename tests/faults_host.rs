@@ -543,8 +543,10 @@ fn a_full_disk_for_the_state_costs_nothing() {
     let _ = fs::create_dir(service.run_directory());
     let small = Small::mount(&service.run_directory());
     service.supervise();
-    service.log.wait(0, &["ready:"], START);
+    service.log.wait(0, &["done: generation 1 serves alone"], START);
     let mut row = Row::of(service);
+    // Room for the next state is reserved before the runtime answers.
+    assert!(row.service.runsmith(&["status", "--quiet"]).status.success());
     small.fill();
     row.upgrade();
     // The next run starts on the full disk.

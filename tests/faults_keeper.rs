@@ -658,13 +658,20 @@ fn state_that_cannot_be_written_for_a_while() {
     let service = Service::native(Server::Gthread, Socket::Unix, "");
     let disk = Disk::mount(&service.run_directory());
     let case = Case::of("state_that_cannot_be_written_for_a_while", service.started());
-    let mark = case.service.log.mark();
+    // A state that is written meanwhile would reserve room again. Nothing is left to write once the generation is proven and the
+    // runtime has answered after that; and nothing is written while it is stopped.
+    case.service.log.wait(0, &["proven: generation 1"], SOON);
+    state(&case.service);
+    let runtime = case.service.runtime();
+    kill(runtime, Signal::STOP);
     fs::remove_file(case.service.run_directory().join("state.json.new")).expect("the reserved room");
     disk.fill();
-    upgrade(&case.service, 2);
-    // Either of the two files may fail first: how much room is left decides.
+    kill(runtime, Signal::CONT);
+    // While the new generation loads, none has ended whose files would leave room.
+    let mark = case.service.begin_deploy(2, Release::Waiting);
     let line = case.service.log.wait(mark, &["state.json cannot be written"], SOON);
     assert!(line.text.contains("No space left"), "{}", line.text);
+    case.service.log.wait(mark, &["generation 2 is master"], SOON);
     let trouble = state(&case.service)["trouble"].clone();
     assert!(trouble.as_str().is_some_and(|trouble| trouble.contains("No space left")), "{trouble}");
     assert_eq!(number_on_disk(&case.service), 1);
@@ -674,6 +681,8 @@ fn state_that_cannot_be_written_for_a_while() {
     assert_eq!(number_on_disk(&case.service), 2);
     case.until("no trouble is left", |service| state(service)["trouble"].is_null());
     assert!(case.service.run_directory().join("generation.2.json").exists());
+    case.service.go();
+    case.service.log.wait(mark, &["done: generation 2 serves alone"], SOON);
     case.until("enough requests", |_| case.load.seen().answers.len() > 50);
     let Case { service, load, .. } = case;
     let seen = load.finish();

@@ -630,9 +630,12 @@ fn run_directory_full_on_probation() {
     let disk = Disk::mount(&service.run_directory());
     let case = Case::of("run_directory_full_on_probation", service.started());
     case.service.log.wait(0, PROVEN, SOON);
+    // Room for the next state is reserved before the runtime answers.
+    state(&case.service);
     disk.fill();
     second_on_probation(&case.service);
     // The first generation has left the room that it took; that is taken as well.
+    state(&case.service);
     let runtime = case.service.runtime();
     kill(runtime, Signal::STOP);
     let _ = fs::remove_file(case.service.run_directory().join("generation.2.json"));
