@@ -100,7 +100,7 @@ fn deploys(service: &Service, make: &dyn Fn(&Service, u32), excused: usize) {
         service.log.text(0)
     );
     assert_eq!(service.inode(), inode);
-    assert_eq!(service.user.masters().len(), 1);
+    service.master();
     service.down();
 }
 

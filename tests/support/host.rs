@@ -84,10 +84,13 @@ impl User {
             .collect()
     }
 
-    /// Its processes that are nobody's child among them: masters.
+    /// Its processes that are nobody's child among them: masters. Not runsmith's own, which look at something as this user and
+    /// end at once.
     pub fn masters(&self) -> Vec<u32> {
         let all = self.processes();
-        all.iter().filter(|one| !all.iter().any(|other| other.pid == one.parent)).map(|one| one.pid).collect()
+        let is_master =
+            |one: &&Process| !all.iter().any(|other| other.pid == one.parent) && !one.is_runsmith();
+        all.iter().filter(is_master).map(|one| one.pid).collect()
     }
 }
 
@@ -136,6 +139,12 @@ impl Process {
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
             .filter_map(Self::read)
             .collect()
+    }
+
+    /// Whether it executes runsmith.
+    fn is_runsmith(&self) -> bool {
+        let program = fs::read_link(format!("/proc/{}/exe", self.pid)).unwrap_or_default();
+        program.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"runsmith"))
     }
 
     /// Neither ended nor a zombie; one whose first thread alone has ended lives.

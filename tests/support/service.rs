@@ -14,7 +14,7 @@ use super::cgroups::Cgroups;
 use super::host::{User, free_port, kill, require, run, virtualenv};
 use super::load::Address;
 use super::log::{Line, Log};
-use super::{HANDOVER, START, STOP};
+use super::{HANDOVER, SOON, START, STOP};
 
 /// Which server, and with which workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,9 @@ pub enum Release {
     /// Loads once the file `go` is there in the scratch root.
     Waiting,
 }
+
+/// Between two looks at what no line of the log tells.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Workers of each generation.
 pub const WORKERS: usize = 3;
@@ -458,11 +461,21 @@ impl Service {
         mark
     }
 
-    /// The one master.
+    /// The one master. A process that the run script has asked something as the service's user may be there for a moment.
     pub fn master(&self) -> u32 {
-        let masters = self.user.masters();
-        assert_eq!(masters.len(), 1, "one master is expected; the log:\n{}", self.log.text(0));
-        masters[0]
+        let until = Instant::now() + SOON;
+        loop {
+            let masters = self.user.masters();
+            if let [master] = masters[..] {
+                return master;
+            }
+            assert!(
+                Instant::now() < until,
+                "one master is expected, not {masters:?}; the log:\n{}",
+                self.log.text(0)
+            );
+            self.log.next(LOOK);
+        }
     }
 
     /// Which version answers now.
