@@ -29,6 +29,7 @@ pub mod host;
 pub mod model;
 pub mod pillar;
 pub mod plan;
+pub mod quote;
 pub mod record;
 pub mod report;
 pub mod rule;

@@ -10,6 +10,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("rule", &["diagnostic"]),
     ("diagnostic", &["rule", "source"]),
     ("visible", &[]),
+    ("quote", &[]),
     ("failure", &["visible"]),
     ("exit", &[]),
     ("steps", &[]),
@@ -17,10 +18,10 @@ const MAY: &[(&str, &[&str])] = &[
     ("record", &["steps", "tree"]),
     // Pure stages, in the order of the data.
     ("pillar", &["source", "diagnostic", "rule"]),
-    ("model", &["source", "diagnostic", "rule", "pillar", "steps"]),
+    ("model", &["source", "diagnostic", "rule", "pillar", "steps", "quote", "visible"]),
     ("schema", &["diagnostic", "rule", "failure", "pillar", "model"]),
     ("facts", &["model"]),
-    ("template", &["failure", "visible"]),
+    ("template", &["failure", "visible", "quote"]),
     ("plan", &["failure", "model", "record", "steps", "template", "tree"]),
     ("rules", &["source", "diagnostic", "rule", "pillar", "model", "facts", "visible", "steps"]),
     (

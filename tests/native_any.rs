@@ -71,6 +71,10 @@ fn start(socket: Socket, command: &str, more: &str, make: &dyn Fn(&Service, u32)
     service.started()
 }
 
+/// uvicorn and puma may close a connection that they have accepted and not yet read from when they are told to end: at each of four
+/// deploys one of each of the four short clients.
+const CLOSED: usize = 4 * 4;
+
 /// Four deploys, four short and two kept-alive clients, and a request of three seconds in flight at each.
 ///
 /// `excused`: connections that the server itself may close before it has read a request from them.
@@ -116,7 +120,7 @@ fn uvicorn(socket: Socket) {
     let service = start(socket, &command, "", &make);
     // When it is told to finish, uvicorn closes the connections that it has accepted and not read from yet
     // (h11_impl.py, shutdown): a client that comes in that millisecond has to ask again. At most one at each hand-over.
-    deploys(&service, &make, 4);
+    deploys(&service, &make, CLOSED);
 }
 
 #[test]
@@ -140,7 +144,7 @@ fn puma(socket: Socket) {
     service.runs(&format!("[/usr/bin/puma, -e, production, -t, \"4:8\", -b, \"{bind}\", config.ru]"));
     let service = service.started();
     // puma closes connections of which nothing has arrived yet (puma 5.6.5, server.rb, reactor_wakeup).
-    deploys(&service, &make, 4);
+    deploys(&service, &make, CLOSED);
 }
 
 #[test]

@@ -266,6 +266,95 @@ fn read_masks_secrets() {
     );
 }
 
+/// A value that needs quotes and has none, and one that is written otherwise elsewhere, are masked as well.
+#[test]
+fn what_is_meant_is_masked_however_it_is_written() {
+    let scratch = tempfile::tempdir().unwrap();
+    let pillars = [
+        (
+            "application: shop\nuser: deploy\nvirtualenv_home: /h\nbad: 1\nsecrets:\n  DB: &hunter2hunter\n",
+            "hunter2hunter",
+        ),
+        (
+            "application: shop\nuser: deploy\nbad: 1\nsecrets: {DB: &hunter2hunter , A: &hunter2hunter x}\n",
+            "hunter2hunter",
+        ),
+        (
+            "application: shop\nuser: deploy\nenvironment:\n  DB_PASSWORD: &hunter2hunter\n  bad key: 1\n",
+            "hunter2hunter",
+        ),
+        (
+            "application: shop\nuser: deploy\nbad: 1\nsecrets: {PIN: 987_654_321}\nbind: 987654321\n",
+            "987654321",
+        ),
+        (
+            "application: shop\nuser: deploy\nbad: 1\nsecrets: {PIN: 0x3ADE68B1}\numask: 987654321\n",
+            "987654321",
+        ),
+        (
+            "application: shop\nuser: deploy\nbad: 1\nsecrets: {DB: \"postgres://u:hunt%40er2@h/d\"}\nbind: hunt@er2\n",
+            "hunt@er2",
+        ),
+    ];
+    for (pillar, secret) in pillars {
+        std::fs::write(scratch.path().join("pillar.yaml"), pillar).unwrap();
+        for format in ["text", "json", "github", "sarif", "junit", "gitlab"] {
+            let output = runsmith(scratch.path(), &["validate", "pillar.yaml", "--format", format]);
+            let shown = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            assert!(!shown.contains(secret), "{format} of\n{pillar}\nshows {secret}:\n{shown}");
+        }
+    }
+}
+
+/// A character that does not show, as it comes along when a value is pasted: each language writes it in its own way.
+#[test]
+fn a_value_with_what_does_not_show_is_masked_in_every_output() {
+    let scratch = tempfile::tempdir().unwrap();
+    for hidden in [
+        "\u{200b}",
+        "\u{feff}",
+        "\u{ad}",
+        "\u{202e}",
+        "\u{2028}",
+        "\u{85}",
+        "\u{7f}",
+        "\u{7}",
+        "\u{1b}",
+        "\u{e0041}",
+    ] {
+        let secret = format!("Zq9Xw{hidden}K7mm2");
+        let pillar = json!({
+            "application": "shop", "user": "deploy", "virtualenv_home": "/h", "secrets": {"A": secret},
+            "environment": {"PLAIN": format!("pre {secret}")}, "unicorn_command": ["gunicorn", "-n", secret],
+            "gunicorn": {"access_log_format": secret},
+        });
+        std::fs::write(scratch.path().join("pillar.json"), pillar.to_string()).unwrap();
+        std::fs::write(
+            scratch.path().join("old.yaml"),
+            "application: shop\nuser: deploy\nvirtualenv_home: /h\n",
+        )
+        .unwrap();
+        for arguments in [
+            &["render"][..],
+            &["render", "--format", "json"],
+            &["render", "--diff", "--against", "old.yaml"],
+            &["render", "--diff", "--against", "old.yaml", "--format", "json"],
+            &["render", "--diff", "--against", "old.yaml", "--format", "markdown"],
+            &["render", "--diff", "--against", "old.yaml", "--format", "patch"],
+            &["render", "--explain", "/etc/sv/shop/run"],
+            &["validate"],
+            &["read"],
+        ] {
+            let output = runsmith(scratch.path(), &[arguments, &["pillar.json"]].concat());
+            let shown = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            assert!(
+                !shown.is_empty() && !shown.contains("Zq9Xw") && !shown.contains("K7mm2"),
+                "{arguments:?} {hidden:?}:\n{shown}"
+            );
+        }
+    }
+}
+
 /// Forty kinds of secrets, as variables of an application. What stands for the secret in each has SECRET in it.
 const KINDS: &[(&str, &str)] = &[
     ("DB_PASSWORD", "hunter2"),

@@ -17,7 +17,7 @@ use support::host::{kill, lives, processor_time, run};
 use support::load::Address;
 use support::row::{Python, Row, said};
 use support::service::{Release, Server, Service, Socket};
-use support::{HANDOVER, SOON, START, STOP, wait_for_file};
+use support::{BOOT, HANDOVER, SOON, START, STOP, wait_for_file};
 
 /// What `runsmith status` and `upgrade` promise: no answer within this is an error (`asking::ANSWER`), on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -697,6 +697,154 @@ fn who_asks_is_written_down_and_what_root_asks_for_is_given_up_by_root_alone() {
     let mut row = row;
     row.nothing_was_lost();
     row.service.down();
+}
+
+/// The server's configuration lies below a directory of the application's user, who can put links in the place of directories
+/// above it. Root reads nothing through them that this user could not read.
+#[test]
+fn the_configuration_is_read_as_the_user() {
+    let service = Service::start_native(Server::Sync, Socket::Tcp, "");
+    let private = service.scratch().join("private");
+    fs::create_dir(&private).unwrap();
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
+    let shadow = private.join("shadow");
+    fs::write(&shadow, "root:$6$PRETENDED:1::\n").unwrap();
+    let fifo = service.scratch().join("fifo");
+    run("mkfifo", &["-m", "666", fifo.to_str().unwrap()]);
+    let (ours, away) = (service.root.join("shared/runsmith"), service.root.join("shared/away"));
+    let good = away.join("gunicorn.py");
+    let mark = service.log.mark();
+    let attack = |target: &Path| {
+        fs::rename(&ours, &away).unwrap();
+        fs::create_dir(&ours).unwrap();
+        symlink(target, ours.join("gunicorn.py")).unwrap();
+    };
+    let undo = || {
+        fs::remove_dir_all(&ours).unwrap();
+        fs::rename(&away, &ours).unwrap();
+    };
+    let known = |service: &Service| {
+        let files = fs::read_dir(service.run_directory()).unwrap().map(|entry| entry.unwrap().path());
+        let texts = files.filter(|path| path.is_file()).map(|path| fs::read(path).unwrap_or_default());
+        let all = texts.map(|text| String::from_utf8_lossy(&text).into_owned()).collect::<String>();
+        all + &service.log.text(mark)
+    };
+    let cases: [(&Path, &str); 3] = [
+        (&shadow, "Permission denied"),
+        (Path::new("/dev/zero"), "it is not a regular file"),
+        (&fifo, "it is not a regular file"),
+    ];
+    for (target, words) in cases {
+        attack(target);
+        let output = service.runsmith(&["upgrade"]);
+        let text = said(&output);
+        assert_ne!(output.status.code(), Some(0), "{text}");
+        assert!(text.contains("cannot be read as the application's user") && text.contains(words), "{text}");
+        assert!(!known(&service).contains("PRETENDED") && !text.contains("PRETENDED"), "{}", known(&service));
+        undo();
+    }
+    // Nor does `status` compare as root: what this user cannot read is not what serves, and what it can read may be.
+    let newer = |service: &Service| {
+        let output = service.runsmith(&["status", "--format", "json"]);
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        status["services"][0]["newer"].to_string()
+    };
+    let copy = private.join("copy");
+    fs::copy(ours.join("gunicorn.py"), &copy).unwrap();
+    attack(&copy);
+    assert!(newer(&service).contains("gunicorn.py"), "{}", newer(&service));
+    undo();
+    attack(&good);
+    assert!(!newer(&service).contains("gunicorn.py"), "{}", newer(&service));
+    undo();
+    let output = service.runsmith(&["upgrade"]);
+    assert!(output.status.success(), "{}", said(&output));
+    service.down();
+}
+
+/// The application prints its secrets when it fails: whatever runsmith quotes of that has them masked, also if the generation has
+/// gone by then, and under the next run.
+#[test]
+fn what_a_failed_generation_has_printed_is_quoted_without_its_secrets() {
+    const SECRETS: [&str; 2] = ["hunter2hunter", "s3cretTokenAAAA1234"];
+    for is_preloaded in [true, false] {
+        let more = format!(
+            "environment: {{DATABASE_URL: \"postgres://app:{}@db/x\"}}\nsecrets: {{API_TOKEN: {}}}\nhandoff: {{boot_timeout: {BOOT}}}",
+            SECRETS[0], SECRETS[1]
+        );
+        let mut service = Service::native(Server::Sync, Socket::Tcp, &more);
+        // A master that loads the application ends with it; else its workers do.
+        service.rewrite(|pillar| {
+            pillar.replace("gunicorn: {", &format!("gunicorn: {{preload_app: {is_preloaded}, "))
+        });
+        let service = service.started();
+        let shown = |service: &Service| {
+            let mut all: String = service
+                .log
+                .text(0)
+                .lines()
+                .filter(|line| line.trim_start().starts_with("runsmith:"))
+                .collect();
+            for arguments in [&["status"][..], &["status", "--format", "json"]] {
+                all += &said(&service.runsmith(arguments));
+            }
+            all
+        };
+        let assert_masked = |text: &str| {
+            // What workers print may come too early to be quoted.
+            assert!(!is_preloaded || text.contains("no database at ********"), "{text}");
+            assert!(!SECRETS.iter().any(|secret| text.contains(secret)), "a secret is shown:\n{text}");
+        };
+        service.release(2, Release::Good);
+        let crash = "import os\nraise RuntimeError('no database at ' + os.environ['DATABASE_URL'] + ' ' + os.environ['API_TOKEN'])\n";
+        fs::write(service.root.join("releases/2/wsgi.py"), crash).unwrap();
+        service.switch(2);
+        assert_masked(&said(&service.runsmith(&["upgrade"])));
+        let output = service.runsmith(&["upgrade", "--format", "json"]);
+        assert_masked(&said(&output));
+        assert_masked(&shown(&service));
+        let mark = service.log.mark();
+        kill(service.runtime(), Signal::KILL);
+        service.log.wait(mark, &["goes on under this run"], SOON);
+        service.until("it answers", |service| service.runsmith(&["status", "--quiet"]).status.success());
+        assert_masked(&shown(&service));
+        service.down();
+    }
+}
+
+/// Holds processes at their end: in that state SIGKILL does nothing, until the tracer ends (ptrace(2), PTRACE_EVENT_EXIT).
+const HOLDS: &str = r#"
+import ctypes, os, signal, sys
+libc = ctypes.CDLL(None, use_errno=True)
+for pid in map(int, sys.argv[1:]):
+    if libc.ptrace(0x4206, pid, None, ctypes.c_void_p(0x40)):
+        raise OSError(ctypes.get_errno(), "ptrace is not permitted here (/proc/sys/kernel/yama/ptrace_scope)")
+os.write(1, b".")
+signal.pause()
+"#;
+
+/// Processes that somebody holds are never gone: a hand-over and the stop of the service wait for them, and say whom to end.
+#[test]
+fn what_a_tracer_holds_is_reported_until_it_lets_go() {
+    let service = service();
+    let old: Vec<String> = service.user.processes().iter().map(|one| one.pid.to_string()).collect();
+    let old: Vec<&str> = old.iter().map(String::as_str).collect();
+    let mut tracer = Python::run(&service.user, HOLDS, &old);
+    tracer.wait_for_bytes(1);
+    let mark = service.begin_deploy(2, Release::Good);
+    let line = service.log.wait(mark, &["generation 1 does not end"], SOON);
+    assert!(line.text.contains(&format!("process {} traces", tracer.pid())), "{}", line.text);
+    let status = service.runsmith(&["status", "--format", "json"]);
+    let text = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(
+        status.status.code() == Some(1) && text.contains("\"undying\"") && text.contains("kill -KILL"),
+        "{text}"
+    );
+    assert_eq!(service.version(), "2");
+    drop(tracer);
+    service.log.wait(mark, &["done: generation 2 serves alone"], SOON);
+    assert_eq!(service.runsmith(&["status"]).status.code(), Some(0));
+    service.down();
 }
 
 /// Removes the service's socket, and stops every process of its user but itself, over and over. The way to the socket takes long.

@@ -5,15 +5,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2, readlinkat};
+use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
 
 use super::target::Target;
 use crate::host;
+use crate::model::Service;
 use crate::runtime::linux::launch::secret;
 use crate::runtime::linux::place::Place;
-use crate::runtime::linux::stored::read_file;
+use crate::runtime::linux::stored::{read_file, read_opened};
 use crate::runtime::linux::{clock, process};
 use crate::runtime::protocol::Status;
-use crate::runtime::snapshot::Snapshot;
+use crate::runtime::snapshot::{Snapshot, hexadecimal};
 
 /// Files of the service that were changed after the serving generation was started, and `current` if it leads elsewhere
 /// since. A file counts by its ctime, which a rename into place sets; one that is changed while a generation starts counts
@@ -66,12 +69,27 @@ fn different(status: &Status, target: &Target) -> (Vec<String>, Vec<PathBuf>) {
         compared.push(path);
     }
     if let (Some(path), Some(served)) = (service.config_file(), &snapshot.config) {
-        if read_file(Path::new(path)).ok().as_deref() != Some(served.as_bytes()) {
+        if !holds(service, path, served.as_bytes()).unwrap_or(true) {
             different.push(path.to_owned());
         }
         compared.push(path.into());
     }
     (different, compared)
+}
+
+/// Whether a file has this content; nothing if that is not known. The application's user can put links in the place of the
+/// directories above it: root follows none of them, and where there are some it is read as that user.
+fn holds(service: &Service, path: &str, content: &[u8]) -> Option<bool> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        Ok(file) => Some(read_opened(file.into()).is_ok_and(|found| found == content)),
+        Err(Errno::LOOP | Errno::NOSYS) => {
+            let identity = host::identity_of(service).ok()?;
+            let found = host::digest(&identity, path, RESOLVED).ok()?;
+            Some(found == Some(hexadecimal(&Sha256::digest(content))))
+        }
+        Err(_) => Some(false),
+    }
 }
 
 /// How long it may take to find out where `current` leads; if it takes longer, it is not known, and not reported as newer.

@@ -30,7 +30,7 @@ use crate::model::Service;
 use crate::model::address::Address;
 use crate::model::input::{LogKind, RunScript};
 use names::Names;
-pub use paths::real_path;
+pub use paths::{digest, real_path};
 pub use process::Identity;
 use process::Run;
 

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::names::Names;
-use super::process::{Identity, QUESTION, Run};
+use super::process::{End, Identity, QUESTION, Run};
 use crate::facts::{Access, Entry, EntryKind, FileSystem, Reach, ancestors};
 use crate::model::Service;
 
@@ -218,6 +218,17 @@ pub fn real_path(identity: &Identity, path: &str, limit: Duration) -> Option<Str
     let words = ["readlink", "-en", "--", path].map(str::to_owned);
     let ran = Run::new(identity, "/", &environment(), &words).answer(limit).ok()?;
     String::from_utf8(ran.output).ok().filter(|real| !real.is_empty())
+}
+
+/// The SHA-256 of a file's content in hexadecimal, read as that user; nothing if that user cannot read it. The error says why it is
+/// not known.
+pub fn digest(identity: &Identity, path: &str, limit: Duration) -> Result<Option<String>, String> {
+    let words = ["sha256sum", "--", path].map(str::to_owned);
+    let ran = Run::new(identity, "/", &environment(), &words).answer(limit)?;
+    // A name with a line break has a backslash in front of the digest.
+    let text = ran.text();
+    let digest = text.trim_start_matches('\\').split(' ').next().unwrap_or_default();
+    Ok(Some(digest.to_owned()).filter(|_| ran.end == End::Code(0)))
 }
 
 /// Whether there is a file that somebody may execute.

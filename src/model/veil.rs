@@ -7,6 +7,8 @@ use std::ops::Range;
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
 use super::secret::{password_in_url, value_in};
+use crate::quote;
+use crate::visible::visible;
 
 /// What is printed instead of a secret, whatever its length.
 pub const MASK: &str = "********";
@@ -53,8 +55,15 @@ impl Veil {
         let mut needles = HashSet::new();
         for value in values {
             let value = value.as_ref();
-            for part in [Some(value), password(value), assigned(value)].into_iter().flatten() {
+            let password = password(value);
+            for part in [Some(value), password, assigned(value)].into_iter().flatten() {
                 spellings(part, &mut needles);
+            }
+            // In a URL, what would end the password is written as `%40`.
+            if let Some(decoded) =
+                password.filter(|password| password.contains('%')).and_then(percent_decoded)
+            {
+                spellings(&decoded, &mut needles);
             }
         }
         needles.retain(|needle| is_meant(needle) && !is_frame(needle));
@@ -150,6 +159,19 @@ fn password(value: &str) -> Option<&str> {
     authority.rsplit_once('@').map(|(password, _)| password)
 }
 
+/// A text in which each `%` and two digits are a byte (RFC 3986, 2.1).
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = vec![];
+    let mut rest = text.as_bytes();
+    while let Some((first, others)) = rest.split_first() {
+        let code = others.get(..2).filter(|_| *first == b'%');
+        let code = code.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        bytes.push(code.unwrap_or(*first));
+        rest = if code.is_some() { &others[2..] } else { others };
+    }
+    String::from_utf8(bytes).ok()
+}
+
 /// What a value such as `host=db password=hunter2` gives to a name.
 fn assigned(value: &str) -> Option<&str> {
     if password_in_url(value).is_some() {
@@ -168,13 +190,20 @@ fn spellings(value: &str, all: &mut HashSet<String>) {
     all.insert(value.to_owned());
     all.extend(value.lines().map(|line| line.trim().to_owned()));
     if value.contains('\'') {
-        all.insert(value.replace('\'', "'\\''"));
         all.insert(value.replace('\'', "''"));
     }
     // Without these every language writes it as it is.
-    if value.contains(['"', '\\', '\'']) || value.chars().any(|c| c.is_control() || !c.is_ascii()) {
+    if value.contains(['"', '\\', '\'', '#']) || value.chars().any(|c| c.is_control() || !c.is_ascii()) {
+        // The functions that render are asked, so that no character can be written as this does not know.
+        for quote in [quote::sh, quote::python, quote::ruby, quote::yaml] {
+            let mut written = String::new();
+            if quote(value, &mut written).is_ok() {
+                all.insert(inside(&written));
+            }
+        }
         all.insert(inside(&format!("{value:?}")));
         all.insert(inside(&serde_json::Value::from(value).to_string()));
+        all.insert(visible(value).into_owned());
         all.insert(value.replace('\\', "\\\\").replace('"', "\\\""));
     }
 }
@@ -198,11 +227,44 @@ mod tests {
             ("Authorization: Bearer hunter2", "Bearer hunter2", "Bearer ********"),
             ("first line\nsecond line", "a second line b", "a ******** b"),
             ("hunter2hunter3", "hunter2hunter3", "********"),
+            ("postgres://u:hunt%40r2@h/db", "is hunt@r2 right", "is ******** right"),
         ];
         for (value, text, want) in cases {
             assert_eq!(covered(&[value], text), want, "{value:?}");
         }
         assert_eq!(covered(&["hunter2", "hunter2hunter3"], "hunter2hunter3"), "********");
+    }
+
+    /// A character that does not show, pasted into a value, is written differently by each language.
+    #[test]
+    fn a_value_with_any_character_is_covered_in_every_language() {
+        let all = (1..0x250)
+            .chain(0x600..0x620)
+            .chain(0x1800..0x1810)
+            .chain(0x2000..0x2070)
+            .chain([0xfeff, 0xfff9, 0xfffe, 0xffff, 0x1_f600, 0xe_0041])
+            .filter_map(char::from_u32);
+        for c in all {
+            let value = format!("Zq9Xw{c}K7mm2");
+            let mut written: Vec<String> = vec![
+                value.clone(),
+                format!("{value:?}"),
+                serde_json::Value::from(value.as_str()).to_string(),
+                visible(&value).into_owned(),
+            ];
+            for quote in [quote::sh, quote::python, quote::ruby, quote::yaml] {
+                let mut text = String::new();
+                quote(&value, &mut text).unwrap();
+                written.push(text);
+            }
+            for text in written {
+                let shown = covered(&[&value], &text);
+                assert!(
+                    !shown.contains("Zq9Xw") && !shown.contains("K7mm2"),
+                    "{c:?}: {text} is shown as {shown}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub(super) enum Flaw<'a> {
     Syntax(SyntaxError),
     UndefinedAlias(Cow<'a, str>, Range),
     RecursiveAlias(Cow<'a, str>, Range),
-    DuplicateAnchor(Cow<'a, str>, Range, Range),
+    DuplicateAnchor(Range, Range),
     TooDeep(Range),
     TooMany(Range),
 }
@@ -184,7 +184,7 @@ impl<'a> Composer<'a> {
         match self.anchors.get(&name) {
             Some(first) if self.dialect != Dialect::Yaml12 => {
                 let first = self.nodes[*first as usize].range;
-                self.flaw(Flaw::DuplicateAnchor(name, range, first));
+                self.flaw(Flaw::DuplicateAnchor(range, first));
             }
             _ => {
                 self.anchors.insert(name, node);

@@ -432,8 +432,9 @@ fn flaw_finding(flaw: Flaw<'_>, id: SourceId, text: &str) -> Diagnostic {
         )
         .at(span(range), "")
         .help("A value cannot contain itself: write out what is meant."),
-        Flaw::DuplicateAnchor(name, range, first) => {
-            Diagnostic::error(&rule::DUPLICATE_ANCHOR, format!("the anchor `&{name}` is set twice"))
+        // Its name is not quoted: a password that begins with `&` and has no quotes looks like one.
+        Flaw::DuplicateAnchor(range, first) => {
+            Diagnostic::error(&rule::DUPLICATE_ANCHOR, "an anchor is set twice")
                 .at(span(range), "")
                 .at(span(first), "set first here")
                 .help("Give each anchor a name of its own.")

@@ -24,6 +24,9 @@ pub(super) fn veil(secrets: &[Span], sources: &Sources) -> Veil {
             values.extend(lines.filter(|line| !is_structure(line)).map(Cow::Borrowed));
             continue;
         }
+        // The name of an anchor or an alias, where a value was meant.
+        values.push(bare.trim_start_matches(['&', '*', '!']).into());
+        values.extend(whole_number(bare).map(Cow::Owned));
         let quoted = |quote: char| bare.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
         if let Some(inside) = quoted('"') {
             values.extend(serde_json::from_str::<String>(bare).ok().map(Cow::Owned));
@@ -35,6 +38,18 @@ pub(super) fn veil(secrets: &[Span], sources: &Sources) -> Veil {
         }
     }
     Veil::over(values)
+}
+
+/// A whole number as everybody writes it, if it is written otherwise: `987_654_321`, `0x3ADE68B1`.
+fn whole_number(text: &str) -> Option<String> {
+    let digits = text.replace('_', "");
+    let number = match digits.get(..2) {
+        Some("0x" | "0X") => u128::from_str_radix(&digits[2..], 16).ok()?,
+        Some("0o" | "0O") => u128::from_str_radix(&digits[2..], 8).ok()?,
+        Some("0b" | "0B") => u128::from_str_radix(&digits[2..], 2).ok()?,
+        _ => digits.parse().ok()?,
+    };
+    Some(number.to_string()).filter(|number| number != text)
 }
 
 /// These places, and all others in the texts `shown` that have the same values.

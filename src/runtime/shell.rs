@@ -96,6 +96,8 @@ pub struct Shell {
     made: BTreeMap<Generation, origin::Origins>,
     /// What generations are made of, without a name: a full disk does not keep them from being started.
     snapshots: BTreeMap<Generation, File>,
+    /// The secrets of generations, also of some that are gone: what they print last is asked for after their end.
+    secrets: VecDeque<(Generation, Vec<String>)>,
     /// What served before the generation that serves, while that is on probation.
     before: Option<File>,
     /// What was proven last, as far as this run knows.
@@ -299,6 +301,7 @@ fn begin(
         checks: vec![],
         made: BTreeMap::new(),
         snapshots: BTreeMap::new(),
+        secrets: VecDeque::new(),
         before: None,
         proven_here: None,
         unkept: None,

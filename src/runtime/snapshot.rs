@@ -69,7 +69,7 @@ impl Snapshot {
         let mut digest = Sha256::new();
         let text = serde_json::to_vec(&(&release, &virtualenv, &service, &secrets, &config));
         digest.update(text.unwrap_or_default());
-        let fingerprint = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let fingerprint = hexadecimal(&digest.finalize());
         let made = Made { release, virtualenv, fingerprint };
         Self { format: FORMAT, made, service, secrets, config }
     }
@@ -86,6 +86,11 @@ impl Snapshot {
         }
         Ok(snapshot)
     }
+}
+
+/// Bytes as text, two digits each.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A path of a generation, with the links that lead to its release and its virtualenv replaced by where they led when it was

@@ -13,9 +13,9 @@ use crate::source::{SourceId, Span};
 /// Where secrets stand in a document of which nobody knows yet what it is: all below `secrets`, what [the classifier](why)
 /// recognises wherever it stands, and comments with any of these.
 pub fn secrets_in_document(document: &Node, text: &str) -> Vec<Span> {
-    let mut found = Found { spans: vec![], sections: vec![] };
+    let mut found = Found { text, spans: vec![], sections: vec![] };
     found.collect(document, "", Below::Anything);
-    let Found { mut spans, sections } = found;
+    let Found { mut spans, sections, .. } = found;
     spans.extend(secrets_in_comments(text, document.span.source, &sections));
     // The same value comes by many aliases.
     spans.sort();
@@ -82,13 +82,14 @@ enum Below {
     Secret,
 }
 
-struct Found {
+struct Found<'a> {
+    text: &'a str,
     spans: Vec<Span>,
     /// What stands below `secrets`, comments and all.
     sections: Vec<Span>,
 }
 
-impl Found {
+impl Found<'_> {
     /// `name` is the key that the value has, or the list that it is in.
     fn collect(&mut self, node: &Node, name: &str, below: Below) {
         let is_sensitive = match &node.value {
@@ -139,7 +140,23 @@ impl Found {
                 _ if key == "environment" && below == Below::Anything => Below::Variables,
                 _ => below,
             };
+            if matches!(pair.value.value, Value::Null) && matches!(below, Below::Secret | Below::Named) {
+                self.nothing(&pair.key);
+            }
             self.collect(&pair.value, &key, below);
+        }
+    }
+
+    /// `password: &hunter2` is a key without a value, because a password that begins like that needs quotes: what stands behind
+    /// the key on its line is masked.
+    fn nothing(&mut self, key: &Node) {
+        let end = key.span.range().end;
+        let rest = self.text.get(end..).unwrap_or_default();
+        let line = rest.split('\n').next().unwrap_or_default();
+        let meant = line.trim_start_matches(|c: char| c.is_whitespace() || ":\"'".contains(c));
+        if meant.starts_with(['&', '*', '!']) {
+            let start = end + line.len() - meant.len();
+            self.spans.push(Span::new(key.span.source, start, end + line.len()));
         }
     }
 }

@@ -4,7 +4,6 @@
 //! author cannot forget to quote; a name that the model does not have is an error.
 
 mod bounds;
-mod quote;
 mod yaml;
 
 use std::fmt::Write as _;
@@ -17,7 +16,8 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, Undefi
 
 use crate::failure::Failure;
 
-pub use quote::{comment, hidden};
+use crate::quote;
+pub use crate::quote::{comment, hidden};
 pub use yaml::document;
 
 /// The language a template writes.

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use serde::ser::{self, Impossible, Serialize, Serializer};
 
-use super::quote;
+use crate::quote;
 
 /// A map as a block document. The error says what YAML cannot be made of: bytes, or a variant with values.
 pub fn document(value: &impl Serialize) -> Result<String, fmt::Error> {

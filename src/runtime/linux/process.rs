@@ -134,6 +134,11 @@ pub fn stopped(pid: u32) -> Option<Stopped> {
     }
 }
 
+/// Who traces a process (ptrace(2)).
+pub fn tracer(pid: u32) -> Option<u32> {
+    switches(pid).map(|(tracer, _, _)| tracer).filter(|tracer| *tracer != 0)
+}
+
 /// Who traces a process, and how often it has been given the processor and has given it up (proc_pid_status(5)).
 fn switches(pid: u32) -> Option<(u32, u64, u64)> {
     let text = proc::text(pid, "status")?;

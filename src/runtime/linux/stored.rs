@@ -154,7 +154,11 @@ impl Stored {
 /// A regular file, whole; nothing else is opened, and nothing that is too long to be ours.
 pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    read_opened(OpenOptions::new().read(true).custom_flags(flags).open(path)?)
+}
+
+/// The same of one that is open.
+pub fn read_opened(file: File) -> io::Result<Vec<u8>> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }

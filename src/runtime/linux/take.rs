@@ -35,7 +35,7 @@ pub fn take(service: Service) -> Result<Snapshot, String> {
         secrets.insert(name.clone(), launch::secret(&directory, name)?);
     }
     let config = match service.config_file() {
-        Some(path) => Some(read_config(path)?),
+        Some(path) => Some(read_config(path, &identity)?),
         None => None,
     };
     Ok(Snapshot::new(Parts { service, release, virtualenv, secrets, config }))
@@ -48,12 +48,20 @@ pub fn write(snapshot: &Snapshot, mut file: &File) -> Result<(), String> {
     file.write_all(&text).map_err(failed)
 }
 
-fn read_config(path: &str) -> Result<String, String> {
+/// Reads the server's configuration. The application's user can put a link in its place, or in the place of a directory above it, so
+/// it is opened as that user, as the server itself will open it.
+fn read_config(path: &str, identity: &Identity) -> Result<String, String> {
     let failed = |error: std::io::Error| {
-        format!("the configuration {path} cannot be read: {error}; render the service again")
+        format!(
+            "the configuration {path} cannot be read as the application's user: {error}; render the service again"
+        )
     };
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
+    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).unwrap_or(0);
+    let open = || OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = as_user(identity, open).and_then(|opened| opened).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(failed(std::io::Error::other("it is not a regular file")));
+    }
     let mut bytes = vec![];
     file.take(LONGEST_CONFIG).read_to_end(&mut bytes).map_err(failed)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())

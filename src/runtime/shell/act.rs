@@ -16,7 +16,6 @@ use crate::model::CREDENTIALS;
 use crate::model::Service;
 use crate::model::input::Capabilities::Inherited;
 use crate::model::input::{Ready, Strategy};
-use crate::model::veil::Veil;
 use crate::runtime::action::{Action, GIVEN_UP, Origin, Outcome, Step};
 use crate::runtime::event::{Event, Generation, Moment, Ticket};
 use crate::runtime::linux::health::Request;
@@ -66,7 +65,7 @@ impl Shell {
                 let others = others(&self.generations, generation);
                 let lost = self.generations.get_mut(&generation).and_then(|live| {
                     let all = live.processes();
-                    live.kill(&all, &others);
+                    live.kill(clock::now(), &all, &others);
                     // It would never end by a signal that it does not get. A cgroup ends with whatever is in it.
                     let is_out_of_reach = live.launcher.is_none() && live.own_cgroup().is_none();
                     live.master.take_if(|master| is_out_of_reach && !master.is_users() && !master.has_ended())
@@ -77,6 +76,7 @@ impl Shell {
                         lost.pid
                     ));
                 }
+                self.tell_if_undying(generation);
                 self.tell_if_gone(generation);
             }
             Action::Reopen(generation) => {
@@ -92,6 +92,17 @@ impl Shell {
             Action::Close => self.close(),
             Action::End(end) => self.end = Some(end),
         }
+    }
+
+    /// Reports once, to the log and to all who wait, that a generation does not end although it was killed.
+    fn tell_if_undying(&mut self, generation: Generation) {
+        let now = clock::now();
+        let Some(live) = self.generations.get_mut(&generation).filter(|live| !live.undying) else { return };
+        let Some(why) = live.why_undying(now) else { return };
+        live.undying = true;
+        let sentence = format!("{generation} does not end: {why}");
+        self.log.say(&sentence);
+        self.control.step(now, &sentence);
     }
 
     /// A generation is started; what an earlier one said explains nothing of it.
@@ -410,14 +421,14 @@ impl Shell {
             return false;
         }
         live.is_retired = true;
-        live.kill(&all, others);
+        live.kill(clock::now(), &all, others);
         true
     }
 
     fn end(live: &mut Live, all: &HashMap<u32, process::Stat>, others: &[u32]) {
         if live.launcher.is_some() {
             // It has not run anything yet.
-            live.kill(all, others);
+            live.kill(clock::now(), all, others);
         } else {
             if live.master.is_none() {
                 live.look(all, others);
@@ -575,9 +586,7 @@ impl Shell {
         } else {
             self.last_lines(self.pipe_of(generation))
         };
-        let snapshot = self.snapshot(generation);
-        let secrets = snapshot.iter().flat_map(|snapshot| snapshot.secrets.values());
-        Veil::over_what_is_said(secrets).cover(&said).into_owned()
+        self.without_secrets(generation, &said)
     }
 
     fn answer(&mut self, ticket: Ticket, outcome: &Outcome) {

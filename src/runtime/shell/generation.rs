@@ -40,6 +40,9 @@ const LOOK_AGAIN: u64 = 100;
 /// So many times longer than a look has taken is the time until the next one.
 const LOOK_SHARE: u64 = 20;
 
+/// A killed process ends within milliseconds. What is left after this long is held by something, in milliseconds.
+const UNDYING: u64 = 5_000;
+
 /// A generation of which something may live.
 pub(super) struct Live {
     /// What the next run needs to know it again.
@@ -61,6 +64,10 @@ pub(super) struct Live {
     pub(super) cgroup: Option<Rc<Cgroup>>,
     /// When they are to be looked up again.
     pub(super) look_at: Option<Moment>,
+    /// When it was killed first.
+    killed: Option<Moment>,
+    /// It was reported that it does not end all the same.
+    pub(super) undying: bool,
     /// They are not looked up again before this.
     next_look: Moment,
     /// Workers that have loaded the application.
@@ -108,6 +115,8 @@ impl Live {
             members: vec![],
             cgroup: None,
             look_at: None,
+            killed: None,
+            undying: false,
             next_look: Moment(0),
             workers: BTreeMap::new(),
             short_since: None,
@@ -347,7 +356,8 @@ impl Live {
     }
 
     /// Ends all of it.
-    pub(super) fn kill(&mut self, all: &HashMap<u32, Stat>, others: &[u32]) {
+    pub(super) fn kill(&mut self, now: Moment, all: &HashMap<u32, Stat>, others: &[u32]) {
+        self.killed.get_or_insert(now);
         self.look(all, others);
         if let Some(master) = &self.master {
             master.kill();
@@ -355,6 +365,39 @@ impl Live {
         self.all_members(all, others, Process::kill);
         // Whatever else it has started, and whatever that is doing.
         self.own_cgroup().into_iter().for_each(Cgroup::kill);
+    }
+
+    /// What does not end although it was killed a while ago, and why; none if it was not killed, or not that long ago.
+    pub(super) fn why_undying(&self, now: Moment) -> Option<String> {
+        self.killed.filter(|killed| now.since(*killed) >= UNDYING)?;
+        let all = self.processes();
+        let inside = self.own_cgroup().is_some();
+        let mut left: Vec<u32> = all
+            .iter()
+            .filter(|(_, stat)| inside || stat.session == self.life.session)
+            .filter(|(_, stat)| stat.state != b'Z' && stat.state != b'X')
+            .map(|(pid, _)| *pid)
+            .collect();
+        left.sort_unstable();
+        let tracers = left.iter().filter_map(|pid| Some((*pid, process::tracer(*pid)?)));
+        let why = match (tracers.into_iter().next(), left.first()) {
+            (Some((pid, tracer)), _) => {
+                format!("process {tracer} traces process {pid}, and holds it: `kill -KILL {tracer}`")
+            }
+            (None, Some(pid)) => format!(
+                "process {pid} waits for the kernel, for a disk or a network file system that does not answer, for example: \
+                 `cat /proc/{pid}/stack`"
+            ),
+            (None, None) => return None,
+        };
+        Some(format!(
+            "{} killed and not gone: {why}",
+            if left.len() == 1 {
+                "1 process was".to_owned()
+            } else {
+                format!("{} processes were", left.len())
+            }
+        ))
     }
 
     /// Has its logs opened again: by the master if it lives, which tells its workers; else by each of those.

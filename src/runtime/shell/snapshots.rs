@@ -12,6 +12,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use super::Shell;
 use super::origin::config_name;
 use crate::model::input::Fallback;
+use crate::model::veil::Veil;
 use crate::runtime::event::Generation;
 use crate::runtime::linux::stored::{self, Failed};
 use crate::runtime::machine::Record;
@@ -24,6 +25,9 @@ const BEFORE: &str = "before.json";
 
 /// What was proven last and cannot be written down: a name that the keeper has it by.
 const PROVEN: &str = "proven.json";
+
+/// The secrets of so many generations are remembered. The last words of older ones are not asked for any more.
+const REMEMBERED: usize = 16;
 
 /// A file of this kind that an earlier run has left.
 pub(super) type Named = (String, File);
@@ -74,8 +78,30 @@ impl Shell {
     /// Holds a generation's snapshot as long as the generation lives.
     pub(super) fn hold_snapshot(&mut self, generation: Generation, file: File) {
         let _ = fs::remove_file(self.place.file(&snapshot_name(generation)));
+        self.know_secrets(generation, &file);
         self.snapshots.insert(generation, file);
         self.write_snapshots();
+    }
+
+    /// Remembers what is to be masked in what a generation prints, longer than its snapshot is there.
+    fn know_secrets(&mut self, generation: Generation, file: &File) {
+        let Some(snapshot) = self.read_held(file) else { return };
+        self.secrets.retain(|(one, _)| *one != generation);
+        self.secrets.push_back((generation, snapshot.secrets.into_values().collect()));
+        while self.secrets.len() > REMEMBERED {
+            self.secrets.pop_front();
+        }
+    }
+
+    /// A text that this generation has printed, with the secrets of all generations masked. Nothing, if it has secrets that are not
+    /// known any more.
+    pub(super) fn without_secrets(&self, generation: Generation, text: &str) -> String {
+        let is_known = self.secrets.iter().any(|(one, _)| *one == generation);
+        if !is_known && !self.service.secrets.is_empty() {
+            return String::new();
+        }
+        let secrets = self.secrets.iter().flat_map(|(_, secrets)| secrets);
+        Veil::over_what_is_said(secrets).cover(text).into_owned()
     }
 
     pub(super) fn forget_snapshot(&mut self, generation: Generation) {
@@ -393,13 +419,16 @@ impl Shell {
         self.proven_here = proven;
         let serving = state.machine.serving.map(|(serving, _)| serving);
         for Life { generation, fingerprint, .. } in &state.generations {
-            let is_needed = self.generations.contains_key(generation) || serving == Some(*generation);
-            if !is_needed {
-                continue;
-            }
             let name = snapshot_name(*generation);
-            let given = snapshots.extract_if(.., |(one, _)| *one == name).map(|(_, file)| file).collect();
-            if let Some(file) = self.recover(*generation, fingerprint, given) {
+            let given: Vec<File> =
+                snapshots.extract_if(.., |(one, _)| *one == name).map(|(_, file)| file).collect();
+            let on_disk = held(&self.place.file(&name));
+            if let Some(file) = given.first().or(on_disk.as_ref()) {
+                self.know_secrets(*generation, file);
+            }
+            let is_needed = self.generations.contains_key(generation) || serving == Some(*generation);
+            if is_needed && let Some(file) = self.recover(*generation, fingerprint, given) {
+                self.know_secrets(*generation, &file);
                 self.snapshots.insert(*generation, file);
             }
         }

@@ -83,6 +83,7 @@ impl Shell {
             unkept,
             self.other_release(),
             self.unlimited(),
+            self.undying(now),
             socket,
             log,
         ];
@@ -207,6 +208,15 @@ impl Shell {
             ));
         }
         (!parts.is_empty()).then(|| Problem::new("stopped", parts.join("; ")))
+    }
+
+    /// What was killed and does not end: a hand-over, or the stop of the service, waits for it.
+    fn undying(&self, now: Moment) -> Option<Problem> {
+        let (generation, why) = self
+            .generations
+            .iter()
+            .find_map(|(generation, live)| Some((*generation, live.why_undying(now)?)))?;
+        Some(Problem::new("undying", format!("{generation} does not end: {why}")))
     }
 
     /// Limits of the generation that serves do not hold.
