@@ -183,7 +183,9 @@ fn a_release_that_was_renamed_is_called_that() {
 /// Nothing serves after a failed start: what to do is shown, and that the release that was proven is gone.
 #[test]
 fn a_start_that_failed_has_a_next_step() {
-    let mut service = Service::native(Server::Sync, Socket::Unix, "restart: {min_uptime: 0.5}\n").started();
+    let mut service =
+        Service::native(Server::Sync, Socket::Unix, "restart: {min_uptime: 0.5, backoff_initial: 60}\n")
+            .started();
     service.log.wait(0, &["runsmith: proven:"], SOON);
     service.release(2, Release::Broken);
     service.switch(2);

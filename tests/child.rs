@@ -267,8 +267,11 @@ fn files_with(directory: &Path, what: &str) -> Vec<String> {
 /// A secret is in its file, and in the environment of the application's processes; nowhere else.
 #[test]
 fn a_secret_is_nowhere_but_in_its_file_and_in_the_application() {
-    let mut service =
-        Service::native(Server::Sync, Socket::Tcp, &format!("secrets: {{API_TOKEN: \"{SECRET}\"}}"));
+    let mut service = Service::native(
+        Server::Sync,
+        Socket::Tcp,
+        &format!("secrets: {{API_TOKEN: \"{SECRET}\"}}\nrestart: {{min_uptime: 3600}}"),
+    );
     start_untidily(&mut service);
     for number in 2..4 {
         let kind =

@@ -23,7 +23,7 @@ const DONE: &[&str] = &["runsmith: done:"];
 const FAILED: &[&str] = &["runsmith: hand-over FAILED"];
 const ADOPTED: &[&str] = &["goes on under this run"];
 /// An application with a health check that the tests control by a file.
-const CHECKED: &str = "handoff: {boot_timeout: 20, health_check: {path: /health, timeout: 5, interval: 0.2}}";
+const CHECKED: &str = "handoff: {boot_timeout: 30, health_check: {path: /health, timeout: 5, interval: 0.2}}";
 
 /// Name of the test, what is done, what is promised.
 const ROWS: &[(&str, &str, &str)] = &[
@@ -575,10 +575,27 @@ fn checked_release(service: &Service, number: u32) {
     fs::write(file, wsgi).expect("wsgi.py");
 }
 
-fn say_health(service: &Service, said: &str) {
-    let file = service.root.join("health");
+/// The same as release 2, with a file of its own that says something else at first: the generation that serves is asked, too, and
+/// three failures in a row replace it.
+fn second_checked_release(service: &Service, said: &str) {
+    checked_release(service, 2);
+    let file = service.root.join("releases/2/wsgi.py");
+    let wsgi = fs::read_to_string(&file).expect("wsgi.py");
+    fs::write(&file, wsgi.replace("root/health", "root/health2")).expect("wsgi.py");
+    write_health(service, "health2", said);
+}
+
+fn write_health(service: &Service, name: &str, said: &str) {
+    let file = service.root.join(name);
     fs::write(file.with_extension("new"), said).expect("health");
     fs::rename(file.with_extension("new"), file).expect("health");
+}
+
+/// What every release says from now on.
+fn say_health(service: &Service, said: &str) {
+    for name in ["health", "health2"] {
+        write_health(service, name, said);
+    }
 }
 
 /// A service with a health check that answers 200.
@@ -593,8 +610,7 @@ fn checked(name: &'static str) -> Case {
 fn before_retiring(name: &'static str, whom: Whom) -> (Case, u32) {
     let case = checked(name);
     let old = case.service.master();
-    checked_release(&case.service, 2);
-    say_health(&case.service, "503 Wait");
+    second_checked_release(&case.service, "503 Wait");
     case.service.switch(2);
     let mark = case.service.log.mark();
     case.service.sv("2");
@@ -919,12 +935,17 @@ fn release_that_dies_when_ready() {
         Socket::Unix,
         "restart: {backoff_initial: 0.5}",
     );
-    let master = "import os, signal, threading\n\
-                  threading.Timer(1.0, lambda pid=os.getpid(): os.kill(pid, signal.SIGKILL)).start()";
-    odd_release(&case.service, 2, master);
+    // It is told to, because how long it takes to get ready is the machine's affair.
+    let go = format!("{:?}", case.service.scratch().join("go"));
+    let master = "import os, signal, threading, time\n\
+                  def end(pid=os.getpid()):\n    while not os.path.exists(GO): time.sleep(0.02)\n    os.kill(pid, signal.SIGKILL)\n\
+                  threading.Thread(target=end, daemon=True).start()";
+    odd_release(&case.service, 2, &master.replace("GO", &go));
     case.service.switch(2);
     let mark = case.service.log.mark();
     case.service.sv("2");
+    case.service.log.wait(mark, &["runsmith: ready: generation 2"], HANDOVER);
+    case.service.go();
     case.service.log.wait(mark, &["nobody asked for that"], HANDOVER);
     let end = case.service.deploy(3, Release::Good);
     assert!(end.text.contains("done:"), "{}", case.service.log.text(0));
@@ -934,13 +955,17 @@ fn release_that_dies_when_ready() {
 #[test]
 fn release_whose_workers_die() {
     let case = Case::start("release_whose_workers_die", Server::Sync, Socket::Tcp, "");
-    let worker = "import os, signal, threading\n\
-                  os.register_at_fork(after_in_child=lambda: threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.SIGKILL)).start())";
-    odd_release(&case.service, 2, worker);
+    // They are told to begin with it, because how long they take to get ready is the machine's affair.
+    let go = format!("{:?}", case.service.scratch().join("go"));
+    let worker = "import os, signal, threading, time\n\
+                  def end():\n    while not os.path.exists(GO): time.sleep(0.02)\n    time.sleep(1.5)\n    os.kill(os.getpid(), signal.SIGKILL)\n\
+                  os.register_at_fork(after_in_child=lambda: threading.Thread(target=end, daemon=True).start())";
+    odd_release(&case.service, 2, &worker.replace("GO", &go));
     case.service.switch(2);
     let mark = case.service.log.mark();
     case.service.sv("2");
     case.service.log.wait(mark, &["ready: generation 2"], HANDOVER);
+    case.service.go();
     case.service.log.wait(mark, &["was sent SIGKILL"], SOON);
     let end = case.service.deploy(3, Release::Good);
     assert!(end.text.contains("done:"), "{}", case.service.log.text(0));
@@ -968,12 +993,7 @@ fn release_that_keeps_dying() {
 fn sick(name: &'static str, said: &str, reason: &str) {
     let case = checked(name);
     let old = case.service.master();
-    checked_release(&case.service, 2);
-    // The generation that serves is asked, too; three failures in a row replace it, so it is told apart by its release.
-    let file = case.service.root.join("releases/2/wsgi.py");
-    let wsgi = fs::read_to_string(&file).expect("wsgi.py");
-    fs::write(&file, wsgi.replace("root/health", "root/health2")).expect("wsgi.py");
-    fs::write(case.service.root.join("health2"), said).expect("health2");
+    second_checked_release(&case.service, said);
     case.service.switch(2);
     let output = case.service.runsmith(&["upgrade"]);
     let text = unfolded(&output.stdout);
@@ -995,17 +1015,13 @@ fn health_check_that_hangs() {
 #[test]
 fn health_check_that_recovers() {
     let case = checked("health_check_that_recovers");
-    checked_release(&case.service, 2);
-    let file = case.service.root.join("releases/2/wsgi.py");
-    let wsgi = fs::read_to_string(&file).expect("wsgi.py");
-    fs::write(&file, wsgi.replace("root/health", "root/health2")).expect("wsgi.py");
-    fs::write(case.service.root.join("health2"), "500 Warming").expect("health2");
+    second_checked_release(&case.service, "500 Warming");
     case.service.switch(2);
     let mark = case.service.log.mark();
     case.service.sv("2");
     case.service.log.wait(mark, &["its health is asked"], HANDOVER);
     assert_eq!(state(&case.service)["state"], "handing-over");
-    fs::write(case.service.root.join("health2"), "200 OK").expect("health2");
+    say_health(&case.service, "200 OK");
     case.service.log.wait(mark, DONE, HANDOVER);
     case.ends("2", NoneLost);
 }

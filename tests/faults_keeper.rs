@@ -392,6 +392,7 @@ fn finish_ends_a_keeper_without_records() {
     fs::remove_dir_all(service.run_directory()).expect("the run directory");
     // runsv notes that it is to be down; the signals that it sends find a runtime that stands still.
     service.begin_down();
+    support::runsv::until_recorded(&service.directory, "it is to be down", |found| found.wanted == b'd');
     kill(runtime, Signal::KILL);
     service.until("nothing of the application is left", |service| service.user.processes().is_empty());
     service.until("the keeper has ended", |_| !lives(keeper));
@@ -567,6 +568,9 @@ for name in ("pid", "listeners", "outputs", "state"):
 #[test]
 fn runtime_of_an_older_version() {
     let case = Case::start("runtime_of_an_older_version", Server::Sync, Socket::Tcp, "");
+    // Nothing is left for the runtime to say to its keeper.
+    case.service.log.wait(0, &["proven: generation 1"], SOON);
+    state(&case.service);
     let keeper = one_keeper(&case.service);
     let output = Command::new("/usr/bin/python3")
         .args(["-c", RUNTIME])

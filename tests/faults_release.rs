@@ -8,7 +8,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -569,7 +569,7 @@ fn second_on_probation(service: &Service) {
 #[test]
 fn snapshot_deleted_and_runtime_killed_on_probation() {
     let name = "snapshot_deleted_and_runtime_killed_on_probation";
-    let case = Case::start(name, Server::Sync, Socket::Unix, "restart: {min_uptime: 5}\n");
+    let case = Case::start(name, Server::Sync, Socket::Unix, LATE_PROVEN);
     case.service.log.wait(0, PROVEN, SOON);
     second_on_probation(&case.service);
     // While the runtime lives it is made again at once.
@@ -591,8 +591,7 @@ fn snapshot_deleted_and_runtime_killed_on_probation() {
 
 #[test]
 fn snapshot_lost_for_good() {
-    let case =
-        Case::start("snapshot_lost_for_good", Server::Sync, Socket::Unix, "restart: {min_uptime: 5}\n");
+    let case = Case::start("snapshot_lost_for_good", Server::Sync, Socket::Unix, LATE_PROVEN);
     case.service.log.wait(0, PROVEN, SOON);
     second_on_probation(&case.service);
     case.service.release(3, Release::Broken);
@@ -626,10 +625,10 @@ fn snapshot_lost_for_good() {
 
 #[test]
 fn run_directory_full_on_probation() {
-    let service = Service::native(Server::Sync, Socket::Unix, "restart: {min_uptime: 8}\n");
+    let service = Service::native(Server::Sync, Socket::Unix, "restart: {min_uptime: 30}\n");
     let disk = Disk::mount(&service.run_directory());
     let case = Case::of("run_directory_full_on_probation", service.started());
-    case.service.log.wait(0, PROVEN, SOON);
+    case.service.log.wait(0, PROVEN, HANDOVER);
     // Room for the next state is reserved before the runtime answers.
     state(&case.service);
     disk.fill();
@@ -652,7 +651,7 @@ fn run_directory_full_on_probation() {
     kill(case.service.runtime(), Signal::KILL);
     case.service.log.wait(mark, &["generation 2 was running and goes on"], SOON);
     case.service.switch(3);
-    case.service.log.wait(mark, PROVEN, SOON);
+    case.service.log.wait(mark, PROVEN, HANDOVER);
     assert_eq!(proven_on_disk(&case.service), "2", "{}", case.service.log.text(mark));
     assert_eq!(codes(&case.service), ["snapshot"], "{}", case.service.log.text(mark));
     let mark = case.service.log.mark();
@@ -784,22 +783,40 @@ fn reboot_with_a_user_that_does_not_exist() {
     service.down();
 }
 
-/// A release whose master exits a moment after it has loaded it.
+/// A release whose master exits once it is told to, by [`Service::go`]: after it took over, however long that takes.
 fn fails_late(service: &Service, number: u32) {
-    let python = "import os, threading\nthreading.Timer(3, lambda: os._exit(7)).start()\n";
-    service.release_with(number, python, "Thread.new { sleep 3; exit!(7) }\n");
+    let go = service.scratch().join("go");
+    // It keeps no master that is told to end.
+    let python = format!(
+        "import os, threading, time\ndef fail():\n    while not os.path.exists({go:?}): time.sleep(0.02)\n    os._exit(7)\n\
+         threading.Thread(target=fail, daemon=True).start()\n"
+    );
+    let ruby = format!("Thread.new {{ sleep 0.02 until File.exist?({go:?}); exit!(7) }}\n");
+    service.release_with(number, &python, &ruby);
     service.switch(number);
+}
+
+/// Deploys such a release with `upgrade --proven`, and has it fail once it serves alone: what was printed in the end.
+fn fails_while_waited_for(service: &Service, number: u32) -> Output {
+    fails_late(service, number);
+    let mark = service.log.mark();
+    let asked = Command::new(env!("CARGO_BIN_EXE_runsmith"))
+        .args(["upgrade", "--proven"])
+        .arg(&service.directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    service.log.wait(mark, &["runsmith: done:", "FAILED"], HANDOVER);
+    service.go();
+    asked.wait_with_output().unwrap()
 }
 
 #[test]
 fn failure_on_probation() {
     for server in [Server::Gthread, Server::Unicorn] {
-        let more = format!(
-            "{LATE_PROVEN}{}",
-            if server == Server::Unicorn { "" } else { "gunicorn: {preload_app: true}\n" }
-        );
-        let more = if server == Server::Unicorn { more } else { LATE_PROVEN.to_owned() };
-        let mut service = Service::native(server, Socket::Tcp, &more.replace("20", "8"));
+        let mut service = Service::native(server, Socket::Tcp, LATE_PROVEN);
         if server == Server::Unicorn {
             service.rewrite(|pillar| {
                 pillar.replace("worker_processes: 3", "worker_processes: 3, preload_app: true")
@@ -807,8 +824,7 @@ fn failure_on_probation() {
         }
         let case = Case::of("failure_on_probation", service.started());
         case.service.log.wait(0, PROVEN, HANDOVER);
-        fails_late(&case.service, 2);
-        let output = case.service.runsmith(&["upgrade", "--proven"]);
+        let output = fails_while_waited_for(&case.service, 2);
         assert_eq!(output.status.code(), Some(1), "{}\n{}", said(&output), case.service.log.text(0));
         assert!(said(&output).contains("exit code 7"), "{}", said(&output));
         case.settles();
@@ -828,6 +844,7 @@ fn failure_on_probation_before_anything_was_proven() {
     assert!(said(&output).contains("on probation"), "{}", said(&output));
     assert!(state(&service)["probation_ms"].as_u64().is_some_and(|left| left > 0));
     let mark = service.log.mark();
+    service.go();
     service.log.wait(mark, &["FAILED on probation"], SOON);
     service.log.wait(mark, &["runsmith: ready:"], START);
     service.until_settled();
@@ -848,6 +865,7 @@ fn failure_on_probation_after_a_release_that_was_not_proven() {
     let mark = service.log.mark();
     let output = service.runsmith(&["upgrade"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    service.go();
     service.log.wait(mark, &["FAILED on probation"], SOON);
     serves_again(&service, mark, "2");
     service.until_settled();
@@ -898,8 +916,7 @@ fn state_deleted_while_it_serves() {
 #[test]
 fn sick_while_the_runtime_is_stopped() {
     for killed in [false, true] {
-        let more =
-            "restart: {min_uptime: 4}\nhandoff: {health_check: {path: /health, timeout: 5, interval: 0.2}}\n";
+        let more = "restart: {min_uptime: 20}\nhandoff: {health_check: {path: /health, timeout: 5, interval: 0.2}}\n";
         let mut case = Case::start("sick_while_the_runtime_is_stopped", Server::Sync, Socket::Unix, more);
         case.service.log.wait(0, PROVEN, SOON);
         let flag = case.service.scratch().join("sick");
@@ -921,7 +938,7 @@ fn sick_while_the_runtime_is_stopped() {
         }
         fs::write(&flag, "").unwrap();
         // Until its probation is over, whatever happens; the runtime cannot report that.
-        thread::sleep(Duration::from_secs(6).saturating_sub(begun.elapsed()));
+        thread::sleep(Duration::from_secs(22).saturating_sub(begun.elapsed()));
         if killed {
             case.service.supervise();
         } else {
@@ -972,6 +989,7 @@ fn failure_on_probation_of_what_was_deployed_twice() {
         let output = service.runsmith(&["upgrade"]);
         assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     }
+    service.go();
     service.log.wait(mark, &["FAILED on probation"], SOON);
     service.log.wait(mark, &["FALLBACK"], START);
     service.until("the release before both serves", |service| service.version() == "1");
@@ -999,7 +1017,7 @@ fn failure_of_uvicorn_on_probation() {
     };
     let command = format!("[{}, \"asgi:app\", --fd, \"3\"]", program.display());
     let name = "failure_of_uvicorn_on_probation";
-    let mut service = Service::native(Server::Any, Socket::Unix, "restart: {min_uptime: 12}\n");
+    let mut service = Service::native(Server::Any, Socket::Unix, "restart: {min_uptime: 40}\n");
     service.runs(&command);
     service.processes = 1;
     make(&service, 1, "");
@@ -1014,7 +1032,7 @@ fn failure_of_uvicorn_on_probation() {
 #[test]
 fn workers_of_puma_that_cannot_load() {
     require("puma", std::path::Path::new("/usr/bin/puma"));
-    let mut service = Service::native(Server::Any, Socket::Tcp, "restart: {min_uptime: 12}\n");
+    let mut service = Service::native(Server::Any, Socket::Tcp, "restart: {min_uptime: 40}\n");
     let Address::Tcp(port) = service.address else { panic!("a port") };
     let bind = format!("tcp://127.0.0.1:{port}");
     service
@@ -1030,16 +1048,15 @@ fn workers_of_puma_that_cannot_load() {
 #[test]
 fn failure_on_probation_by_usr2() {
     for server in [Server::Gthread, Server::Unicorn] {
-        let more = "restart: {min_uptime: 8}\nhandoff: {strategy: usr2}\n";
+        let more = "restart: {min_uptime: 20}\nhandoff: {strategy: usr2}\n";
         let mut service = Service::native(server, Socket::Tcp, more);
         service.rewrite(|pillar| {
             pillar.replace("worker_processes: 3", "worker_processes: 3, preload_app: true")
         });
         let service = service.started();
         service.log.wait(0, PROVEN, HANDOVER);
-        fails_late(&service, 2);
         let mark = service.log.mark();
-        let output = service.runsmith(&["upgrade", "--proven"]);
+        let output = fails_while_waited_for(&service, 2);
         assert_eq!(output.status.code(), Some(1), "{}\n{}", said(&output), service.log.text(0));
         serves_again(&service, mark, "1");
         service.log.wait(mark, PROVEN, HANDOVER);
@@ -1397,8 +1414,7 @@ fn children_of_a_failed_candidate() {
 /// started, and not an older one: its failure was before it was deployed again.
 #[test]
 fn the_release_that_was_deployed_again_is_gone_back_to() {
-    let more = LATE_PROVEN.replace("20", "10");
-    let service = Service::start_native(Server::Gthread, Socket::Tcp, &more);
+    let service = Service::start_native(Server::Gthread, Socket::Tcp, LATE_PROVEN);
     service.log.wait(0, PROVEN, HANDOVER);
     let upgrades = |number: u32| {
         let output = service.runsmith(&["upgrade"]);
@@ -1415,6 +1431,8 @@ fn the_release_that_was_deployed_again_is_gone_back_to() {
     let mark = service.log.mark();
     fails_late(&service, 3);
     service.sv("2");
+    service.log.wait(mark, &["done: generation 5"], HANDOVER);
+    service.go();
     service.log.wait(mark, &["FALLBACK"], HANDOVER);
     serves_again(&service, mark, "2");
     service.down();

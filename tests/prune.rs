@@ -341,17 +341,17 @@ struct Live {
     // Ends its processes before the directory goes.
     user: User,
     scratch: tempfile::TempDir,
-    port: u16,
+    ports: [u16; 2],
     runsvdir: Option<Child>,
 }
 
 impl Live {
     fn new() -> Self {
-        let (user, port) = (User::new(), free_port());
+        let (user, ports) = (User::new(), [free_port(), free_port()]);
         let scratch = tempfile::Builder::new().prefix("rsl").tempdir().unwrap();
         fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::create_dir(scratch.path().join("service")).unwrap();
-        let mut live = Self { user, scratch, port, runsvdir: None };
+        let mut live = Self { user, scratch, ports, runsvdir: None };
         live.runsvdir = Some(
             Command::new("runsvdir").arg(live.at("service")).spawn().expect("runsvdir; run scripts/setup"),
         );
@@ -371,7 +371,7 @@ impl Live {
             self.user.name
         );
         for (index, name) in names.iter().enumerate() {
-            let port = self.port + index as u16;
+            let port = self.ports[index];
             pillar.push_str(&format!(
                 "    {name}:\n      root: {at}/{name}\n      layout: {{run: {at}/run/{name}}}\n      bind: \"127.0.0.1:{port}\"\n      \
                  unicorn_command: [/usr/bin/python3, -m, http.server, --bind, 127.0.0.1, \"{port}\"]\n      {more}\n"
@@ -443,7 +443,8 @@ fn a_live_service_is_stopped_unlinked_and_removed_and_its_neighbour_goes_on() {
     }
     let pid = || fs::read_to_string(live.at("sv").join(&names[1]).join("supervise/pid")).unwrap();
     let before = pid();
-    let applied = live.apply(&names[1..], &live.place().replace(&live.port.to_string(), "0"), &["--prune"]);
+    let applied =
+        live.apply(&names[1..], &live.place().replace(&live.ports[0].to_string(), "0"), &["--prune"]);
     let said = text(&applied);
     assert!(applied.status.success(), "{said}");
     assert!(said.contains(&format!("stopped {}", names[0])), "{said}");

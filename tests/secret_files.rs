@@ -103,6 +103,8 @@ fn only_the_applications_user_can_read_them_and_nobody_can_change_them() {
 
 #[test]
 fn each_generation_has_its_own_until_it_has_gone() {
+    // On probation until the end: what served before is what a fallback starts.
+    let lines = |value: &str| format!("{}restart: {{min_uptime: 3600}}\n", lines(value));
     let mut service = Service::start_native(Server::Gthread, Socket::Unix, &lines("first"));
     let (old, first) = (service.master(), directory_of(service.master()));
     let slow = {

@@ -382,7 +382,9 @@ fn hundreds_of_deaths_cost_the_runtime_little() {
 /// A runtime that does not answer is reported, and the others are, too. A hand-over that was begun before ends as well.
 #[test]
 fn a_blocked_runtime_blocks_neither_status_nor_upgrade() {
-    let (blocked, other) = (service(), service());
+    // It is stopped while a generation gets ready, for as long as two commands take to give up.
+    let more = "handoff: {drain_timeout: 2, boot_timeout: 300}";
+    let (blocked, other) = (Service::start_native(Server::Sync, Socket::Tcp, more), service());
     let links = blocked.scratch().join("links");
     fs::create_dir(&links).unwrap();
     for one in [&blocked, &other] {
@@ -542,6 +544,9 @@ assert json.loads(ask(connect(), "Give")[0])["state"] == before["state"]
 #[test]
 fn a_state_may_be_longer_than_a_message() {
     let row = Row::begin(Server::Sync, Socket::Tcp, "");
+    // Nothing is left for the runtime to say to its keeper.
+    row.service.log.wait(0, &["proven: generation 1"], SOON);
+    row.service.runsmith(&["status"]);
     let output = Command::new("/usr/bin/python3")
         .args(["-c", LONG_STATE, &run_directory(&row.service)])
         .output()

@@ -44,7 +44,7 @@ fn with_own_program() -> (Service, PathBuf) {
     let mut service = Service::render(Server::Any, Socket::Tcp, "");
     let program = service.scratch().join("program");
     // Its first line takes a moment to read, byte by byte.
-    let blanks = " ".repeat(1_000_000);
+    let blanks = " ".repeat(300_000);
     fs::write(&program, format!("#!/bin/sh{blanks}\nexec sleep 100000\n")).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     service.runs(&format!("[{}]", program.display()));

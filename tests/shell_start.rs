@@ -76,8 +76,10 @@ fn server_gets_what_the_pillar_says() {
         );
     }
 
-    let log = fs::read_to_string(service.root.join("shared/logs/service/current")).unwrap();
-    assert!(log.contains(&format!("runsmith: ready: {WORKERS} workers of master {master}")), "{log}");
+    // It is written once the service has started.
+    let log = service.root.join("shared/logs/service/current");
+    let line = format!("runsmith: ready: {WORKERS} workers of master {master}");
+    service.until("the log has it", |_| fs::read_to_string(&log).is_ok_and(|log| log.contains(&line)));
     service.sv("down");
     service.assert_nothing_left();
 }

@@ -15,7 +15,7 @@ use support::faults::{serves, state};
 use support::host::{Process, kill};
 use support::row::{said, unfolded};
 use support::service::{Release, Server, Service, Socket, WORKERS};
-use support::{SOON, START};
+use support::{BOOT, SOON, START};
 
 /// The service alone, and as the only one of a host: text, text of the table, and exit codes that are alike.
 fn shown(service: &Service) -> (String, String, i32) {
@@ -46,6 +46,15 @@ fn list(service: &Service) -> Output {
         symlink(&service.directory, links.join(&service.name)).expect("a link");
     }
     Command::new(env!("CARGO_BIN_EXE_runsmith")).arg("status").env("SVDIR", links).output().expect("runsmith")
+}
+
+/// Waits until nothing needs a person. What is compared is asked for afterwards: one command may come before that moment and the next
+/// one after it.
+fn until_well_again(service: &Service) {
+    service.until("it is well again", |service| {
+        service.runsmith(&["status"]).status.code() == Some(0) && state(service)["state"] == "serving"
+    });
+    assert_eq!(shown(service).2, 0);
 }
 
 fn quiet(service: &Service) -> Option<i32> {
@@ -312,9 +321,10 @@ fn a_log_service_that_takes_nothing_is_shown() {
     let lock = fs::OpenOptions::new().write(true).open(logs.join("lock")).expect("the lock");
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("the lock");
     let _ = Command::new("sv").args(["-w", "0", "up"]).arg(&log).output();
+    support::runsv::until_recorded(&log, "it is to be up", |found| found.wanted == b'u');
     shows(&[&format!("process {} holds its lock", std::process::id())]);
     drop(lock);
-    service.until("it is well again", |service| shown(service).2 == 0);
+    until_well_again(&service);
 
     // It is stopped, and the application says more than the pipe holds.
     sv("pause");
@@ -344,7 +354,7 @@ fn a_log_service_that_takes_nothing_is_shown() {
     let number = |service: &Service| state(service)["dropped"]["lines"].as_u64().expect("a number");
     let before = number(&service);
     sv("cont");
-    service.until("it is well again", |service| shown(service).2 == 0);
+    until_well_again(&service);
     // It is degraded only while lines are dropped; what was dropped is shown, also by the next keeper and the next run.
     let is_over = |service: &Service| {
         let state = state(service);
@@ -603,8 +613,7 @@ fn a_socket_of_usr2_that_is_removed_is_shown() {
     );
     service.sv("down");
     service.sv("up");
-    service
-        .until("it is well again", |service| state(service)["state"] == "serving" && shown(service).2 == 0);
+    until_well_again(&service);
     assert_eq!(service.version(), "1");
     service.down();
 }
@@ -829,7 +838,7 @@ fn workers_that_go_on_dying_are_shown() {
 /// A generation is not proven while its workers go on dying: so it is still on probation when too many have.
 #[test]
 fn a_generation_whose_workers_die_is_not_proven() {
-    let (service, flag) = with_dying_workers(Server::Sync, "2.5", "restart: {min_uptime: 8}\n");
+    let (service, flag) = with_dying_workers(Server::Sync, "2.5", "restart: {min_uptime: 12}\n");
     fs::write(&flag, "").expect("a flag");
     kill(workers(service.master())[0], Signal::KILL);
     service.log.wait(0, &["generation 1 FAILED on probation: 5 of its workers exited"], START);
@@ -875,9 +884,11 @@ fn workers_that_die_soon_after_they_have_loaded_are_shown() {
 /// A health check that fails while nothing better can be started.
 #[test]
 fn a_health_check_that_fails_is_shown() {
-    let more = "restart: {min_uptime: 0.5}\nhandoff: {boot_timeout: 2, drain_timeout: 2, \
-                health_check: {path: /health, timeout: 2, interval: 0.2}}\n";
-    let service = Service::native(Server::Sync, Socket::Tcp, more);
+    let more = format!(
+        "restart: {{min_uptime: 0.5}}\nhandoff: {{boot_timeout: {BOOT}, drain_timeout: 2, \
+         health_check: {{path: /health, timeout: 2, interval: 0.2}}}}\n"
+    );
+    let service = Service::native(Server::Sync, Socket::Tcp, &more);
     let flag = service.scratch().join("sick");
     let wsgi = service.root.join("releases/1/wsgi.py");
     let text = fs::read_to_string(&wsgi).expect("a release").replace(
@@ -1066,6 +1077,7 @@ fn a_stopped_svlogd_is_shown() {
     service.until("it serves", serves);
     let pid = service.svlogd();
     kill(pid, Signal::STOP);
+    service.until("it is stopped", |_| Process::read(pid).is_some_and(|one| one.state == 'T'));
     let output = service.runsmith(&["status"]);
     assert!(
         output.status.code() == Some(1) && said(&output).contains("is stopped; `sv cont"),

@@ -84,7 +84,7 @@ impl Site {
         let (name, server, socket, preloads, check) = SITES[index];
         // A drain is longer than any request, a boot shorter than the patience of whoever waits; deaths are tried again soon.
         let more = format!(
-            "handoff: {{boot_timeout: 25, drain_timeout: 30{}{check}}}\n\
+            "handoff: {{boot_timeout: 60, drain_timeout: 30{}{check}}}\n\
              restart: {{min_uptime: {MIN_UPTIME}, backoff_initial: 0.2, backoff_max: 2}}\n\
              environment: {{CHAOS_VALUE: \"1\"}}\nlog: {{size: 400000, number: {OLD_LOGS}}}\n",
             if check.is_empty() { "" } else { ", " }

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 /// Fails the test by the name of what is missing.
 pub fn require(what: &str, path: &Path) {
@@ -96,8 +97,15 @@ impl User {
 
 impl Drop for User {
     fn drop(&mut self) {
-        for process in self.processes() {
-            kill(process.pid, rustix::process::Signal::KILL);
+        // The next user may get its number: none of its processes may be left.
+        let until = Instant::now() + Duration::from_secs(5);
+        loop {
+            let left = self.processes();
+            left.iter().for_each(|one| kill(one.pid, rustix::process::Signal::KILL));
+            if left.is_empty() || Instant::now() > until {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
         let _ = Command::new("flock")
             .args(["-w", "60", "/run/lock/runsmith-tests", "userdel", "--force", &self.name])
@@ -200,8 +208,16 @@ pub fn free_port() -> u16 {
     let first = (std::process::id() % 120) as u16 * 100;
     (0..12_000u16)
         .map(|_| 20_000 + (first + PORTS.fetch_add(1, Ordering::Relaxed)) % 12_000)
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .find(|port| is_reserved(*port) && TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("a free port")
+}
+
+/// Whether this test program has a port for itself, as long as it lives: no other one on this machine has it.
+fn is_reserved(port: u16) -> bool {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+    let name = SocketAddr::from_abstract_name(format!("runsmith-test-{port}")).expect("a name");
+    UnixListener::bind_addr(&name).map(std::mem::forget).is_ok()
 }
 
 /// Every process that has a command, and its words.
