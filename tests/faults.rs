@@ -431,6 +431,8 @@ fn runtime_and_keeper_killed() {
     let master = case.service.master();
     let mark = case.service.log.mark();
     let (runtime, keeper) = (case.service.runtime(), case.service.keeper().expect("a keeper"));
+    // It is not to begin another keeper in between.
+    kill(runtime, Signal::STOP);
     kill(keeper, Signal::KILL);
     kill(runtime, Signal::KILL);
     case.service.log.wait(mark, ADOPTED, SOON);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::cgroups::Cgroups;
-use super::host::{User, free_port, kill, require, run, virtualenv};
+use super::host::{Process, User, free_port, kill, require, run, virtualenv};
 use super::load::Address;
 use super::log::{Line, Log};
 use super::{HANDOVER, SOON, START, STOP};
@@ -607,13 +607,17 @@ impl Drop for Foreign {
 impl Drop for Service {
     fn drop(&mut self) {
         if let Some(mut runsv) = self.runsv.take() {
-            // Without runsv the run script leaves within a second; the user's processes end with the user.
-            let script = fs::read_to_string(self.directory.join("supervise/pid")).unwrap_or_default();
             let _ = runsv.kill();
             let _ = runsv.wait();
-            if let Ok(pid) = script.trim().parse() {
-                kill(pid, Signal::KILL);
-            }
+        }
+        // A run that goes on would start the server again once the user's processes have ended with the user. runsv may have begun one
+        // just now, so `supervise/pid` does not tell.
+        let is_run = |one: &Process| {
+            fs::read_link(format!("/proc/{}/cwd", one.pid)).is_ok_and(|place| place == self.directory)
+        };
+        while let Some(run) = Process::all().into_iter().find(|one| one.lives() && is_run(one)) {
+            kill(run.pid, Signal::KILL);
+            std::thread::sleep(Duration::from_millis(10));
         }
         for keeper in self.keepers() {
             kill(keeper, Signal::KILL);
