@@ -49,6 +49,8 @@ pub struct Entry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tree {
     entries: Vec<Entry>,
+    /// Values that are secret and in no secret file: in a command, for example.
+    hidden: Vec<String>,
 }
 
 /// Two entries that want the same path and differ.
@@ -59,16 +61,24 @@ pub struct Clash {
 }
 
 impl Tree {
-    /// The values that the secret files hold: the first line of each, in which a NUL stands for the end of a line. What follows
-    /// says who has made the file.
+    /// The values that are masked wherever files that are not secret are shown. Of each secret file it is the first line, in which a NUL
+    /// stands for the end of a line; what follows says who has made the file.
     pub fn secrets(&self) -> impl Iterator<Item = String> {
-        self.entries.iter().filter_map(|entry| match &entry.kind {
+        let hidden = self.hidden.iter().cloned();
+        let in_files = self.entries.iter().filter_map(|entry| match &entry.kind {
             Kind::File(content) if entry.secret => {
                 let first = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
                 Some(String::from_utf8_lossy(first).replace('\0', "\n"))
             }
             _ => None,
-        })
+        });
+        in_files.chain(hidden)
+    }
+
+    /// The same tree, with values that are to be masked besides those of its secret files.
+    pub fn hiding(mut self, values: Vec<String>) -> Self {
+        self.hidden = values;
+        self
     }
 
     /// Brings entries into order. Entries that are the same in everything (a directory that two
@@ -87,7 +97,7 @@ impl Tree {
             return Err(clashes);
         }
         entries.dedup_by(|a, b| a.path == b.path);
-        Ok(Self { entries })
+        Ok(Self { entries, hidden: vec![] })
     }
 
     /// Hides the content of those entries too for which `is_secret` holds.

@@ -138,11 +138,21 @@ impl Fixed {
     pub(super) fn patch(&self, arguments: &cli::Validate) -> (String, bool) {
         let mut patch = String::new();
         let mut is_masked = false;
+        // A secret of one file may stand in any other.
+        let again =
+            |given: &Given| Given { path: given.path.clone(), bytes: given.bytes.clone(), size: given.size };
+        let mut all: Vec<Given> = self.given.iter().map(again).collect();
+        let (mut befores, mut afters) = (vec![], vec![]);
         for file in &self.changed {
-            let [before, after] = [&file.before, &file.after].map(|bytes| {
-                let given = Given { path: file.path.clone(), bytes: bytes.clone(), size: bytes.len() as u64 };
-                let pillars = inputs::parse(vec![given], &arguments.inputs);
-                let (text, masked) = report::patch::masked(&pillars.sources, SourceId(0), &pillars.secrets);
+            for (bytes, at) in [(&file.before, &mut befores), (&file.after, &mut afters)] {
+                at.push(SourceId(u32::try_from(all.len()).unwrap_or(u32::MAX)));
+                all.push(Given { path: file.path.clone(), bytes: bytes.clone(), size: bytes.len() as u64 });
+            }
+        }
+        let pillars = inputs::parse(all, &arguments.inputs);
+        for ((file, before), after) in self.changed.iter().zip(befores).zip(afters) {
+            let [before, after] = [before, after].map(|id| {
+                let (text, masked) = report::patch::masked(&pillars.sources, id, &pillars.secrets);
                 is_masked |= masked;
                 text
             });

@@ -1,6 +1,7 @@
 //! A service's log, as far as a command can see it: where it is, and whether its log service takes lines.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -118,13 +119,18 @@ fn holds_lock(pid: u32, directory: &Path) -> bool {
     holder(&directory.join("lock")) == Some(pid)
 }
 
+/// So much of the table of locks is read, in bytes: some hundred thousand locks.
+const MOST_LOCKS: u64 = 8 << 20;
+
 /// Who holds a lock by flock(2), as the kernel knows it (proc_locks(5)).
 fn holder(lock: &Path) -> Option<u32> {
     // The directory is the application's user's: nothing in it is opened.
     let found = fs::symlink_metadata(lock).ok()?;
     let (device, inode) = (found.dev(), found.ino());
     let name = format!("{:02x}:{:02x}:{inode}", rustix::fs::major(device), rustix::fs::minor(device));
-    let table = fs::read_to_string("/proc/locks").ok()?;
+    // Anybody can make it long.
+    let mut table = String::new();
+    fs::File::open("/proc/locks").ok()?.take(MOST_LOCKS).read_to_string(&mut table).ok()?;
     table.lines().find_map(|line| {
         // 1: FLOCK ADVISORY WRITE 708 08:01:133 0 EOF
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();

@@ -13,7 +13,7 @@ use crate::host;
 use crate::model::Service;
 use crate::runtime::linux::launch::secret;
 use crate::runtime::linux::place::Place;
-use crate::runtime::linux::stored::{read_file, read_opened};
+use crate::runtime::linux::stored::{read_file, read_unlinked};
 use crate::runtime::linux::{clock, process};
 use crate::runtime::protocol::Status;
 use crate::runtime::snapshot::{Snapshot, hexadecimal};
@@ -80,10 +80,9 @@ fn different(status: &Status, target: &Target) -> (Vec<String>, Vec<PathBuf>) {
 /// Whether a file has this content; nothing if that is not known. The application's user can put links in the place of the
 /// directories above it: root follows none of them, and where there are some it is read as that user.
 fn holds(service: &Service, path: &str, content: &[u8]) -> Option<bool> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
-        Ok(file) => Some(read_opened(file.into()).is_ok_and(|found| found == content)),
-        Err(Errno::LOOP | Errno::NOSYS) => {
+    match read_unlinked(path) {
+        Ok(found) => Some(found == content),
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::LOOP | Errno::NOSYS)) => {
             let identity = host::identity_of(service).ok()?;
             let found = host::digest(&identity, path, RESOLVED).ok()?;
             Some(found == Some(hexadecimal(&Sha256::digest(content))))

@@ -229,7 +229,7 @@ fn no_runtime(target: &Target, wish: Wanted) -> Problem {
 /// The process of a runtime that somebody has stopped.
 pub(super) fn stopped_runtime(target: &Target) -> Option<u32> {
     let pid = supervised(&target.directory)?.pid?;
-    (process::stopped(pid) == Some(process::Stopped::BySignal)).then_some(pid)
+    (process::stopped(&[pid]) == [(pid, process::Stopped::BySignal)]).then_some(pid)
 }
 
 /// Why no runtime answers although the service is to be up.

@@ -5,6 +5,7 @@
 //! inside each other apart too. Where it cannot be made (a container that may only be read), and for
 //! everybody else, the lock is on ROOT, which leaves no file behind.
 
+use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::mpsc;
@@ -135,10 +136,18 @@ fn holder(fd: &OwnedFd) -> String {
     const LOOKS: usize = 5;
     let pid = fstat(fd).ok().and_then(|stat| {
         let file = format!("{:02x}:{:02x}:{}", major(stat.st_dev), minor(stat.st_dev), stat.st_ino);
-        let look = |_| pid_in(&std::fs::read_to_string("/proc/locks").unwrap_or_default(), &file);
+        let look = |_| pid_in(&locks().unwrap_or_default(), &file);
         (0..LOOKS).find_map(look)
     });
     pid.map_or_else(|| "another run".to_owned(), |pid| format!("process {pid}"))
+}
+
+/// The table of locks; anybody can make it long, so no more of it is read than some hundred thousand locks take.
+fn locks() -> std::io::Result<String> {
+    const MOST: u64 = 8 << 20;
+    let mut table = String::new();
+    std::fs::File::open("/proc/locks")?.take(MOST).read_to_string(&mut table)?;
+    Ok(table)
 }
 
 /// The process that holds a file; lines with an arrow are those who wait for it.

@@ -3,7 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+
+use rustix::fs::OFlags;
 
 use super::proc;
 use crate::facts::{Asked, Holder, Listener, ListensAt, User};
@@ -174,12 +176,16 @@ fn masters(state: &str) -> Vec<(u32, u64)> {
 
 /// A small file that only root, or we, can have written.
 fn own_file(path: &str) -> Option<String> {
-    let stat = std::fs::symlink_metadata(path).ok()?;
+    let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).ok()?;
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    let stat = file.metadata().ok()?;
     let me = rustix::process::geteuid().as_raw();
     if !stat.is_file() || (stat.uid() != 0 && stat.uid() != me) {
         return None;
     }
-    String::from_utf8(bounded(path)?).ok()
+    let mut text = String::new();
+    file.take(TABLE).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 fn bounded(path: &str) -> Option<Vec<u8>> {

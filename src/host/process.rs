@@ -246,13 +246,31 @@ fn end(child: &mut Child, group: Pid) -> End {
     // It is our child and not yet waited for, so its number is nobody else's. Before `setsid` it has no group.
     let _ = kill_process_group(group, Signal::KILL);
     let _ = child.kill();
-    match child.wait() {
-        Ok(status) => match (status.code(), status.signal()) {
+    match within(KILLED, || child.try_wait().transpose()) {
+        Some(Ok(status)) => match (status.code(), status.signal()) {
             (Some(code), _) => End::Code(code),
             (None, Some(signal)) => End::Signal(signal),
             (None, None) => End::Late,
         },
-        Err(_) => End::Late,
+        Some(Err(_)) | None => End::Late,
+    }
+}
+
+/// A killed process ends within milliseconds. Another process of its user that traces it can keep its end from us for ever, and so can a
+/// file system of that user's: it is left behind then.
+const KILLED: Duration = Duration::from_secs(1);
+
+/// Looks for an answer until there is one, for so long. There is no event to wait for: a traced process has ended for everybody but
+/// for its parent.
+fn within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    const LOOK: Duration = Duration::from_millis(2);
+    let until = Instant::now() + limit;
+    loop {
+        let found = look();
+        if found.is_some() || Instant::now() >= until {
+            return found;
+        }
+        std::thread::sleep(LOOK);
     }
 }
 
@@ -270,22 +288,33 @@ fn session(pid: u32) -> Option<u32> {
     proc::text(pid, "stat")?.rsplit_once(") ")?.1.split(' ').nth(3)?.parse().ok()
 }
 
+/// So many processes that cannot be ended are waited for, a second each.
+const MOST_LEFT: usize = 3;
+
 /// Ends what a program has left behind, in whatever session: it has become our child. One that starts others all the time is
 /// looked for so many times.
 fn end_orphans(before: &[u32]) {
     let own = session(std::process::id());
     // Only such programs have sessions of their own.
     let is_orphan = |pid: &u32| session(*pid) != own && !before.contains(pid);
+    let mut left: Vec<Pid> = vec![];
     for _ in 0..ROUNDS {
         let orphans = children().into_iter().filter(is_orphan);
-        let orphans: Vec<Pid> = orphans.filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).collect();
+        let mut orphans: Vec<Pid> =
+            orphans.filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).collect();
+        orphans.retain(|orphan| !left.contains(orphan));
         if orphans.is_empty() {
             return;
         }
         for orphan in orphans {
             // It is our child and not yet waited for, so its number is nobody else's.
             let _ = kill_process(orphan, Signal::KILL);
-            let _ = waitpid(Some(orphan), WaitOptions::empty());
+            if within(KILLED, || waitpid(Some(orphan), WaitOptions::NOHANG).transpose()).is_none() {
+                left.push(orphan);
+                if left.len() >= MOST_LEFT {
+                    return;
+                }
+            }
         }
     }
 }

@@ -2,6 +2,9 @@
 
 /// The longest path that a system call takes, in bytes (PATH_MAX less the NUL).
 const PATH_MAX: usize = 4095;
+
+/// No path that people use goes deeper; each directory on the way is a part of what is rendered.
+const DEEPEST: usize = 100;
 /// The longest step of a path, in bytes (NAME_MAX).
 pub(crate) const NAME_MAX: usize = 255;
 
@@ -16,6 +19,10 @@ pub fn absolute(path: &str) -> Result<(), String> {
     steps(rest, path)?;
     if path.len() > PATH_MAX {
         return Err(format!("the path has {} bytes, and the kernel takes {PATH_MAX}", path.len()));
+    }
+    let depth = path.split('/').filter(|step| !step.is_empty()).count();
+    if depth > DEEPEST {
+        return Err(format!("the path has {depth} directories, and runsmith takes {DEEPEST}"));
     }
     Ok(())
 }

@@ -349,7 +349,8 @@ pub fn is_ordinary(text: &str) -> bool {
 fn is_filled_in(text: &str) -> bool {
     ["%(", "${", "$(", "{{", "{%", "<"].iter().any(|sign| text.starts_with(sign))
         || text.chars().next().is_none_or(|first| first == '=')
-        || text.trim_end_matches('*').is_empty()
+        // Where this ends at the first other byte: it is asked for each name in a text.
+        || text.bytes().all(|byte| byte == b'*')
 }
 
 /// Why a text is sensitive whatever its name is.
@@ -502,13 +503,20 @@ pub fn value_in(line: &str) -> Option<usize> {
 
 /// Where a value begins that follows an option of a command in a word of its own: `--password X`, `"--token", "X"`.
 fn option_value_in(line: &str) -> Option<usize> {
-    line.match_indices("--").find_map(|(at, dashes)| {
-        let begin = at + dashes.len();
-        let rest = &line[begin..];
-        let end = begin + rest.find(|c: char| !is_part_of_name(c)).unwrap_or(rest.len());
-        let follows = line[end..].starts_with([' ', '\t', '"', '\'', ',']) && !line[end..].trim().is_empty();
-        (follows && is_secret_option(&line[at..end])).then_some(end)
-    })
+    let mut from = 0;
+    while let Some(found) = line[from..].find("--") {
+        let at = from + found;
+        let rest = &line[at..];
+        let end = at + rest.find(|c: char| !is_part_of_name(c)).unwrap_or(rest.len());
+        let follows =
+            line[end..].starts_with([' ', '\t', '"', '\'', ',']) && !line[end..].trim_start().is_empty();
+        if follows && is_secret_option(&line[at..end]) {
+            return Some(end);
+        }
+        // Dashes are a part of names: a row of thousands is one.
+        from = end;
+    }
+    None
 }
 
 /// Whether the word of a command is an option whose value, which follows, is a secret.

@@ -26,6 +26,7 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::failure::Failure;
 use crate::model::secret::{password_in_url, value_in};
 use crate::model::veil::{MASK, Veil};
+use crate::rule;
 use crate::source::{SourceId, Sources, Span};
 use crate::visible::visible;
 use hidden::{disjoint, veil, with_others, without_passwords};
@@ -43,6 +44,19 @@ pub struct Findings<'a> {
     veil: Veil,
 }
 
+/// So many findings are printed, the first ones by place. Nobody reads more, and a file can have millions.
+const MOST: usize = 10_000;
+
+/// What is said of the findings that are not printed; as bad as the worst of them.
+fn more(rest: &[&Diagnostic]) -> Option<Diagnostic> {
+    let worst = rest.iter().map(|finding| finding.severity).min()?;
+    let message = format!("{} more findings are not printed", rest.len());
+    let mut more =
+        Diagnostic::error(&rule::TOO_LARGE, message).help("Correct these first, then validate again.");
+    more.severity = worst;
+    Some(more)
+}
+
 impl<'a> Findings<'a> {
     /// `secrets` are the places that nothing printed may show, besides the labels that are hidden.
     pub fn new(diagnostics: &'a [Diagnostic], sources: &'a Sources, secrets: &[Span]) -> Self {
@@ -58,6 +72,7 @@ impl<'a> Findings<'a> {
         let labels = list.iter().flat_map(|finding| &finding.labels);
         let hidden = labels.filter(|label| label.hidden).map(|label| label.span);
         let secrets = disjoint(hidden.chain(secrets.iter().copied()), sources);
+        let rest = list.split_off(list.len().min(MOST));
         // Nothing is printed of a text that no finding is about.
         let shown: BTreeSet<SourceId> =
             list.iter().flat_map(|finding| &finding.labels).map(|label| label.span.source).collect();
@@ -65,6 +80,7 @@ impl<'a> Findings<'a> {
         let secrets = with_others(secrets, &veil, shown, sources);
         let mut findings = Self { list: vec![], sources, secrets, veil };
         findings.list = list.into_iter().map(|finding| findings.redacted(finding)).collect();
+        findings.list.extend(more(&rest).map(Cow::Owned));
         findings
     }
 

@@ -18,8 +18,10 @@ mod times;
 mod users;
 mod values;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::sync::LazyLock;
 
 use crate::diagnostic::Severity;
 
@@ -215,7 +217,9 @@ pub fn all() -> Vec<&'static Rule> {
 
 /// The rule of that name.
 pub fn named(name: &str) -> Option<&'static Rule> {
-    all().into_iter().find(|rule| rule.name == name)
+    static NAMED: LazyLock<HashMap<&'static str, &'static Rule>> =
+        LazyLock::new(|| all().into_iter().map(|rule| (rule.name, rule)).collect());
+    NAMED.get(name).copied()
 }
 
 /// The name that was most likely meant by one that no rule has.

@@ -50,7 +50,12 @@ pub fn find(source: &Source, id: SourceId, documents: &[Node]) -> Vec<Silence> {
     // A line of many `#` is looked for once, and so is the end of a block of comments.
     let mut line = 0..0;
     let mut block = Block::default();
+    // What follows on its line is a part of the comment.
+    let mut taken = 0;
     for (start, _) in text.match_indices('#') {
+        if start < taken {
+            continue;
+        }
         if start >= line.end {
             let end = text[start..].find(['\n', '\r']).map_or(text.len(), |end| start + end);
             line = text[..start].rfind(['\n', '\r']).map_or(0, |end| end + 1)..end;
@@ -81,6 +86,7 @@ pub fn find(source: &Source, id: SourceId, documents: &[Node]) -> Vec<Silence> {
             false => Meaning::Wrong(expected(comment)),
         };
         found.push(Silence { span: Span::new(id, start, end), line, meaning });
+        taken = end;
     }
     found
 }
@@ -139,8 +145,10 @@ fn names_of(text: &str) -> impl Iterator<Item = &str> {
 
 /// What is to be written instead of a comment that cannot be followed: with the rules that it names.
 fn expected(comment: &str) -> String {
-    let names: Vec<_> =
-        names_of(comment).filter(|name| name.contains('-') && judge::silenceable(name).is_ok()).collect();
+    /// Nobody means more.
+    const MOST: usize = 10;
+    let names = names_of(comment).filter(|name| name.contains('-') && judge::silenceable(name).is_ok());
+    let names: Vec<_> = names.take(MOST).collect();
     let names = if names.is_empty() { "RULE".to_owned() } else { names.join(", ") };
     format!("expected `# {MARK} allow({names}) because REASON`")
 }

@@ -123,6 +123,8 @@ pub struct Shell {
     awaited: Option<succeed::Awaited>,
     /// When one generation was last left alone.
     settled_at: Moment,
+    /// What `status` was told last, and when.
+    recent: Option<(Moment, Box<crate::runtime::protocol::Status>)>,
     last: Option<LastHandOver>,
     /// When each generation was started, and which one served then.
     begun: BTreeMap<Generation, (Moment, Option<Generation>)>,
@@ -300,6 +302,7 @@ fn begin(
         events: VecDeque::new(),
         checks: vec![],
         made: BTreeMap::new(),
+        recent: None,
         snapshots: BTreeMap::new(),
         secrets: VecDeque::new(),
         before: None,

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{ValidationError, Validator};
@@ -23,6 +24,9 @@ const MOST_KEYS: usize = 100;
 /// something wrong.
 #[derive(Default)]
 pub struct Checker(());
+
+/// For so many unknown keys of a run it is looked for what was meant: each is compared with every known one.
+static SUGGESTIONS: AtomicUsize = AtomicUsize::new(20_000);
 
 static SHAPES: OnceLock<Option<Shapes>> = OnceLock::new();
 static WHOLE: OnceLock<Result<Whole, String>> = OnceLock::new();
@@ -264,7 +268,8 @@ impl Whole {
             |table| format!("{} {} has no such setting", table.server, table.version),
         );
         let diagnostic = Diagnostic::error(&rule::UNKNOWN_KEY, format!("{what}: `{name}`"));
-        match meant(steps, key, &known) {
+        let is_looked_for = SUGGESTIONS.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
+        match is_looked_for.then(|| meant(steps, key, &known)).flatten() {
             Some(near) => {
                 let is_quoted = map.is_some_and(|map| {
                     map.get(key).is_some_and(|pair| pair.key.style != crate::pillar::Style::Plain)
@@ -407,8 +412,10 @@ fn is_misspelt(name: &str, near: &str, known: &[String]) -> bool {
 /// to be it. What comes from the defaults or by a merge key stands elsewhere, and is overruled; what an alias calls in is
 /// somebody else's as well.
 fn is_free(map: &Node, key: &str, near: &str, known: &[String]) -> bool {
+    /// In a larger map each key would be compared with each; then nothing is corrected.
+    const MOST: usize = 50;
     let Value::Map(pairs) = &map.value else { return true };
-    if map.via.is_some() || map.get(key).is_some_and(|pair| pair.key.via.is_some()) {
+    if pairs.len() > MOST || map.via.is_some() || map.get(key).is_some_and(|pair| pair.key.via.is_some()) {
         return false;
     }
     let is_here = |node: &Node| {

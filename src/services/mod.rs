@@ -253,6 +253,8 @@ struct Planned {
     record: Option<Record>,
     disabled: Option<Retired>,
     known: Option<Known>,
+    /// Values that are secret, wherever they stand in the application.
+    hidden: Vec<String>,
 }
 
 /// What all applications come to.
@@ -263,6 +265,7 @@ struct All {
     records: Vec<Record>,
     disabled: Vec<Retired>,
     known: Vec<Known>,
+    hidden: Vec<String>,
     found: Vec<Diagnostic>,
     unjudged: Unjudged,
     /// What nobody asks for any more.
@@ -280,7 +283,7 @@ pub fn render(
     asked: Asked<'_>,
     judge: impl FnOnce(Vec<Diagnostic>) -> Vec<Diagnostic>,
 ) -> Result<Rendered, Failure> {
-    let All { wanted, records, disabled, known, found, .. } =
+    let All { wanted, records, disabled, known, hidden, found, .. } =
         plan_all(applications, templates, texts, asked)?;
     let found = judge(found);
     if found.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
@@ -295,7 +298,10 @@ pub fn render(
         entries.push(entry);
     }
     match Tree::new(entries) {
-        Ok(tree) => Ok(Rendered::Services(Services { tree, records, disabled, known, owners }, found)),
+        Ok(tree) => Ok(Rendered::Services(
+            Services { tree: tree.hiding(hidden), records, disabled, known, owners },
+            found,
+        )),
         // `clashes` has found and placed every one before.
         Err(clashes) => Err(Failure::Usage(format!("{} paths are wanted twice", clashes.len()))),
     }
@@ -404,6 +410,7 @@ fn plan_all(
         all.records.extend(planned.iter_mut().filter_map(|one| one.record.take()));
         all.disabled.extend(planned.iter_mut().filter_map(|one| one.disabled.take()));
         all.known.extend(planned.iter_mut().filter_map(|one| one.known.take()));
+        all.hidden.extend(planned.iter_mut().flat_map(|one| std::mem::take(&mut one.hidden)));
         all.wanted = in_order(&mut planned);
         if !asked.files {
             compare_contents(&mut all.wanted, &planned, templates)?;
@@ -498,7 +505,7 @@ fn plan_one(
     };
     let bytes = entries
         .iter()
-        .map(|entry| if let Kind::File(content) = &entry.kind { content.len() } else { 0 })
+        .map(|entry| entry.path.len() + if let Kind::File(content) = &entry.kind { content.len() } else { 0 })
         .sum();
     room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(bytes)).map_err(|_| {
         Failure::Usage(format!(
@@ -520,9 +527,10 @@ fn plan_one(
             .using(used(&service))
             .running_in(&service.layout.run)
     });
+    let hidden = if asked.files { secrets::values_of(&node) } else { vec![] };
     let known = asked.known.then(|| Known { service: Arc::clone(&service), key: key.clone(), span, node });
     let may_meet_itself = !asked.files && grounds::may_meet_itself(&service);
-    let planned = Planned { service, key, span, entries, may_meet_itself, record, disabled, known };
+    let planned = Planned { service, key, span, entries, may_meet_itself, record, disabled, known, hidden };
     Ok((Ok((planned, claims)), found))
 }
 

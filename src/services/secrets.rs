@@ -32,6 +32,18 @@ pub fn masked(documents: &[Node], secrets: &HashSet<Span>) -> Vec<Node> {
     documents.iter().map(|document| covered(document, secrets, &veil)).collect()
 }
 
+/// The values of an application that are secret by name or content, wherever they stand in it.
+pub(super) fn values_of(application: &Node) -> Vec<String> {
+    let mut found = Found { text: "", spans: vec![], sections: vec![] };
+    found.collect(application, "", Below::Anything);
+    let places: HashSet<Span> = found.spans.into_iter().collect();
+    let mut texts = vec![];
+    if !places.is_empty() {
+        texts_at(application, &places, &mut texts);
+    }
+    texts.into_iter().map(Cow::into_owned).collect()
+}
+
 /// The texts at these places.
 fn texts_at<'a>(node: &'a Node, places: &HashSet<Span>, texts: &mut Vec<Cow<'a, str>>) {
     match &node.value {

@@ -1,5 +1,7 @@
 //! What the words of gunicorn's command line are to Python's argparse (3.9 to 3.13), which reads them.
 
+use std::sync::Arc;
+
 use serde_json::Value as Json;
 
 use super::Word;
@@ -28,7 +30,7 @@ pub(in crate::rules) struct Given {
     /// The option as it was written: abbreviated, or a letter of several in one word.
     pub(in crate::rules) written: String,
     /// The whole word, and where it stands.
-    pub(in crate::rules) word: String,
+    pub(in crate::rules) word: Arc<str>,
     pub(in crate::rules) span: Span,
     /// The text given for its value, and where that stands.
     pub(in crate::rules) text: Option<(String, Span)>,
@@ -144,9 +146,11 @@ pub(super) fn read(words: &[Word<'_>]) -> Vec<Part> {
 
 /// The options of one word: whole, abbreviated where only one begins so, short ones in a row.
 fn options(word: &str, span: Span) -> Vec<Part> {
+    // A word may have thousands of letters, each an option that has this word.
+    let whole: Arc<str> = word.into();
     let setting = |setting, written: &str, text: Option<&str>| {
         let text = text.map(|text| (text.to_owned(), span));
-        Part::Setting(Given { setting, written: written.to_owned(), word: word.to_owned(), span, text })
+        Part::Setting(Given { setting, written: written.to_owned(), word: Arc::clone(&whole), span, text })
     };
     if word.starts_with("--") {
         let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));

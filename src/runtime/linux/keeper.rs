@@ -249,7 +249,8 @@ fn keep_last(last: &mut Vec<u8>, bytes: &[u8], most: usize) {
     last.extend_from_slice(bytes);
     if last.len() > most {
         last.drain(..last.len() - most);
-        let begun = last.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        // Half a line may have half a secret, which nobody recognises.
+        let begun = last.iter().position(|byte| *byte == b'\n').map_or(last.len(), |end| end + 1);
         last.drain(..begun);
     }
 }

@@ -303,11 +303,21 @@ fn is_at(fd: &OwnedFd, address: &str) -> bool {
     }
 }
 
+/// Whether a descriptor of a process is of this kind, by what the kernel calls it (proc_pid_fd(5)).
+pub(super) fn is_named(pid: u32, number: i32, kind: &str) -> bool {
+    let leads_to = fs::read_link(format!("/proc/{pid}/fd/{number}"));
+    leads_to.is_ok_and(|to| to.to_str().is_some_and(|to| to.starts_with(kind)))
+}
+
 /// Takes the sockets that are wanted out of a living process of the service (pidfd_getfd(2)): what is left to do when the
 /// keeper has gone as well. `uid` owns the process, which is why each is proven to listen where it is to.
 pub fn recover(process: &Process, wanted: &[Kept]) -> Vec<Listener> {
     let mut found: Vec<Listener> = vec![];
     for number in FIRST..FIRST + 2 * i32::try_from(MOST).unwrap_or(0) {
+        // Closing what is no socket may wait for whoever has made it: a file of a file system of the user's, for example.
+        if !is_named(process.pid, number, "socket:[") {
+            continue;
+        }
         let Ok(fd) = pidfd_getfd(process, number, PidfdGetfdFlags::empty()) else { continue };
         // The same address in another network namespace is another one.
         if !listens(&fd) || !kernel::is_here(&fd) {

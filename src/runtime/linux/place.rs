@@ -371,26 +371,50 @@ pub fn trusted(directory: &Path) -> Result<(), String> {
     proven(directory, true)
 }
 
-/// `last`: others may not even add something to the directory itself.
-fn proven(directory: &Path, mut last: bool) -> Result<(), String> {
+/// `last`: others may not even add something to the directory itself. Each directory and each link on the way is looked at, also those
+/// that links lead through: one that root has made may lead to one that somebody else has made.
+fn proven(directory: &Path, last: bool) -> Result<(), String> {
+    /// As many as the kernel follows (path_resolution(7)).
+    const MOST_LINKS: usize = 40;
     let me = rustix::process::geteuid().as_raw();
-    for step in directory.ancestors() {
-        let found = fs::symlink_metadata(step).map_err(|error| format!("{}: {error}", step.display()))?;
-        if found.is_symlink() {
-            // The system's own, such as /var/run, lead where only root can have put something.
-            let target = fs::canonicalize(step).map_err(|error| format!("{}: {error}", step.display()))?;
-            if found.uid() != 0 {
-                return Err(format!("{} is a link that somebody other than root has made", step.display()));
-            }
-            proven(&target, last)?;
-        } else if !found.is_dir() {
-            return Err(format!("{} is no directory", step.display()));
-        } else if found.uid() != 0 && found.uid() != me {
-            return Err(format!("{} belongs to somebody other than root", step.display()));
-        } else if found.mode() & 0o022 != 0 && (last || found.mode() & 0o1000 == 0) {
-            return Err(format!("others may write to {}", step.display()));
+    let steps =
+        |path: &Path| path.components().rev().map(|step| step.as_os_str().to_owned()).collect::<Vec<_>>();
+    let mut left = steps(directory);
+    let mut at = PathBuf::new();
+    let mut links = 0;
+    while let Some(step) = left.pop() {
+        if step == ".." {
+            at.pop();
+            continue;
         }
-        last = false;
+        let next = at.join(&step);
+        let shown = next.display();
+        let found = fs::symlink_metadata(&next).map_err(|error| format!("{shown}: {error}"))?;
+        if found.is_symlink() {
+            links += 1;
+            if found.uid() != 0 {
+                return Err(format!("{shown} is a link that somebody other than root has made"));
+            }
+            if links > MOST_LINKS {
+                return Err(format!("{shown}: too many links"));
+            }
+            // The system's own, such as /var/run.
+            let target = fs::read_link(&next).map_err(|error| format!("{shown}: {error}"))?;
+            if target.is_absolute() {
+                at = PathBuf::new();
+            }
+            left.extend(steps(&target));
+            continue;
+        }
+        let is_last = last && left.is_empty();
+        if !found.is_dir() {
+            return Err(format!("{shown} is no directory"));
+        } else if found.uid() != 0 && found.uid() != me {
+            return Err(format!("{shown} belongs to somebody other than root"));
+        } else if found.mode() & 0o022 != 0 && (is_last || found.mode() & 0o1000 == 0) {
+            return Err(format!("others may write to {shown}"));
+        }
+        at = next;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::clock;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -115,23 +115,31 @@ pub enum Stopped {
 /// How long a traced process must not have run to count as stopped: strace(1) stops one for microseconds at each system call.
 const TRACE_STOP: Duration = Duration::from_millis(20);
 
-/// Whether a process is stopped, and by what.
-pub fn stopped(pid: u32) -> Option<Stopped> {
-    match stat(pid)?.state {
-        b'T' => Some(Stopped::BySignal),
-        b't' => {
-            let before = switches(pid)?;
-            let until = Instant::now() + TRACE_STOP;
-            while Instant::now() < until {
-                if stat(pid)?.state != b't' || switches(pid)? != before {
-                    return None;
-                }
-                std::thread::yield_now();
+/// So many traced processes are looked at: whoever starts many costs no more than that.
+const MOST_TRACED: usize = 64;
+
+/// Those of some processes that are stopped, and by what. However many there are, it waits once.
+pub fn stopped(pids: &[u32]) -> Vec<(u32, Stopped)> {
+    let mut found = vec![];
+    let mut traced = vec![];
+    for pid in pids {
+        match stat(*pid).map(|stat| stat.state) {
+            Some(b'T') => found.push((*pid, Stopped::BySignal)),
+            Some(b't') if traced.len() < MOST_TRACED => {
+                traced.extend(switches(*pid).map(|before| (*pid, before)))
             }
-            Some(Stopped::ByTracer(before.0))
+            _ => {}
         }
-        _ => None,
     }
+    if !traced.is_empty() {
+        std::thread::sleep(TRACE_STOP);
+        traced.retain(|(pid, before)| {
+            stat(*pid).is_some_and(|stat| stat.state == b't') && switches(*pid).as_ref() == Some(before)
+        });
+        found.extend(traced.into_iter().map(|(pid, (tracer, _, _))| (pid, Stopped::ByTracer(tracer))));
+        found.sort_unstable_by_key(|(pid, _)| *pid);
+    }
+    found
 }
 
 /// Who traces a process (ptrace(2)).

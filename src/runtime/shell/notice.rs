@@ -3,7 +3,7 @@
 use super::generation::{Live, others};
 use super::{Shell, Source};
 use crate::model::input::{Ready, Server};
-use crate::runtime::event::{Ask, Event, Generation, Moment};
+use crate::runtime::event::{Ask, Event, Generation, Moment, Ticket};
 use crate::runtime::linux::descriptors::most_workers;
 use crate::runtime::linux::health::Progress;
 use crate::runtime::linux::inbox::{Claim, Says};
@@ -12,7 +12,7 @@ use crate::runtime::linux::process::Process;
 use crate::runtime::linux::runsv::{Wanted, wanted};
 use crate::runtime::linux::signals::Told;
 use crate::runtime::linux::{clock, process};
-use crate::runtime::protocol::{Reply, Wish};
+use crate::runtime::protocol::{Reply, Status, Wish};
 
 /// So many workers of all generations are known at the most: who forks them may say anything.
 const MOST_WORKERS: usize = 4096;
@@ -22,6 +22,15 @@ const MOST_WORKERS: usize = 4096;
 const ORPHANS: u64 = 20;
 
 impl Shell {
+    /// The status of a moment ago, for who is not root: however often the application's user asks, it costs little.
+    fn recent_status(&self, ticket: Ticket) -> Option<Box<Status>> {
+        /// In milliseconds: a status takes a tenth of that at the most.
+        const RECENT: u64 = 250;
+        let is_root = self.control.identity(ticket).is_none_or(|(_, uid)| uid == 0);
+        let (at, status) = self.recent.as_ref().filter(|_| !is_root)?;
+        (clock::now().since(*at) < RECENT).then(|| status.clone())
+    }
+
     pub(super) fn notice(&mut self, source: &Source) {
         match source {
             Source::Signals => self.signalled(),
@@ -41,6 +50,9 @@ impl Shell {
             Source::Peer(ticket) => {
                 if let Some(wish) = self.control.serve(*ticket) {
                     match wish {
+                        Wish::Status if let Some(recent) = self.recent_status(*ticket) => {
+                            self.control.finish(*ticket, &Reply::Status(recent));
+                        }
                         Wish::Status => {
                             // What was put right meanwhile is not shown.
                             if self.retry_at.is_some() {
@@ -49,8 +61,9 @@ impl Shell {
                             self.look_at_the_keeper();
                             self.look_at_the_disk();
                             self.look_at_sockets();
-                            let status = Reply::Status(Box::new(self.status()));
-                            self.control.finish(*ticket, &status);
+                            let status = Box::new(self.status());
+                            self.recent = Some((clock::now(), status.clone()));
+                            self.control.finish(*ticket, &Reply::Status(status));
                         }
                         Wish::Upgrade => self.ask(Ask::Upgrade(Some(*ticket))),
                         Wish::Prove => self.ask(Ask::Prove(*ticket)),
@@ -246,7 +259,8 @@ impl Shell {
         let event = match check.go_on() {
             Progress::Waiting => return,
             Progress::Good => Event::Healthy(generation),
-            Progress::Bad(reason) => Event::Sick(generation, reason),
+            // The application's answer is quoted.
+            Progress::Bad(reason) => Event::Sick(generation, self.without_secrets(generation, &reason)),
         };
         self.checks.retain(|check| check.generation != generation);
         self.tell(event);

@@ -97,7 +97,7 @@ impl Shell {
     /// known any more.
     pub(super) fn without_secrets(&self, generation: Generation, text: &str) -> String {
         let is_known = self.secrets.iter().any(|(one, _)| *one == generation);
-        if !is_known && !self.service.secrets.is_empty() {
+        if !is_known && (!self.service.secrets.is_empty() || !self.secrets.is_empty()) {
             return String::new();
         }
         let secrets = self.secrets.iter().flat_map(|(_, secrets)| secrets);

@@ -36,6 +36,9 @@ impl Shell {
         let log = self.log_problem(obstacle, &dropped);
         let stopped = self.stopped();
         let unhealthy = self.unhealthy(now);
+        // Looked for once: environments of the application's processes are read for it.
+        let serving = self.machine.serving().map(|serving| serving.generation);
+        let successor = serving.and_then(|serving| self.unasked_successor(serving)).map(|found| found.pid);
         let one = |generation: Generation| {
             let live = self.generations.get(&generation);
             let serving = self.machine.serving().filter(|serving| serving.generation == generation);
@@ -79,9 +82,9 @@ impl Shell {
             unhealthy,
             self.disk_problem(),
             self.resting_problem(),
-            self.second_master(),
+            self.second_master(successor),
             unkept,
-            self.other_release(),
+            self.other_release(successor),
             self.unlimited(),
             self.undying(now),
             socket,
@@ -179,8 +182,9 @@ impl Shell {
         let mut workers: Vec<u32> = children.collect();
         workers.sort_unstable();
         let of = workers.len();
-        let stopped = |pid: &u32| Some((*pid, process::stopped(*pid)?));
-        let workers: Vec<_> = workers.iter().filter_map(stopped).collect();
+        workers.push(master);
+        let mut workers = process::stopped(&workers);
+        let its_master = workers.extract_if(.., |(pid, _)| *pid == master).next();
         let how = |all: &[(u32, Stopped)]| {
             let pids = |is: fn(&Stopped) -> bool| {
                 let pids = all.iter().filter(|(_, how)| is(how)).map(|(pid, _)| pid.to_string());
@@ -195,7 +199,7 @@ impl Shell {
             }
         };
         let mut parts = vec![];
-        if let Some(master) = stopped(&master) {
+        if let Some(master) = its_master {
             parts.push(format!("its master is stopped, {}", how(&[master])));
         }
         if !workers.is_empty() {
@@ -255,16 +259,16 @@ impl Shell {
     }
 
     /// Somebody has sent the server's signal for a hand-over of its own: there are two masters, whose workers all serve.
-    fn second_master(&self) -> Option<Problem> {
+    fn second_master(&self, successor: Option<u32>) -> Option<Problem> {
         if self.machine.candidate().is_some() {
             return None;
         }
         let serving = self.machine.serving()?.generation;
-        let second = self.unasked_successor(serving)?;
+        let second = successor?;
         let message = format!(
             "a second master, process {}, which nobody asked runsmith for, serves beside that of generation {}: somebody has sent \
              USR2 to the server; `runsmith upgrade {}` makes it one again",
-            second.pid,
+            second,
             serving.0,
             self.reference()
         );
@@ -274,7 +278,7 @@ impl Shell {
     /// Processes of the generation that serves that run in another release than the one it was started in: by their
     /// working directories, which servers set when they load the application. A server that is told by hand to reload (HUP;
     /// USR1 and USR2 with puma) may follow `current`.
-    fn other_release(&self) -> Option<Problem> {
+    fn other_release(&self, successor: Option<u32>) -> Option<Problem> {
         let serving = self.machine.serving()?;
         let live = self.generations.get(&serving.generation)?;
         let master = live.master.as_ref()?.pid;
@@ -283,7 +287,6 @@ impl Shell {
         let all = process::all();
         // A successor that it has started with `usr2` is another generation.
         let masters = others(&self.generations, serving.generation);
-        let successor = self.unasked_successor(serving.generation).map(|successor| successor.pid);
         let children = all
             .iter()
             .filter(|(pid, stat)| stat.parent == master && !masters.contains(pid) && Some(**pid) != successor)
