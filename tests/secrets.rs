@@ -306,6 +306,61 @@ fn what_is_meant_is_masked_however_it_is_written() {
     }
 }
 
+/// Not only variables hold secrets: a word of the command, a setting, the path of a health check. They are kept where they are, and shown
+/// nowhere, and neither are copies of them.
+#[test]
+fn secrets_in_commands_settings_and_paths_are_masked_in_what_is_rendered() {
+    let scratch = tempfile::tempdir().unwrap();
+    std::fs::write(scratch.path().join("old.yaml"), "application: shop\nuser: deploy\nvirtualenv_home: /h\n")
+        .unwrap();
+    let pillars = [
+        json!({"server": "any", "unicorn_command": "/usr/bin/my-server --token Hunter2xyzAbc", "bind": "unix:/run/shop/a.sock",
+            "environment": {"GREETING": "say Hunter2xyzAbc"}}),
+        json!({"gunicorn": {"access_log_format": "%(h)s token=Hunter2xyzAbc", "statsd_prefix": "postgres://u:Hunter2xyzAbc@h/x"},
+            "environment": {"GREETING": "say Hunter2xyzAbc"}}),
+        json!({"handoff": {"health_check": {"path": "/health?token=Hunter2xyzAbc"}}, "environment": {"A": "Hunter2xyzAbc"}}),
+    ];
+    for mut pillar in pillars {
+        for (key, value) in [("application", "shop"), ("user", "deploy"), ("virtualenv_home", "/h")] {
+            pillar[key] = json!(value);
+        }
+        std::fs::write(scratch.path().join("p.json"), pillar.to_string()).unwrap();
+        for arguments in [
+            &["render"][..],
+            &["render", "--format", "json"],
+            &["render", "--diff", "--against", "old.yaml"],
+            &["render", "--diff", "--against", "old.yaml", "--format", "json"],
+            &["render", "--diff", "--against", "old.yaml", "--format", "markdown"],
+            &["render", "--diff", "--against", "old.yaml", "--format", "patch"],
+            &["render", "--explain", "/etc/sv/shop/run"],
+            &["read"],
+            &["validate"],
+        ] {
+            let output = runsmith(scratch.path(), &[arguments, &["p.json"]].concat());
+            let shown = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            assert!(!shown.contains("Hunter2xyzAbc"), "{arguments:?} of {pillar}:\n{shown}");
+        }
+        // Rendered as it is for who asks for it.
+        let output = runsmith(scratch.path(), &["render", "--show-secrets", "p.json"]);
+        assert!(String::from_utf8_lossy(&output.stdout).contains("Hunter2xyzAbc"));
+    }
+}
+
+/// What one file calls a secret is masked in the corrections of another one.
+#[test]
+fn corrections_have_the_secrets_of_all_files_masked() {
+    let scratch = tempfile::tempdir().unwrap();
+    let secrets = "application: a\nuser: deploy\nvirtualenv_home: /h\nsecrets: {DB: Hunter2xyzAbc}\n";
+    let wrong = "application: b\nuser: deploy\nvirtualenv_home: /h\nenvironment: {GREETING: say-Hunter2xyzAbc, FLAG: 0o17}\n\
+                 bind: 127.0.0.1:9\n";
+    std::fs::write(scratch.path().join("s.yaml"), secrets).unwrap();
+    std::fs::write(scratch.path().join("w.yaml"), wrong).unwrap();
+    let output =
+        runsmith(scratch.path(), &["validate", "--fix", "--diff", "--unsafe-fixes", "s.yaml", "w.yaml"]);
+    let shown = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(shown.contains("GREETING") && !shown.contains("Hunter2xyzAbc"), "{shown}");
+}
+
 /// A character that does not show, as it comes along when a value is pasted: each language writes it in its own way.
 #[test]
 fn a_value_with_what_does_not_show_is_masked_in_every_output() {

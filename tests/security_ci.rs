@@ -634,6 +634,42 @@ fn large(share: usize) -> Vec<(&'static str, String)> {
             format!("{}@\n", (0..200_000 / share).map(|n| format!("PASSWORD: *a{n}\n")).collect::<String>()),
         ),
         ("values", format!("{BASE}x: [{}]\n", "1,".repeat(10_000_000 / share))),
+        (
+            "dashes",
+            format!("{BASE}x: '{}' # {}\n", "-".repeat(10_000_000 / share), "-".repeat(10_000_000 / share)),
+        ),
+        (
+            "names before asterisks",
+            format!(
+                "{BASE}x: '{}{}'\n",
+                "password=true;".repeat(500_000 / share),
+                "*".repeat(10_000_000 / share)
+            ),
+        ),
+        ("comments on a line", format!("{BASE}{}\n", "# runsmith: user-root ".repeat(500_000 / share))),
+        ("letters of an option", format!("{BASE}unicorn_command: gunicorn -{}\n", "R".repeat(120_000))),
+        ("keys that are nearly right", {
+            let near =
+                ["worker", "bund", "timeuot", "keepaliv", "backlgo", "preload_ap", "max_request", "umsk"];
+            let lines = (0..few).map(|n| format!("  qqqqqqq{n}: 1\n")).collect::<String>();
+            let near = near.map(|name| format!("  {name}: 1\n")).concat();
+            format!("{BASE}gunicorn:\n{near}{lines}")
+        }),
+        ("deep directories", {
+            let path = "a/".repeat(1_900);
+            let layout = ["pids", "logs", "sockets"].map(|name| format!("{name}: {name}/{path}x")).join(", ");
+            let each: String =
+                (0..2_000 / share).map(|n| format!("    a{n}: {{bind: 'unix:/run/{n}'}}\n")).collect();
+            format!(
+                "unicorn:\n  defaults: {{user: deploy, virtualenv_home: /h, layout: {{{layout}}}}}\n  applications:\n{each}"
+            )
+        }),
+        ("many wrong applications", {
+            let values = (0..1_000).map(|n| format!("V{n}: {{}}")).collect::<Vec<_>>().join(", ");
+            let each: String =
+                (0..1_000 / share).map(|n| format!("    a{n}: {{environment: {{{values}}}}}\n")).collect();
+            format!("unicorn:\n  defaults: {{user: deploy, virtualenv_home: /h}}\n  applications:\n{each}")
+        }),
     ]
 }
 

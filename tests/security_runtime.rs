@@ -852,6 +852,119 @@ fn what_a_tracer_holds_is_reported_until_it_lets_go() {
     service.down();
 }
 
+/// Waits for a program that root runs as this user, and holds its end back: its parent cannot wait for it then (ptrace(2)).
+const KEEPS: &str = r#"
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+os.write(1, b".")
+seen = set()
+while True:
+    for name in os.listdir("/proc"):
+        try:
+            if not name.isdigit() or name in seen or os.stat("/proc/" + name).st_uid != os.getuid(): continue
+            if open("/proc/" + name + "/comm").read() not in ("sha256sum\n", "readlink\n"): continue
+        except OSError: continue
+        seen.add(name)
+        libc.ptrace(0x4206, int(name), None, None)
+"#;
+
+/// `status` reads what only the application's user can reach as that user, by a program that this user can hold.
+#[test]
+fn a_program_that_its_user_holds_does_not_hold_up_status() {
+    let service = Service::start_native(Server::Sync, Socket::Tcp, "");
+    let (ours, away) = (service.root.join("shared/runsmith"), service.root.join("shared/away"));
+    fs::rename(&ours, &away).unwrap();
+    // It takes longer to read than anybody waits.
+    let long = service.scratch().join("long");
+    fs::create_dir(&long).unwrap();
+    let file = fs::File::create(long.join("gunicorn.py")).unwrap();
+    file.set_len(1 << 40).unwrap();
+    for path in [&long, &long.join("gunicorn.py")] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    symlink(&long, &ours).unwrap();
+    let mut attacker = Python::run(&service.user, KEEPS, &[]);
+    attacker.wait_for_bytes(1);
+    let limit = LIMIT.as_secs().to_string();
+    let status = Command::new("timeout")
+        .args(["-k", "1", &limit, env!("CARGO_BIN_EXE_runsmith"), "status"])
+        .arg(&service.directory)
+        .output()
+        .unwrap();
+    assert_ne!(status.status.code(), Some(124), "status waits for ever: {}", said(&status));
+    assert!(said(&status).contains("serving"), "{}", said(&status));
+    drop(attacker);
+    fs::remove_file(&ours).unwrap();
+    fs::rename(&away, &ours).unwrap();
+    service.down();
+}
+
+/// Each directory and each link on the way to a place of root's is proven, also those that links lead through.
+#[test]
+fn a_link_of_roots_that_leads_through_a_users_is_not_trusted() {
+    use runsmith::runtime::linux::place::trusted;
+    use std::os::unix::fs::lchown;
+    let scratch = tempfile::Builder::new().prefix("rst").tempdir_in("/srv").unwrap();
+    let at = |name: &str| scratch.path().join(name);
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    for name in ["private", "theirs"] {
+        fs::create_dir(at(name)).unwrap();
+        fs::set_permissions(at(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    symlink("private", at("good")).unwrap();
+    symlink("good/../private", at("winding")).unwrap();
+    symlink("loop", at("loop")).unwrap();
+    // A link of root's to a link in a directory of somebody else's, which leads to a directory of root's.
+    symlink(at("private"), at("theirs/link")).unwrap();
+    lchown(at("theirs/link"), Some(65534), Some(65534)).unwrap();
+    lchown(at("theirs"), Some(65534), Some(65534)).unwrap();
+    symlink("theirs/link", at("bad")).unwrap();
+    symlink(at("private"), at("foreign")).unwrap();
+    lchown(at("foreign"), Some(65534), Some(65534)).unwrap();
+    for (name, is_trusted) in [
+        ("private", true),
+        ("good", true),
+        ("winding", true),
+        ("bad", false),
+        ("foreign", false),
+        ("loop", false),
+        ("theirs", false),
+    ] {
+        assert_eq!(trusted(&at(name)).is_ok(), is_trusted, "{name}: {:?}", trusted(&at(name)));
+    }
+}
+
+/// Many children that are traced, and many requests, take little of the runtime's time.
+const TRACED: &str = r#"
+import os
+try: os.close(os.open("MARK", os.O_CREAT | os.O_EXCL)); is_first = True
+except FileExistsError: is_first = False
+if is_first:
+    import ctypes, signal
+    libc = ctypes.CDLL(None)
+    for _ in range(200):
+        if os.fork() == 0:
+            libc.prctl(1, signal.SIGKILL)
+            libc.ptrace(0, 0, None, None)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            os._exit(0)
+"#;
+
+#[test]
+fn hundreds_of_traced_children_do_not_hold_up_the_runtime() {
+    let (service, _) =
+        Service::native_with(Server::Sync, Socket::Tcp, "handoff: {drain_timeout: 2}\n", TRACED);
+    let service = service.started();
+    let before = processor_time(service.runtime());
+    for _ in 0..5 {
+        assert!(said(&service.runsmith(&["status"])).contains("rst"));
+    }
+    let used = processor_time(service.runtime()) - before;
+    // One look at each of them, busily, took 20 ms: 20 s for all of these.
+    assert!(used < Duration::from_secs(5), "{used:?}");
+    service.down();
+}
+
 /// Removes the service's socket, and stops every process of its user but itself, over and over. The way to the socket takes long.
 const STOPS: &str = r#"
 import os, signal, sys
