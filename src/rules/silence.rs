@@ -42,6 +42,9 @@ const MARK: &str = "runsmith:";
 /// What a comment says that is meant to silence: ours, and what other tools say.
 const VERBS: [&str; 4] = ["allow", "ignore", "disable", "silence"];
 
+/// So many of them are looked for on a line.
+const MOST_ON_LINE: usize = 10;
+
 /// The comments of a YAML text. `documents` are what was read from it: a `#` within a value is none.
 pub fn find(source: &Source, id: SourceId, documents: &[Node]) -> Vec<Silence> {
     let text = source.text();
@@ -50,15 +53,16 @@ pub fn find(source: &Source, id: SourceId, documents: &[Node]) -> Vec<Silence> {
     // A line of many `#` is looked for once, and so is the end of a block of comments.
     let mut line = 0..0;
     let mut block = Block::default();
-    // What follows on its line is a part of the comment.
-    let mut taken = 0;
+    // Each of them ends with the line, and so has what follows it.
+    let mut on_line = 0;
     for (start, _) in text.match_indices('#') {
-        if start < taken {
-            continue;
-        }
         if start >= line.end {
             let end = text[start..].find(['\n', '\r']).map_or(text.len(), |end| start + end);
             line = text[..start].rfind(['\n', '\r']).map_or(0, |end| end + 1)..end;
+            on_line = 0;
+        }
+        if on_line >= MOST_ON_LINE {
+            continue;
         }
         let end = line.end;
         let code = text[line.start..start].trim_start_matches('\u{feff}');
@@ -86,7 +90,7 @@ pub fn find(source: &Source, id: SourceId, documents: &[Node]) -> Vec<Silence> {
             false => Meaning::Wrong(expected(comment)),
         };
         found.push(Silence { span: Span::new(id, start, end), line, meaning });
-        taken = end;
+        on_line += 1;
     }
     found
 }
