@@ -57,22 +57,21 @@ impl User {
     pub fn new() -> Self {
         assert!(rustix::process::geteuid().is_root(), "these tests make users and run runsv: they need root");
         let name = format!("rst{}x{}", std::process::id(), USERS.fetch_add(1, Ordering::Relaxed));
-        // The tools give up if another one holds the password file, so they are called one at a time.
+        // The tools give up if another one holds the password file, so they are called one at a time. A number is not used again soon:
+        // what is left of another user's processes would count as this one's.
+        let script = r#"
+            for try in 1 2 3 4 5 6 7 8 9 10; do
+              number=$(cat "$1.number" 2>/dev/null)
+              number=$(((${number:-0} + 1) % 39000))
+              echo $number > "$1.number"
+              useradd --uid $((20000 + number)) --user-group --no-create-home --shell /usr/sbin/nologin -- "$2"
+              code=$?
+              # 4: somebody else has that number.
+              [ $code = 4 ] || exit $code
+            done
+            exit $code"#;
         let lock = "/run/lock/runsmith-tests";
-        run(
-            "flock",
-            &[
-                "-w",
-                "60",
-                lock,
-                "useradd",
-                "--user-group",
-                "--no-create-home",
-                "--shell",
-                "/usr/sbin/nologin",
-                &name,
-            ],
-        );
+        run("flock", &["-w", "60", lock, "sh", "-c", script, "sh", lock, &name]);
         let uid = run("id", &["-u", &name]).trim().parse().expect("a uid");
         Self { name, uid }
     }

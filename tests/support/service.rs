@@ -471,7 +471,8 @@ impl Service {
             }
             assert!(
                 Instant::now() < until,
-                "one master is expected, not {masters:?}; the log:\n{}",
+                "one master is expected, not {masters:?}, of {:#?}; the log:\n{}",
+                self.user.processes(),
                 self.log.text(0)
             );
             self.log.next(LOOK);
