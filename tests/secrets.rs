@@ -306,6 +306,19 @@ fn what_is_meant_is_masked_however_it_is_written() {
     }
 }
 
+/// Every command that shows what is in a pillar of the application `shop`; `old.yaml` is another one of it.
+const SHOWING: &[&[&str]] = &[
+    &["render"],
+    &["render", "--format", "json"],
+    &["render", "--diff", "--against", "old.yaml"],
+    &["render", "--diff", "--against", "old.yaml", "--format", "json"],
+    &["render", "--diff", "--against", "old.yaml", "--format", "markdown"],
+    &["render", "--diff", "--against", "old.yaml", "--format", "patch"],
+    &["render", "--explain", "/etc/sv/shop/run"],
+    &["read"],
+    &["validate"],
+];
+
 /// Not only variables hold secrets: a word of the command, a setting, the path of a health check. They are kept where they are, and shown
 /// nowhere, and neither are copies of them.
 #[test]
@@ -325,18 +338,8 @@ fn secrets_in_commands_settings_and_paths_are_masked_in_what_is_rendered() {
             pillar[key] = json!(value);
         }
         std::fs::write(scratch.path().join("p.json"), pillar.to_string()).unwrap();
-        for arguments in [
-            &["render"][..],
-            &["render", "--format", "json"],
-            &["render", "--diff", "--against", "old.yaml"],
-            &["render", "--diff", "--against", "old.yaml", "--format", "json"],
-            &["render", "--diff", "--against", "old.yaml", "--format", "markdown"],
-            &["render", "--diff", "--against", "old.yaml", "--format", "patch"],
-            &["render", "--explain", "/etc/sv/shop/run"],
-            &["read"],
-            &["validate"],
-        ] {
-            let output = runsmith(scratch.path(), &[arguments, &["p.json"]].concat());
+        for arguments in SHOWING {
+            let output = runsmith(scratch.path(), &[*arguments, &["p.json"]].concat());
             let shown = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
             assert!(!shown.contains("Hunter2xyzAbc"), "{arguments:?} of {pillar}:\n{shown}");
         }
@@ -389,18 +392,8 @@ fn a_value_with_what_does_not_show_is_masked_in_every_output() {
             "application: shop\nuser: deploy\nvirtualenv_home: /h\n",
         )
         .unwrap();
-        for arguments in [
-            &["render"][..],
-            &["render", "--format", "json"],
-            &["render", "--diff", "--against", "old.yaml"],
-            &["render", "--diff", "--against", "old.yaml", "--format", "json"],
-            &["render", "--diff", "--against", "old.yaml", "--format", "markdown"],
-            &["render", "--diff", "--against", "old.yaml", "--format", "patch"],
-            &["render", "--explain", "/etc/sv/shop/run"],
-            &["validate"],
-            &["read"],
-        ] {
-            let output = runsmith(scratch.path(), &[arguments, &["pillar.json"]].concat());
+        for arguments in SHOWING {
+            let output = runsmith(scratch.path(), &[*arguments, &["pillar.json"]].concat());
             let shown = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
             assert!(
                 !shown.is_empty() && !shown.contains("Zq9Xw") && !shown.contains("K7mm2"),

@@ -138,21 +138,19 @@ impl Fixed {
     pub(super) fn patch(&self, arguments: &cli::Validate) -> (String, bool) {
         let mut patch = String::new();
         let mut is_masked = false;
-        // A secret of one file may stand in any other.
-        let again =
-            |given: &Given| Given { path: given.path.clone(), bytes: given.bytes.clone(), size: given.size };
-        let mut all: Vec<Given> = self.given.iter().map(again).collect();
-        let (mut befores, mut afters) = (vec![], vec![]);
-        for file in &self.changed {
-            for (bytes, at) in [(&file.before, &mut befores), (&file.after, &mut afters)] {
-                at.push(SourceId(u32::try_from(all.len()).unwrap_or(u32::MAX)));
-                all.push(Given { path: file.path.clone(), bytes: bytes.clone(), size: bytes.len() as u64 });
-            }
-        }
+        // A secret of one file may stand in any other: all are read together, as they are now and as those were that have changed.
+        let mut all = self.given.clone();
+        all.extend(self.changed.iter().map(|file| Given {
+            path: file.path.clone(),
+            bytes: file.before.clone(),
+            size: file.before.len() as u64,
+        }));
         let pillars = inputs::parse(all, &arguments.inputs);
-        for ((file, before), after) in self.changed.iter().zip(befores).zip(afters) {
-            let [before, after] = [before, after].map(|id| {
-                let (text, masked) = report::patch::masked(&pillars.sources, id, &pillars.secrets);
+        let masks = report::patch::Masks::new(&pillars.sources, &pillars.secrets);
+        for (number, file) in self.changed.iter().enumerate() {
+            let after = self.given.iter().position(|given| given.path == file.path).unwrap_or_default();
+            let [before, after] = [self.given.len() + number, after].map(|at| {
+                let (text, masked) = masks.masked(SourceId(u32::try_from(at).unwrap_or(u32::MAX)));
                 is_masked |= masked;
                 text
             });

@@ -1,7 +1,6 @@
 //! A service's log, as far as a command can see it: where it is, and whether its log service takes lines.
 
 use std::fs;
-use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::statvfs;
 
 use super::target::Target;
+use crate::disk;
 use crate::model::input::LogKind;
 use crate::report::status::Log;
 use crate::runtime::linux::process;
@@ -119,24 +119,11 @@ fn holds_lock(pid: u32, directory: &Path) -> bool {
     holder(&directory.join("lock")) == Some(pid)
 }
 
-/// So much of the table of locks is read, in bytes: some hundred thousand locks.
-const MOST_LOCKS: u64 = 8 << 20;
-
-/// Who holds a lock by flock(2), as the kernel knows it (proc_locks(5)).
+/// Who holds a lock by flock(2).
 fn holder(lock: &Path) -> Option<u32> {
     // The directory is the application's user's: nothing in it is opened.
     let found = fs::symlink_metadata(lock).ok()?;
-    let (device, inode) = (found.dev(), found.ino());
-    let name = format!("{:02x}:{:02x}:{inode}", rustix::fs::major(device), rustix::fs::minor(device));
-    // Anybody can make it long.
-    let mut table = String::new();
-    fs::File::open("/proc/locks").ok()?.take(MOST_LOCKS).read_to_string(&mut table).ok()?;
-    table.lines().find_map(|line| {
-        // 1: FLOCK ADVISORY WRITE 708 08:01:133 0 EOF
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let is_it = fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&name.as_str());
-        is_it.then(|| fields.get(4)?.parse().ok())?
-    })
+    disk::holder_of(found.dev(), found.ino())
 }
 
 /// What `sv status` says.

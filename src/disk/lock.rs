@@ -134,20 +134,17 @@ fn on(root: &Directory) -> Result<(OwnedFd, String), Failure> {
 fn holder(fd: &OwnedFd) -> String {
     /// The kernel may leave out lines of a list that changes while it is read.
     const LOOKS: usize = 5;
-    let pid = fstat(fd).ok().and_then(|stat| {
-        let file = format!("{:02x}:{:02x}:{}", major(stat.st_dev), minor(stat.st_dev), stat.st_ino);
-        let look = |_| pid_in(&locks().unwrap_or_default(), &file);
-        (0..LOOKS).find_map(look)
-    });
+    let pid = fstat(fd).ok().and_then(|stat| (0..LOOKS).find_map(|_| holder_of(stat.st_dev, stat.st_ino)));
     pid.map_or_else(|| "another run".to_owned(), |pid| format!("process {pid}"))
 }
 
-/// The table of locks; anybody can make it long, so no more of it is read than some hundred thousand locks take.
-fn locks() -> std::io::Result<String> {
+/// The process that has locked a file by flock(2), as the kernel's table has it (proc_locks(5)). Anybody can make that long: no more of
+/// it is read than some hundred thousand locks take.
+pub fn holder_of(device: u64, inode: u64) -> Option<u32> {
     const MOST: u64 = 8 << 20;
     let mut table = String::new();
-    std::fs::File::open("/proc/locks")?.take(MOST).read_to_string(&mut table)?;
-    Ok(table)
+    std::fs::File::open("/proc/locks").ok()?.take(MOST).read_to_string(&mut table).ok()?;
+    pid_in(&table, &format!("{:02x}:{:02x}:{inode}", major(device), minor(device)))
 }
 
 /// The process that holds a file; lines with an arrow are those who wait for it.

@@ -86,6 +86,7 @@ use crate::tree::{Change, Entry, Tree};
 use crate::visible::visible;
 
 pub use leaving::read_recorded;
+pub use lock::holder_of;
 pub use read::{Found, read, read_all};
 pub use recorded::services;
 pub use replace::replace;

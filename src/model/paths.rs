@@ -5,6 +5,7 @@ const PATH_MAX: usize = 4095;
 
 /// No path that people use goes deeper; each directory on the way is a part of what is rendered.
 const DEEPEST: usize = 100;
+
 /// The longest step of a path, in bytes (NAME_MAX).
 pub(crate) const NAME_MAX: usize = 255;
 

@@ -4,7 +4,7 @@ use similar::TextDiff;
 
 use super::hidden::{disjoint, veil, with_others};
 use super::place::plain;
-use crate::model::veil::MASK;
+use crate::model::veil::{MASK, Veil};
 use crate::source::{SourceId, Sources, Span};
 use crate::visible::visible;
 
@@ -19,23 +19,38 @@ pub fn patch(path: &str, before: &str, after: &str) -> String {
     diff.unified_diff().context_radius(CONTEXT).header(&old, &new).to_string()
 }
 
-/// A text with its secrets masked, and whether it has any. The lines stay as many as they were.
-pub fn masked(sources: &Sources, id: SourceId, secrets: &[Span]) -> (String, bool) {
-    let text = sources.get(id).text();
-    let mut out = String::with_capacity(text.len());
-    let mut at = 0;
-    let mut is_masked = false;
-    let secrets = disjoint(secrets.iter().copied(), sources);
-    let veil = veil(&secrets, sources);
-    for secret in with_others(secrets, &veil, [id], sources).iter().filter(|secret| secret.source == id) {
-        let range = secret.range();
-        out.push_str(text.get(at..range.start).unwrap_or_default());
-        let hidden = text.get(range.clone()).unwrap_or_default();
-        out.push_str(MASK);
-        out.extend(hidden.chars().filter(|c| *c == '\n'));
-        at = range.end;
-        is_masked = true;
+/// What is masked in the texts of some sources: their secrets, and the same values elsewhere in them.
+pub struct Masks<'a> {
+    sources: &'a Sources,
+    secrets: Vec<Span>,
+    veil: Veil,
+}
+
+impl<'a> Masks<'a> {
+    /// `secrets`: where they stand.
+    pub fn new(sources: &'a Sources, secrets: &[Span]) -> Self {
+        let secrets = disjoint(secrets.iter().copied(), sources);
+        let veil = veil(&secrets, sources);
+        Self { sources, secrets, veil }
     }
-    out.push_str(text.get(at..).unwrap_or_default());
-    (out, is_masked)
+
+    /// A text with its secrets masked, and whether it has any. The lines stay as many as they were.
+    pub fn masked(&self, id: SourceId) -> (String, bool) {
+        let text = self.sources.get(id).text();
+        let mut out = String::with_capacity(text.len());
+        let mut at = 0;
+        let mut is_masked = false;
+        let own = self.secrets.iter().copied().filter(|secret| secret.source == id).collect();
+        for secret in with_others(own, &self.veil, [id], self.sources) {
+            let range = secret.range();
+            out.push_str(text.get(at..range.start).unwrap_or_default());
+            let hidden = text.get(range.clone()).unwrap_or_default();
+            out.push_str(MASK);
+            out.extend(hidden.chars().filter(|c| *c == '\n'));
+            at = range.end;
+            is_masked = true;
+        }
+        out.push_str(text.get(at..).unwrap_or_default());
+        (out, is_masked)
+    }
 }

@@ -50,7 +50,7 @@ use super::linux::signals::Signals;
 use super::linux::stored::{Failed, Stored};
 use super::linux::watch::Watch;
 use super::machine::{self, Machine};
-use super::protocol::{Dropped, LastHandOver};
+use super::protocol::{Dropped, LastHandOver, Status};
 use super::snapshot::Reading;
 use super::words;
 use crate::host::{self, Identity};
@@ -123,8 +123,8 @@ pub struct Shell {
     awaited: Option<succeed::Awaited>,
     /// When one generation was last left alone.
     settled_at: Moment,
-    /// What `status` was told last, and when.
-    recent: Option<(Moment, Box<crate::runtime::protocol::Status>)>,
+    /// The last status that somebody has asked for, and when.
+    recent: Option<(Moment, Box<Status>)>,
     last: Option<LastHandOver>,
     /// When each generation was started, and which one served then.
     begun: BTreeMap<Generation, (Moment, Option<Generation>)>,

@@ -88,14 +88,14 @@ fn spell(line: &[u8], out: &mut Vec<u8>) {
     let mut is_coloured = false;
     let mut at = 0;
     while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
-        let (taken, shown): (usize, Cow<'_, [u8]>) = match rest {
-            [0x1b, ..] if let Some(length) = colour(rest) => {
+        let (taken, shown): (usize, Cow<'_, [u8]>) = match (colour(rest), rest) {
+            (Some(length), _) => {
                 is_coloured = true;
                 (length, Cow::Borrowed(rest.get(..length).unwrap_or_default()))
             }
-            [0xc2, second @ 0x80..=0x9f, ..] => (2, escaped(*second)),
-            [first @ (0..=8 | 10..=31 | 127), ..] => (1, escaped(*first)),
-            _ => (1, Cow::Borrowed(rest.get(..1).unwrap_or_default())),
+            (None, [0xc2, second @ 0x80..=0x9f, ..]) => (2, escaped(*second)),
+            (None, [first @ (0..=8 | 10..=31 | 127), ..]) => (1, escaped(*first)),
+            (None, _) => (1, Cow::Borrowed(rest.get(..1).unwrap_or_default())),
         };
         out.extend_from_slice(&shown);
         at += taken;

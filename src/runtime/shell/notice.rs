@@ -31,6 +31,19 @@ impl Shell {
         (clock::now().since(*at) < RECENT).then(|| status.clone())
     }
 
+    fn new_status(&mut self) -> Box<Status> {
+        // What was put right meanwhile is not shown.
+        if self.retry_at.is_some() {
+            self.retry();
+        }
+        self.look_at_the_keeper();
+        self.look_at_the_disk();
+        self.look_at_sockets();
+        let status = Box::new(self.status());
+        self.recent = Some((clock::now(), status.clone()));
+        status
+    }
+
     pub(super) fn notice(&mut self, source: &Source) {
         match source {
             Source::Signals => self.signalled(),
@@ -50,19 +63,8 @@ impl Shell {
             Source::Peer(ticket) => {
                 if let Some(wish) = self.control.serve(*ticket) {
                     match wish {
-                        Wish::Status if let Some(recent) = self.recent_status(*ticket) => {
-                            self.control.finish(*ticket, &Reply::Status(recent));
-                        }
                         Wish::Status => {
-                            // What was put right meanwhile is not shown.
-                            if self.retry_at.is_some() {
-                                self.retry();
-                            }
-                            self.look_at_the_keeper();
-                            self.look_at_the_disk();
-                            self.look_at_sockets();
-                            let status = Box::new(self.status());
-                            self.recent = Some((clock::now(), status.clone()));
+                            let status = self.recent_status(*ticket).unwrap_or_else(|| self.new_status());
                             self.control.finish(*ticket, &Reply::Status(status));
                         }
                         Wish::Upgrade => self.ask(Ask::Upgrade(Some(*ticket))),
@@ -259,8 +261,13 @@ impl Shell {
         let event = match check.go_on() {
             Progress::Waiting => return,
             Progress::Good => Event::Healthy(generation),
-            // The application's answer is quoted.
-            Progress::Bad(reason) => Event::Sick(generation, self.without_secrets(generation, &reason)),
+            Progress::Bad(reason) => {
+                // The application's answer is quoted.
+                let shown = self.without_secrets(generation, &reason);
+                let unknown =
+                    "it failed; its answer is not shown, because the generation's secrets are not known";
+                Event::Sick(generation, if shown.is_empty() { unknown.to_owned() } else { shown })
+            }
         };
         self.checks.retain(|check| check.generation != generation);
         self.tell(event);
