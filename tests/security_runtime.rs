@@ -991,7 +991,7 @@ fn a_stopped_helper_holds_up_nobody_and_ends() {
     let mark = service.log.mark();
     let mut attacker = Python::run(&service.user, STOPS, &[&path]);
     attacker.wait_for_bytes(1);
-    service.log.wait(mark, &["somebody has stopped the process that was to open it"], SOON);
+    service.log.wait(mark, &["somebody has stopped the helper process"], SOON);
     let status = service.runsmith(&["status"]);
     assert!(said(&status).contains("socket"), "{}", said(&status));
     drop(attacker);

@@ -17,6 +17,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pid
 
 use support::host::{commands, kill, lives};
 use support::log::Log;
+use support::row::Python;
 use support::service::{Server, Service, Socket};
 use support::{HANDOVER, SOON};
 
@@ -211,6 +212,45 @@ fn no_process_of_the_user_may_ever_gain_rights() {
     });
     assert!(seen > 20, "{seen}");
     service.down();
+}
+
+/// Traces each program that root runs as this user, and keeps its end from its parent (ptrace(2)). It says a byte for each.
+const KEEPS: &str = r#"
+import ctypes, os, time
+libc = ctypes.CDLL(None, use_errno=True)
+os.write(1, b".")
+last, tried = os.getpid(), {}
+while True:
+    newest = int(open("/proc/loadavg").read().split()[-1])
+    # Its number is known before it has become this user.
+    for pid in range(last + 1, newest + 1): tried[pid] = time.monotonic()
+    last = max(last, newest)
+    for pid, since in list(tried.items()):
+        if libc.ptrace(0x4206, pid, None, None) == 0:
+            os.write(1, b"k")
+            del tried[pid]
+        elif time.monotonic() - since > 2: del tried[pid]
+"#;
+
+/// Whoever traces what the script runs as the user keeps its end from the script, for ever: it goes on all the same.
+#[test]
+fn helpers_that_their_user_traces_do_not_hold_up_the_script() {
+    let (mut service, _) = with_own_program();
+    let (reader, writer) = std::io::pipe().unwrap();
+    service.supervise_by(Command::new("runsv"), writer);
+    service.log = Log::follow(reader);
+    service.log.wait(0, &["ready:"], HANDOVER);
+    let mut attacker = Python::run(&service.user, KEEPS, &[]);
+    attacker.wait_for_bytes(1);
+    let mark = service.log.mark();
+    service.sv("2");
+    service.log.wait(mark, &["it is stopped and started again"], HANDOVER);
+    // Of those that send signals, too.
+    attacker.wait_for_bytes(3);
+    let down = Command::new("sv").args(["-w", "180", "down"]).arg(&service.directory).output().unwrap();
+    drop(attacker);
+    assert!(down.status.success(), "{down:?}; the log:\n{}", service.log.text(0));
+    service.sv("exit");
 }
 
 /// Nobody reads the log, and it is full: the application ends all the same.

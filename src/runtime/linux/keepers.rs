@@ -48,12 +48,20 @@ pub fn living(directory: &Path, application: &str, recorded: &[(u32, u64)]) -> V
         // Opened before it is proven: what was looked up so far may have been another process with this number.
         let Some(process) = Process::open(pid) else { continue };
         let is_recorded = recorded.contains(&(pid, process.start));
-        let is_proven = is_keeper(pid) && (is_recorded || proc::sockets(pid).any(|one| doors.contains(&one)));
+        // A container that shares the host's network can have a keeper with the same name and paths.
+        let is_proven = is_keeper(pid)
+            && (is_recorded || (is_of_this_host(pid) && proc::sockets(pid).any(|one| doors.contains(&one))));
         if is_proven && !process.has_ended() {
             found.push(process);
         }
     }
     found
+}
+
+/// Whether a process has the process numbers that this one has (pid_namespaces(7)).
+fn is_of_this_host(pid: u32) -> bool {
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    namespace("self").is_some_and(|ours| namespace(&pid.to_string()) == Some(ours))
 }
 
 /// The inodes of the Unix sockets that are bound to a path, also of those whose file has gone.

@@ -15,11 +15,10 @@ use rustix::net::{
     AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, shutdown,
     socket_with,
 };
-use rustix::process::{PidfdGetfdFlags, geteuid, pidfd_getfd, umask};
+use rustix::process::{geteuid, umask};
 use serde::{Deserialize, Serialize};
 
 use super::place::trusted;
-use super::process::Process;
 use super::{kernel, listen_as};
 use crate::host::Identity;
 use crate::model::address::Address;
@@ -303,36 +302,17 @@ fn is_at(fd: &OwnedFd, address: &str) -> bool {
     }
 }
 
-/// Whether a descriptor of a process is of this kind, by what the kernel calls it (proc_pid_fd(5)).
-pub(super) fn is_named(pid: u32, number: i32, kind: &str) -> bool {
-    let leads_to = fs::read_link(format!("/proc/{pid}/fd/{number}"));
-    leads_to.is_ok_and(|to| to.to_str().is_some_and(|to| to.starts_with(kind)))
-}
-
-/// Takes the sockets that are wanted out of a living process of the service (pidfd_getfd(2)): what is left to do when the
-/// keeper has gone as well. `uid` owns the process, which is why each is proven to listen where it is to.
-pub fn recover(process: &Process, wanted: &[Kept]) -> Vec<Listener> {
-    let mut found: Vec<Listener> = vec![];
-    for number in FIRST..FIRST + 2 * i32::try_from(MOST).unwrap_or(0) {
-        // Closing what is no socket may wait for whoever has made it: a file of a file system of the user's, for example.
-        if !is_named(process.pid, number, "socket:[") {
-            continue;
-        }
-        let Ok(fd) = pidfd_getfd(process, number, PidfdGetfdFlags::empty()) else { continue };
-        // The same address in another network namespace is another one.
-        if !listens(&fd) || !kernel::is_here(&fd) {
-            continue;
-        }
-        let missing = |kept: &&Kept| !found.iter().any(|one| one.kept.address == kept.address);
-        let kept = wanted.iter().filter(missing).find(|kept| is_at(&fd, &kept.address));
-        if let Some(kept) = kept {
-            // Of two that were bound to one path, the process may have either.
-            let node = kernel::file_of(&fd).or(kept.node);
-            let node = node.or_else(|| node_at(kept.address.strip_prefix("unix:")?));
-            found.push(Listener { kept: Kept { address: kept.address.clone(), node }, fd });
-        }
+/// The one of these that a socket of somebody else's is, if it listens there and here.
+pub(super) fn identify<'a>(fd: &OwnedFd, mut wanted: impl Iterator<Item = &'a Kept>) -> Option<Kept> {
+    // The same address in another network namespace is another one.
+    if !listens(fd) || !kernel::is_here(fd) {
+        return None;
     }
-    found
+    let kept = wanted.find(|kept| is_at(fd, &kept.address))?;
+    // Of two that were bound to one path, a process may have either.
+    let node = kernel::file_of(fd).or(kept.node);
+    let node = node.or_else(|| node_at(kept.address.strip_prefix("unix:")?));
+    Some(Kept { address: kept.address.clone(), node })
 }
 
 /// Device and inode of the socket's file that a path leads to.
