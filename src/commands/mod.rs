@@ -38,7 +38,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::report::words::hanging;
 use crate::report::{self, counted};
-use crate::runtime::linux::{keeper, launch, listen_as, take_out};
+use crate::runtime::linux::{keeper, launch, listen_as, shared};
 use crate::runtime::shell::Mode;
 use crate::source::{Sources, Span};
 use crate::visible::job_log::{Spelling, inert};
@@ -126,7 +126,7 @@ fn without_options(words: &[OsString]) -> Option<Exit> {
         (keeper::COMMAND, _) => Some(Exit::of(keeper::main())),
         (launch::COMMAND, []) => Some(Exit::of(launch::main())),
         (listen_as::COMMAND, []) => Some(Exit::of(listen_as::main())),
-        (take_out::COMMAND, []) => Some(Exit::of(take_out::main())),
+        (shared::COMMAND, []) => Some(Exit::of(shared::main())),
         _ => None,
     }
 }

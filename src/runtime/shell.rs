@@ -40,7 +40,6 @@ use super::linux::keepers;
 use super::linux::keeping::Keeping;
 use super::linux::kernel::Interrupter;
 use super::linux::listen::Listener;
-use super::linux::listen_as;
 use super::linux::log::Log;
 use super::linux::memory;
 use super::linux::place::Place;
@@ -49,6 +48,7 @@ use super::linux::runsv::{self, Parent};
 use super::linux::signals::Signals;
 use super::linux::stored::{Failed, Stored};
 use super::linux::watch::Watch;
+use super::linux::{listen_as, shared};
 use super::machine::{self, Machine};
 use super::protocol::{Dropped, LastHandOver, Status};
 use super::snapshot::Reading;
@@ -566,11 +566,13 @@ impl Shell {
                     listener.unlink(&self.identity);
                 }
                 // Whoever has a copy, and is not known, serves nobody by it.
-                self.listeners.iter().chain(&self.closed).for_each(Listener::refuse);
+                shared::refuse(&self.listeners);
+                shared::refuse(&self.closed);
                 if self.service.handoff.strategy == Strategy::Usr2 {
                     self.remove_what_the_server_made();
                 }
                 self.end_keepers();
+                shared::close(std::mem::take(&mut self.outputs).into_iter().map(|(_, pipe)| pipe).collect());
                 self.place.clear();
                 self.log.say(&words::sentence(&Step::Stopped));
             }

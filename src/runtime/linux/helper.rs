@@ -59,7 +59,7 @@ impl Helper {
 
     /// Has it do something once, with these descriptors; gives its answer and the descriptors that came with it.
     pub(super) fn ask<T: DeserializeOwned>(
-        self,
+        &mut self,
         order: &impl Serialize,
         fds: &[BorrowedFd<'_>],
     ) -> io::Result<(T, Vec<OwnedFd>)> {
@@ -118,7 +118,9 @@ pub(super) fn serve<O: DeserializeOwned, R: Serialize>(
         let message = passing::receive(socket.as_fd(), passing::LONGEST)?;
         let (reply, fds) = act(serde_json::from_slice(&message.bytes)?, message.fds);
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        passing::send(socket.as_fd(), &serde_json::to_vec(&reply)?, &fds)
+        passing::send(socket.as_fd(), &serde_json::to_vec(&reply)?, &fds)?;
+        // What it holds is held until the answer was taken; then this process is killed.
+        passing::wait(socket.as_fd(), LIMIT)
     };
     u8::from(done().is_err())
 }

@@ -10,11 +10,11 @@ use rustix::net::SocketType;
 use rustix::net::sockopt::socket_peercred;
 
 use super::keeper::{
-    self, COMMAND, Files, HOLDS_FILES, Held, IN_FILES, PROTOCOL, Request, in_file, read_state,
+    COMMAND, Files, HOLDS_FILES, Held, IN_FILES, PROTOCOL, Request, in_file, read_state,
 };
 use super::keepers::{self, DOOR};
-use super::listen::{Kept, Listener};
-use super::passing;
+use super::listen::Listener;
+use super::{clock, passing, shared};
 use super::place::Place;
 use super::process::{self, Process};
 use crate::runtime::protocol::Dropped;
@@ -27,6 +27,13 @@ const FAREWELL: Duration = Duration::from_secs(3);
 
 /// How long a killed process may take to end. Only one that waits for a broken disk is left by then.
 const KILLED: Duration = Duration::from_secs(3);
+
+/// Between two looks at whether somebody keeps a keeper waiting.
+const STEP: Duration = Duration::from_millis(100);
+
+/// One that is found in a wait that nothing interrupts so many times in a row is kept waiting by somebody: whoever writes to a pipe that it
+/// reads can hold that pipe's lock (splice(2)). It does nothing else that takes so long.
+const HELD: u32 = 5;
 
 /// A keeper that is connected.
 pub struct Keeping {
@@ -77,8 +84,8 @@ impl Keeping {
             held.state = file.and_then(|file| read_state(&file.into()).ok());
         }
         let mut fds = message.fds.into_iter();
-        let take = |kept: &Kept, fd| Listener { kept: kept.clone(), fd };
-        let listeners = held.listeners.iter().zip(fds.by_ref()).map(|(kept, fd)| take(kept, fd)).collect();
+        let known = held.listeners.iter().cloned();
+        let listeners = known.zip(fds.by_ref()).map(|(kept, fd)| Listener::of(kept, fd)).collect();
         let outputs = held.outputs.iter().copied().zip(fds).collect();
         // A later version may answer otherwise.
         let has_files = (HOLDS_FILES..=PROTOCOL).contains(&held.protocol);
@@ -123,7 +130,7 @@ impl Keeping {
         self.process.has_ended()
     }
 
-    /// Has it hold this and nothing else. `mark`: where it notes whether the log is within a line; it comes with a log.
+    /// Has it hold this and nothing else. `mark`: where it notes whether the log is within a line.
     pub fn keep(
         &self,
         log: Option<BorrowedFd<'_>>,
@@ -131,8 +138,8 @@ impl Keeping {
         listeners: &[Listener],
         outputs: &[(u32, OwnedFd)],
     ) -> io::Result<()> {
-        // The keeper may not open it.
-        let log = log.and_then(keeper::log);
+        // This run's own has opened it itself; another one may not.
+        let log = log.filter(|_| !self.is_own).and_then(shared::open_log);
         let request = Request::Keep {
             log: log.is_some(),
             mark: mark.is_some(),
@@ -212,7 +219,7 @@ impl Keeping {
     pub fn end(self) {
         self.process.wake();
         let asked = self.tell(&Request::End, &[]);
-        if asked.is_err() || !self.process.await_end(FAREWELL) {
+        if asked.is_err() || !ends(&self.process, FAREWELL) {
             end(&self.process);
         }
     }
@@ -228,7 +235,11 @@ impl Keeping {
 
     fn ask(&self, request: &Request) -> io::Result<passing::Message> {
         self.tell(request, &[])?;
-        passing::wait(&self.connection, ANSWER)?;
+        wait_for(&self.process, ANSWER, |step| match passing::wait(&self.connection, step) {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => None,
+            waited => Some(waited),
+        })
+        .unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
         let message = passing::receive(&self.connection, passing::LONGEST)?;
         if message.bytes.is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -243,8 +254,26 @@ impl AsFd for Keeping {
     }
 }
 
-/// Ends a keeper that cannot be asked. Returns once it has ended.
+/// Ends a keeper that cannot be asked. Returns once it has ended, or if it is kept waiting.
 pub fn end(keeper: &Process) {
     keeper.kill();
-    keeper.await_end(KILLED);
+    ends(keeper, KILLED);
+}
+
+/// Whether a keeper ends in time. One that is kept waiting does not.
+fn ends(keeper: &Process, limit: Duration) -> bool {
+    wait_for(keeper, limit, |step| keeper.await_end(step).then_some(())).is_some()
+}
+
+/// Waits for something of a keeper, in steps: none if it does not come in time, or if somebody seems to keep the keeper waiting.
+fn wait_for<T>(keeper: &Process, limit: Duration, step: impl Fn(Duration) -> Option<T>) -> Option<T> {
+    let until = clock::now().after(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+    let mut held = 0;
+    loop {
+        let found = step(STEP);
+        held = if process::is_uninterruptible(keeper.pid) { held + 1 } else { 0 };
+        if found.is_some() || held >= HELD || clock::now() >= until {
+            return found;
+        }
+    }
 }

@@ -19,6 +19,8 @@ use rustix::fs::{fstat, stat};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use signal_hook::consts::SIGURG;
 
+use super::process::Process;
+
 /// How long a system call of the runtime can be blocked while it works: then a signal interrupts it, and again after the
 /// same time. What the runtime does without being blocked by somebody else takes less.
 pub const LONGEST_BLOCK: Duration = Duration::from_millis(100);
@@ -84,6 +86,82 @@ impl Drop for Interrupter {
     fn drop(&mut self) {
         // SAFETY: the timer is this value's own, and nobody uses it afterwards.
         unsafe { libc::timer_delete(self.0) };
+    }
+}
+
+/// A process that writes to a pipe in this one's place. Whoever shares a pipe can keep all others waiting who write to it, so that they do
+/// not even end by SIGKILL (splice(2) holds the pipe's lock while it waits).
+#[derive(Debug)]
+pub struct Writer(libc::pid_t);
+
+/// How a write has ended.
+#[derive(Debug)]
+pub enum Written {
+    /// All was written.
+    Whole,
+    /// There is no room, or nobody reads it.
+    Not,
+    /// Not yet: the process is kept waiting, and was killed.
+    Hangs(Writer),
+}
+
+/// Has another process write to a pipe, in one piece, if there is room; waits for it for so long at the most.
+pub fn write_apart(pipe: impl AsFd, bytes: &[u8], limit: Duration) -> Written {
+    let number = pipe.as_fd().as_raw_fd();
+    // SAFETY: without flags the child has a copy of this process's memory; it makes system calls alone and returns nowhere. Without a
+    // signal its end is taken by nobody but `Writer::has_ended`, and wakes nobody.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) };
+    if pid == 0 {
+        // SAFETY: as above; the bytes live as long as the copy.
+        unsafe {
+            // What it may hold on to for long is the pipe alone. None of these is the last close: this process has them, too.
+            if number > 0 {
+                libc::syscall(libc::SYS_close_range, 0, number - 1, 0);
+            }
+            libc::syscall(libc::SYS_close_range, number + 1, libc::c_uint::MAX, 0);
+            let mut room = libc::pollfd { fd: number, events: libc::POLLOUT, revents: 0 };
+            let has_room = libc::poll(&raw mut room, 1, 0) == 1 && room.revents == libc::POLLOUT;
+            let is_whole =
+                has_room && usize::try_from(libc::write(number, bytes.as_ptr().cast(), bytes.len())) == Ok(bytes.len());
+            libc::_exit(libc::c_int::from(!is_whole))
+        }
+    }
+    let Some(writer) = libc::pid_t::try_from(pid).ok().filter(|pid| *pid > 0).map(Writer) else {
+        return Written::Not;
+    };
+    if writer.waits(limit) {
+        return if writer.ended() == Some(0) { Written::Whole } else { Written::Not };
+    }
+    // SAFETY: it is a child whose end was not taken, so the number is its own.
+    unsafe { libc::kill(writer.0, libc::SIGKILL) };
+    if writer.waits(LONGEST_BLOCK) {
+        writer.ended();
+        return Written::Not;
+    }
+    Written::Hangs(writer)
+}
+
+impl Writer {
+    /// Whether it has ended within this time.
+    fn waits(&self, limit: Duration) -> bool {
+        Process::open(self.0.unsigned_abs()).is_none_or(|process| process.await_end(limit))
+    }
+
+    /// Takes its end, if it has ended: the exit code, and -1 for any other end.
+    fn ended(&self) -> Option<i32> {
+        let mut status = 0;
+        // SAFETY: the kernel writes to a number of this size.
+        let found = unsafe { libc::waitpid(self.0, &raw mut status, libc::WNOHANG | libc::__WALL) };
+        match found {
+            0 => None,
+            _ if found > 0 && libc::WIFEXITED(status) => Some(libc::WEXITSTATUS(status)),
+            _ => Some(-1),
+        }
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.ended().is_some()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Listening sockets: opened by the runtime, held for as long as the service is up.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _};
@@ -12,14 +13,13 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, 
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_reuseaddr, socket_acceptconn};
 use rustix::net::{
-    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, shutdown,
-    socket_with,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 use rustix::process::{geteuid, umask};
 use serde::{Deserialize, Serialize};
 
 use super::place::trusted;
-use super::{kernel, listen_as};
+use super::{kernel, listen_as, shared};
 use crate::host::Identity;
 use crate::model::address::Address;
 use crate::model::service::Socket;
@@ -40,6 +40,8 @@ pub struct Listener {
     pub kept: Kept,
     /// The socket.
     pub fd: OwnedFd,
+    /// How long this run has made its queue.
+    pub(super) backlog: Cell<Option<i32>>,
 }
 
 /// What is known of a listening socket.
@@ -73,7 +75,8 @@ pub fn open(socket: &Socket, identity: &Identity) -> Result<Listener, String> {
             (tcp(first, backlog)?, None)
         }
     };
-    Ok(Listener { kept: Kept { address: socket.address.clone(), node }, fd })
+    let kept = Kept { address: socket.address.clone(), node };
+    Ok(Listener { kept, fd, backlog: Cell::new(Some(backlog)) })
 }
 
 fn tcp(address: SocketAddr, backlog: i32) -> Result<OwnedFd, String> {
@@ -149,8 +152,7 @@ fn give((file, found): &(OwnedFd, Stat), user: u32, group: u32) -> io::Result<bo
 /// were other ones. The error is the end of a sentence that begins with the address.
 pub fn adjust(listener: &Listener, socket: &Socket, identity: &Identity) -> Result<bool, String> {
     let failed = |error: io::Error| format!("cannot be given mode and owner as the pillar has them: {error}");
-    listen(listener, i32::try_from(socket.backlog).unwrap_or(i32::MAX))
-        .map_err(|error| failed(error.into()))?;
+    shared::set_backlog(listener, i32::try_from(socket.backlog).unwrap_or(i32::MAX)).map_err(failed)?;
     let (Some(path), Some(node)) = (socket.unix_path(), listener.kept.node) else { return Ok(false) };
     let file = file_of(path, node).map_err(|reason| failed(io::Error::other(reason)))?;
     // Whoever owns the directory could have given this name to another user's socket, before the node was learnt.
@@ -245,24 +247,9 @@ impl Kept {
 }
 
 impl Listener {
-    /// Whether the socket is what it is known as, and listens. Who has kept it knows what a host's name meant.
-    pub fn is_true(&self) -> bool {
-        let is_name = matches!(Address::parse(&self.kept.address), Ok(Address::Host(host, _)) if host.parse::<IpAddr>().is_err());
-        listens(&self.fd) && (is_name || is_at(&self.fd, &self.kept.address))
-    }
-
-    /// New clients are refused from now on, whoever else has the socket; those that wait in its queue can still be accepted. A
-    /// Unix socket is not reached any more once its file is gone. False: this kernel cannot do that.
-    pub fn turn_away(&self) -> bool {
-        self.kept.node.is_some() || kernel::detach(&self.fd)
-    }
-
-    /// Nobody can connect from now on, and nobody accepts, whoever else has the socket: the keeper lets it go a moment later.
-    pub fn refuse(&self) {
-        // A TCP socket that was shut down could be made to listen again by whoever has it.
-        self.turn_away();
-        // One that does not listen any more refuses already.
-        let _ = shutdown(&self.fd, Shutdown::Both);
+    /// One that this run has not opened.
+    pub fn of(kept: Kept, fd: OwnedFd) -> Self {
+        Self { kept, fd, backlog: Cell::new(None) }
     }
 
     /// Takes a Unix socket's file away, if it is still this one's.
@@ -300,6 +287,12 @@ fn is_at(fd: &OwnedFd, address: &str) -> bool {
         }
         (Address::V6(..) | Address::Host(..), Err(_)) | (Address::Unix(_), Ok(_)) => false,
     }
+}
+
+/// Whether a socket is what it is known as, and listens. Who has kept it knows what a host's name meant.
+pub(super) fn is_true(fd: &OwnedFd, kept: &Kept) -> bool {
+    let is_name = matches!(Address::parse(&kept.address), Ok(Address::Host(host, _)) if host.parse::<IpAddr>().is_err());
+    listens(fd) && (is_name || is_at(fd, &kept.address))
 }
 
 /// The one of these that a socket of somebody else's is, if it listens there and here.

@@ -4,12 +4,14 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::OFlags;
-use rustix::io::Errno;
+use rustix::fs::{FileType, OFlags, fstat};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::clock;
+use super::kernel::{Writer, Written, write_apart};
 use super::line_mark::LineMark;
 use crate::runtime::protocol::Dropped;
 use crate::visible::{visible, without_numbers};
@@ -18,10 +20,20 @@ use crate::visible::{visible, without_numbers};
 /// within that.
 const ROOM: u64 = 100;
 
+/// How long a line may take: it is one write that does not wait, of a process that may be kept from the processor.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// So many writers that hang are left behind; then lines are dropped until one has ended.
+const MOST_HANGING: usize = 2;
+
 /// The log. Who reads it may be slow, stuck or dead: a line that finds no room is dropped, and how many were is said later.
 pub struct Log {
-    /// The pipe, opened again, so that not waiting is ours alone: the server shares the other description.
-    pipe: Option<File>,
+    /// A pipe as it is; anything else was opened again, so that not waiting is ours alone: others share the other description.
+    file: Option<File>,
+    /// Whoever reads a pipe can keep those waiting who write to it, so another process does that.
+    is_pipe: bool,
+    /// Those that are kept waiting.
+    hanging: Vec<Writer>,
     /// Lines that found no room, and the log does not know it yet.
     untold: u32,
     dropped: Dropped,
@@ -32,10 +44,17 @@ pub struct Log {
 impl Log {
     /// Standard output.
     pub fn open() -> Self {
-        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-        let flags = i32::try_from(flags.bits()).unwrap_or(0);
-        let pipe = OpenOptions::new().append(true).custom_flags(flags).open("/proc/self/fd/1");
-        Self { pipe: pipe.ok(), untold: 0, dropped: Dropped::default(), mark: LineMark::new().ok() }
+        let stdout = std::io::stdout();
+        let found = fstat(&stdout);
+        let is_pipe = found.is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Fifo);
+        let file = if is_pipe {
+            fcntl_dupfd_cloexec(&stdout, 3).ok().map(File::from)
+        } else {
+            let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+            let flags = i32::try_from(flags.bits()).unwrap_or(0);
+            OpenOptions::new().append(true).custom_flags(flags).open("/proc/self/fd/1").ok()
+        };
+        Self { file, is_pipe, hanging: vec![], untold: 0, dropped: Dropped::default(), mark: LineMark::new().ok() }
     }
 
     /// What the keeper notes there whether the log is within a line; none without memory for it.
@@ -74,9 +93,13 @@ impl Log {
     }
 
     /// Why the log takes nothing now; none if it does.
-    pub fn obstacle(&self) -> Option<&'static str> {
-        let pipe = self.pipe.as_ref()?;
-        let mut fds = [PollFd::new(pipe, PollFlags::OUT)];
+    pub fn obstacle(&mut self) -> Option<&'static str> {
+        self.hanging.retain(|writer| !writer.has_ended());
+        if !self.hanging.is_empty() {
+            return Some("a process that has its pipe, too, keeps those waiting who write to it");
+        }
+        let file = self.file.as_ref()?;
+        let mut fds = [PollFd::new(file, PollFlags::OUT)];
         let until = clock::now().after(ROOM);
         // The timer that ends what blocks, and any other signal, interrupts this wait, too.
         loop {
@@ -101,9 +124,21 @@ impl Log {
         let is_keeper_writing = locked.as_ref().is_some_and(Option::is_none);
         let is_within = is_keeper_writing || self.mark.as_ref().is_some_and(LineMark::is_within);
         let line = format!("{}runsmith: {}\n", if is_within { "\n" } else { "" }, visible(sentence));
-        let is_written = match &mut self.pipe {
-            // Within a page, a pipe takes a line whole or not at all (pipe(7)).
-            Some(pipe) => pipe.write_all(line.as_bytes()).is_ok(),
+        let is_written = match &mut self.file {
+            Some(pipe) if self.is_pipe => {
+                self.hanging.retain(|writer| !writer.has_ended());
+                // Within a page, a pipe takes a line whole or not at all (pipe(7)).
+                self.hanging.len() < MOST_HANGING
+                    && match write_apart(&*pipe, line.as_bytes(), LIMIT) {
+                        Written::Whole => true,
+                        Written::Not => false,
+                        Written::Hangs(writer) => {
+                            self.hanging.push(writer);
+                            false
+                        }
+                    }
+            }
+            Some(file) => file.write_all(line.as_bytes()).is_ok(),
             // A socket cannot be opened again.
             None => std::io::stdout().write_all(line.as_bytes()).is_ok(),
         };

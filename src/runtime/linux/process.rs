@@ -56,6 +56,9 @@ impl AsFd for Process {
     }
 }
 
+/// SIGKILL in a mask of signals (proc_pid_status(5)).
+const KILLED: u64 = 1 << (9 - 1);
+
 /// What there is of a process, if it lives: a zombie has ended, unless other threads than its first one go on.
 pub fn stat(pid: u32) -> Option<Stat> {
     let (mut stat, threads) = read_stat(pid, "stat")?;
@@ -154,6 +157,19 @@ fn switches(pid: u32) -> Option<(u32, u64, u64)> {
         |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
     let tracer = u32::try_from(field("TracerPid:")?).ok()?;
     Some((tracer, field("voluntary_ctxt_switches:")?, field("nonvoluntary_ctxt_switches:")?))
+}
+
+/// Whether a process waits for something, and no signal ends that wait.
+pub fn is_uninterruptible(pid: u32) -> bool {
+    stat(pid).is_some_and(|stat| stat.state == b'D')
+}
+
+/// Whether a process was killed and cannot end, because it waits for something that no signal ends.
+pub fn hangs(pid: u32) -> bool {
+    let Some(text) = proc::text(pid, "status") else { return false };
+    let pending = text.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+    let pending = pending.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    pending.is_some_and(|mask| mask & KILLED != 0) && is_uninterruptible(pid)
 }
 
 /// Whether real, effective, saved and file system user are all this one.

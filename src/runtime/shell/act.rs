@@ -22,7 +22,7 @@ use crate::runtime::linux::health::Request;
 use crate::runtime::linux::launch::{self, Order, Said};
 use crate::runtime::linux::listen::{self, Listener};
 use crate::runtime::linux::spawn::Launcher;
-use crate::runtime::linux::{clock, process};
+use crate::runtime::linux::{clock, process, shared};
 use crate::runtime::protocol::{LastHandOver, Reply};
 use crate::runtime::snapshot::{Made, is_code_path, pinned};
 use crate::runtime::state::Life;
@@ -675,6 +675,7 @@ impl Shell {
         let mut seen: Vec<String> = vec![];
         // The newest of a name is the one that counts.
         let mut kept: Vec<Listener> = vec![];
+        let mut refused: Vec<Listener> = vec![];
         for listener in listeners.into_iter().rev() {
             let address = listener.kept.address.clone();
             if wanted.contains(&address.as_str()) && !seen.contains(&address) {
@@ -686,13 +687,14 @@ impl Shell {
             } else if !wanted.contains(&address.as_str()) {
                 self.log.say(&format!("no longer listening on {address}"));
                 // Only generations that are gone had it.
-                listener.refuse();
                 listener.unlink(&self.identity);
+                refused.push(listener);
             } else {
                 // No generation has it any more.
-                listener.refuse();
+                refused.push(listener);
             }
         }
+        shared::refuse(&refused);
         kept.reverse();
         for listener in kept.iter().filter(|listener| listener.kept.is_in_place()) {
             let socket = self.service.bind.iter().find(|socket| socket.address == listener.kept.address);
@@ -711,12 +713,12 @@ impl Shell {
 
     /// Nothing is to be listened on any more. What waits in the queues can still be answered, so the sockets end with the service.
     fn close(&mut self) {
-        for listener in std::mem::take(&mut self.listeners) {
+        let listeners = std::mem::take(&mut self.listeners);
+        for listener in &listeners {
             listener.unlink(&self.identity);
-            if listener.turn_away() {
-                self.closed.push(listener);
-            }
         }
+        let turned = shared::turn_away(&listeners);
+        self.closed.extend(listeners.into_iter().zip(turned).filter_map(|(one, is_turned)| is_turned.then_some(one)));
         self.update_keeper(false);
     }
 
@@ -725,7 +727,10 @@ impl Shell {
         let cgroup = self.generations.remove(&generation).and_then(|live| live.cgroup);
         // With `usr2` those that come later write to it.
         let needed: Vec<u32> = self.generations.keys().map(|one| self.pipe_of(*one).0).collect();
-        self.outputs.retain(|(one, _)| *one != generation.0 || needed.contains(one));
+        let outputs = std::mem::take(&mut self.outputs).into_iter();
+        let (kept, gone) = outputs.partition::<Vec<_>, _>(|(one, _)| *one != generation.0 || needed.contains(one));
+        self.outputs = kept;
+        shared::close(gone.into_iter().map(|(_, pipe)| pipe).collect());
         self.probes.remove(&generation);
         let _ = fs::remove_file(self.place.file(&probe_name(generation)));
         self.checks.retain(|check| check.generation != generation);

@@ -15,10 +15,10 @@ use crate::runtime::event::{Ask, Generation};
 use crate::runtime::linux::clock;
 use crate::runtime::linux::keepers;
 use crate::runtime::linux::keeping::{Given, Keeping};
-use crate::runtime::linux::listen::{self, Kept};
+use crate::runtime::linux::listen::Kept;
 use crate::runtime::linux::process::{self, Process, Stat};
 use crate::runtime::linux::runsv::{Wanted, wanted};
-use crate::runtime::linux::take_out;
+use crate::runtime::linux::shared;
 use crate::runtime::machine::{Machine, Remains};
 use crate::runtime::state::{self, Life, STRAYS, State};
 
@@ -212,7 +212,7 @@ impl Shell {
             if life.uid != self.identity.uid
                 && let Some(process) = &master
                 && !Environments::default().has(pid, "RUNSMITH_SERVICE", &self.service.application)
-                && take_out::listeners(process, kept).is_empty()
+                && shared::take(process, kept).is_empty()
             {
                 // The service may have had another user; then its process has its name or its sockets.
                 self.log.say(&format!(
@@ -274,7 +274,7 @@ impl Shell {
     fn take_listeners(&mut self, given: Option<Given>, state: Option<&State>, silent: &[Process]) {
         if let Some(given) = given {
             self.outputs = given.outputs;
-            self.listeners = given.listeners.into_iter().filter(listen::Listener::is_true).collect();
+            self.listeners = shared::proven(given.listeners);
         }
         let mut kept: Vec<Kept> = state.map(|state| state.listeners.clone()).unwrap_or_default();
         if kept.is_empty() && !silent.is_empty() {
@@ -295,7 +295,7 @@ impl Shell {
             if missing.is_empty() {
                 break;
             }
-            let found = take_out::listeners(holder, &missing);
+            let found = shared::take(holder, &missing);
             for listener in &found {
                 self.log.say(&format!("{} was taken out of process {}", listener.kept.address, holder.pid));
             }
@@ -311,8 +311,8 @@ impl Shell {
             }
             let most = if live.life.is_of_strays() { MOST_PIPES } else { 1 };
             let holders = live.master.iter().chain(&live.members).take(most);
-            for pipe in holders.filter_map(take_out::output) {
-                if !self.outputs.iter().any(|(_, one)| take_out::is_same(one, &pipe)) {
+            for pipe in holders.filter_map(shared::take_output) {
+                if !self.outputs.iter().any(|(_, one)| shared::is_same(one, &pipe)) {
                     self.outputs.push((generation.0, pipe));
                 }
             }
@@ -475,7 +475,7 @@ impl Shell {
                 break;
             }
             let member = Process::proven(pid, start, Some(self.identity.uid));
-            self.listeners.extend(member.iter().flat_map(|member| take_out::listeners(member, &wanted)));
+            self.listeners.extend(member.iter().flat_map(|member| shared::take(member, &wanted)));
         }
         self.generations.insert(generation, live);
         Some(generation)

@@ -9,7 +9,7 @@ use crate::runtime::linux::clock;
 use crate::runtime::linux::keepers::{self, DOOR};
 use crate::runtime::linux::keeping::{self, Keeping};
 use crate::runtime::linux::place::{KEEPER, STATE};
-use crate::runtime::linux::process::Process;
+use crate::runtime::linux::process::{self, Process};
 use crate::runtime::machine;
 use crate::runtime::protocol::{Dropped, Problem};
 use crate::runtime::state::{FORMAT, State};
@@ -23,6 +23,9 @@ const KEEPER_LIVES: u64 = 1_000;
 
 /// A keeper that has lived for so long, in milliseconds, is replaced at once, as if it were the first.
 const KEEPER_QUIET: u64 = 60_000;
+
+/// So many keepers that were killed and do not end are left behind; then none is started until one has ended.
+const MOST_HANGING: usize = 2;
 
 /// When keepers may be started: one after the other, later and later.
 #[derive(Debug, Default)]
@@ -221,9 +224,19 @@ impl Shell {
     pub(super) fn start_keeper(&mut self, silent: Vec<Process>) {
         let application = self.service.application.clone();
         let recorded: Vec<_> = self.place.recorded_keeper(&self.boot).into_iter().collect();
-        let stdout = std::io::stdout();
+        let earlier = keepers::living(self.place.directory(), &application, &recorded);
+        let (hanging, earlier): (Vec<_>, Vec<_>) = earlier.into_iter().partition(|one| process::hangs(one.pid));
+        if hanging.len() >= MOST_HANGING {
+            self.keeper = None;
+            return self.no_keeper(&format!(
+                "{} were killed and do not end, because a process of the user {} keeps them waiting; end its processes that \
+                 are not the service's",
+                hanging.iter().map(|one| format!("keeper {}", one.pid)).collect::<Vec<_>>().join(" and "),
+                self.service.user
+            ));
+        }
         let begun = Keeping::start(&self.place, &application).and_then(|keeper| {
-            let told = keeper.keep(Some(stdout.as_fd()), self.log.mark(), &self.listeners, &[]);
+            let told = keeper.keep(None, self.log.mark(), &self.listeners, &[]);
             // Before the one that knows it ends: this run may be killed in between.
             let known = self.kept.as_ref().or(self.recalled.as_ref());
             match told.and_then(|()| known.map_or(Ok(()), |state| keeper.remember(state))) {
@@ -247,8 +260,7 @@ impl Shell {
         if let Some(old) = self.keeper.take() {
             old.end();
         }
-        let others =
-            keepers::living(self.place.directory(), &application, &recorded).into_iter().chain(silent);
+        let others = earlier.into_iter().chain(silent);
         for other in others.filter(|other| (other.pid, other.start) != keeper.identity()) {
             if !other.has_ended() {
                 self.log.say(&format!("keeper {} is of an earlier run and is ended", other.pid));
@@ -381,8 +393,9 @@ impl Shell {
         if let Some(keeper) = self.keeper.take() {
             keeper.end();
         }
-        for other in keepers::living(self.place.directory(), &self.service.application, &recorded) {
-            keeping::end(&other);
+        let others = keepers::living(self.place.directory(), &self.service.application, &recorded);
+        for other in others.iter().filter(|other| !process::hangs(other.pid)) {
+            keeping::end(other);
         }
     }
 }
