@@ -334,6 +334,46 @@ mod tests {
     }
 
     #[test]
+    fn another_process_writes_to_a_pipe() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        assert!(matches!(write_apart(&writer, b"one\n", SOON), Written::Whole));
+        let mut line = [0; 4];
+        std::io::Read::read_exact(&mut reader, &mut line).unwrap();
+        assert_eq!(&line, b"one\n");
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        while (&writer).write(&[0; 1 << 16]).is_ok() {}
+        assert!(matches!(write_apart(&writer, b"two\n", SOON), Written::Not), "it is full");
+        drop(reader);
+        assert!(matches!(write_apart(&writer, b"three\n", SOON), Written::Not), "nobody reads it");
+    }
+
+    /// Whoever waits for the lock of a pipe does not even end by SIGKILL.
+    #[test]
+    fn who_writes_to_a_pipe_whose_lock_is_held_is_left_behind() {
+        let (_reader, writer) = std::io::pipe().unwrap();
+        let (silent, other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let held = writer.try_clone().unwrap();
+        // It waits in the kernel for a byte of the socket, and has the lock meanwhile.
+        let holder = std::thread::spawn(move || {
+            rustix::pipe::splice(&silent, None, &held, None, 1, rustix::pipe::SpliceFlags::empty())
+        });
+        let until = std::time::Instant::now() + SOON;
+        let hanging = loop {
+            match write_apart(&writer, b"x", LONGEST_BLOCK) {
+                Written::Hangs(hanging) => break hanging,
+                // The lock is not held yet.
+                _ => assert!(std::time::Instant::now() < until),
+            }
+        };
+        assert!(!hanging.has_ended());
+        (&other).write_all(b"y").unwrap();
+        assert_eq!(holder.join().unwrap(), Ok(1));
+        while !hanging.has_ended() {
+            assert!(std::time::Instant::now() < until);
+        }
+    }
+
+    #[test]
     fn rights_are_refused_where_the_kernel_can() {
         let (here, there) = passing::pair().unwrap();
         let refuses = refuse_rights(&here);

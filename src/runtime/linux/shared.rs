@@ -74,7 +74,8 @@ pub fn proven(listeners: Vec<Listener>) -> Vec<Listener> {
         return listeners;
     }
     let known = listeners.iter().map(|listener| listener.kept.clone()).collect();
-    let are = all(&Order::Prove(known), &listeners);
+    // The keeper has them from a run before: if nobody can look they are believed, because without them the addresses refuse.
+    let Ok(are) = all(&Order::Prove(known), &listeners) else { return listeners };
     listeners.into_iter().zip(are).filter_map(|(listener, is_true)| is_true.then_some(listener)).collect()
 }
 
@@ -84,17 +85,16 @@ pub fn turn_away(listeners: &[Listener]) -> Vec<bool> {
     if listeners.iter().all(|listener| listener.kept.node.is_some()) {
         return vec![true; listeners.len()];
     }
-    let fds: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
     // Those of which nothing is known are refused at the end, at the latest.
-    let Ok((reply, _)) = order(&Order::TurnAway, &fds) else { return vec![true; listeners.len()] };
-    let turned = reply.are.into_iter().chain(std::iter::repeat(false));
+    let turned = all(&Order::TurnAway, listeners).unwrap_or_else(|_| vec![true; listeners.len()]);
     listeners.iter().zip(turned).map(|(one, is_turned)| one.kept.node.is_some() || is_turned).collect()
 }
 
 /// Nobody can connect from now on, and nobody accepts, whoever else has the sockets: the keeper lets them go a moment later.
 pub fn refuse(listeners: &[Listener]) {
     if !listeners.is_empty() {
-        all(&Order::Refuse, listeners);
+        // Whoever holds them up holds up clients of its own.
+        let _ = all(&Order::Refuse, listeners);
     }
 }
 
@@ -128,12 +128,12 @@ pub fn close(pipes: Vec<OwnedFd>) {
     }
 }
 
-/// For each descriptor, whether it is so, or could be done; nothing is if the helper fails.
-fn all(order_: &Order, listeners: &[Listener]) -> Vec<bool> {
+/// For each socket, whether it is so, or could be done.
+fn all(what: &Order, listeners: &[Listener]) -> io::Result<Vec<bool>> {
     let fds: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
-    let mut are = order(order_, &fds).map(|(reply, _)| reply.are).unwrap_or_default();
+    let mut are = order(what, &fds)?.0.are;
     are.resize(listeners.len(), false);
-    are
+    Ok(are)
 }
 
 fn order(order: &Order, fds: &[BorrowedFd<'_>]) -> io::Result<(Reply, Vec<OwnedFd>)> {
