@@ -208,7 +208,9 @@ impl Shell {
     pub(super) fn renew_keeper(&mut self, silent: Vec<Process>) {
         if let Err(at) = self.keeper_pace.begin(clock::now()) {
             self.retry_at = Some(self.retry_at.map_or(at, |other| other.min(at)));
-            if self.keeper.is_none() {
+            if self.trouble.keeper.is_some() {
+                // Why is known.
+            } else if self.keeper.is_none() {
                 self.no_keeper("the last one has ended soon after its start");
             } else {
                 self.keeper_is_silent.set(true);
@@ -225,14 +227,17 @@ impl Shell {
         let application = self.service.application.clone();
         let recorded: Vec<_> = self.place.recorded_keeper(&self.boot).into_iter().collect();
         let earlier = keepers::living(self.place.directory(), &application, &recorded);
-        let (hanging, earlier): (Vec<_>, Vec<_>) = earlier.into_iter().partition(|one| process::hangs(one.pid));
-        if hanging.len() >= MOST_HANGING {
+        let held: Vec<String> = earlier
+            .iter()
+            .filter(|one| process::is_uninterruptible(one.pid))
+            .map(|one| format!("keeper {}", one.pid))
+            .collect();
+        if held.len() >= MOST_HANGING {
             self.keeper = None;
             return self.no_keeper(&format!(
-                "{} were killed and do not end, because a process of the user {} keeps them waiting; end its processes that \
-                 are not the service's",
-                hanging.iter().map(|one| format!("keeper {}", one.pid)).collect::<Vec<_>>().join(" and "),
-                self.service.user
+                "a process of the user {} keeps {} waiting, so that they cannot be ended; end its processes that are not the service's",
+                self.service.user,
+                held.join(" and ")
             ));
         }
         let begun = Keeping::start(&self.place, &application).and_then(|keeper| {
@@ -260,7 +265,7 @@ impl Shell {
         if let Some(old) = self.keeper.take() {
             old.end();
         }
-        let others = earlier.into_iter().chain(silent);
+        let others = earlier.into_iter().chain(silent).filter(|other| !process::hangs(other.pid));
         for other in others.filter(|other| (other.pid, other.start) != keeper.identity()) {
             if !other.has_ended() {
                 self.log.say(&format!("keeper {} is of an earlier run and is ended", other.pid));
