@@ -11,9 +11,9 @@ use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 use serde::{Deserialize, Serialize};
 
-use super::helper::{self, Helper};
 use super::listen::{self, FIRST, Kept, Listener, MOST};
 use super::process::Process;
+use crate::host::helper::{self, Helper};
 
 /// The hidden command that is this process.
 pub const COMMAND: &str = "take-out";
