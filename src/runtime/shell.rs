@@ -22,11 +22,11 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::rc::Rc;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::action::{Action, End, Step};
@@ -53,7 +53,7 @@ use super::machine::{self, Machine};
 use super::protocol::{Dropped, LastHandOver, Status};
 use super::snapshot::Reading;
 use super::words;
-use crate::host::{self, Identity};
+use crate::host::{self, Identity, look};
 use crate::model::Service;
 use crate::model::input::{Capabilities, Fallback, Strategy};
 use crate::model::service::Socket;
@@ -549,8 +549,7 @@ impl Shell {
     fn remove_what_the_server_made(&self) {
         self.remove_pid_files(&self.service, false);
         for path in self.service.bind.iter().filter_map(Socket::unix_path) {
-            let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-            if is_socket {
+            if look::kind(path) == Some(FileType::Socket) {
                 listen_as::unlink(path, &self.identity);
             }
         }

@@ -1,7 +1,10 @@
 //! Why what is on disk does not serve, what to do about it, and what is started if what serves fails.
 
+use rustix::fs::FileType;
+
 use super::Shell;
 use super::snapshots::memory;
+use crate::host::look;
 use crate::runtime::action::Origin;
 use crate::runtime::event::Generation;
 use crate::runtime::linux::clock;
@@ -173,8 +176,7 @@ impl Shell {
         let serving = self.machine.serving().filter(|serving| serving.probation.is_some())?;
         let life = &self.generations.get(&serving.generation)?.life;
         let is_other = |one: &Snapshot| one.made.fingerprint != life.fingerprint;
-        let is_there =
-            |one: &Snapshot| std::fs::symlink_metadata(&one.made.release).is_ok_and(|found| found.is_dir());
+        let is_there = |one: &Snapshot| look::kind(&one.made.release) == Some(FileType::Directory);
         let before = self.held_before().filter(is_there);
         let proven = || {
             let here = self.proven_here();
