@@ -157,6 +157,8 @@ pub struct Shell {
     hung: Vec<Moment>,
     /// How masters have ended whose pidfds were not looked at yet.
     ended: BTreeMap<u32, String>,
+    /// Ends of children are left to take.
+    unreaped: bool,
     /// Until then the ends of orphans are not looked at ([`notice::ORPHANS`]).
     orphans_until: Option<Moment>,
     end: Option<End>,
@@ -337,6 +339,7 @@ fn begin(
         sick: None,
         hung: vec![],
         ended: BTreeMap::new(),
+        unreaped: false,
         orphans_until: None,
         end: None,
         place,
@@ -379,6 +382,8 @@ impl Shell {
         loop {
             self.settle_events();
             self.control.tidy(clock::now());
+            // Whoever asks and goes, again and again, is not remembered.
+            self.machine.forget_gone(|ticket| self.control.identity(ticket).is_some());
             if let Some(end) = self.end {
                 self.finish(end);
                 return end;
@@ -433,6 +438,9 @@ impl Shell {
 
     fn look_at_the_time(&mut self) {
         let now = clock::now();
+        if self.unreaped {
+            self.reap();
+        }
         self.look_at_the_keeper();
         self.count_dropped();
         if self.watch.is_none() {
@@ -512,6 +520,7 @@ impl Shell {
             }
         }
         let deadline = [
+            self.unreaped.then(clock::now),
             orphans_until,
             self.machine.deadline(),
             self.control.deadline(),
