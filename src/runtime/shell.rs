@@ -413,7 +413,11 @@ impl Shell {
                 continue;
             }
             self.note_health(&event);
+            let candidate = self.machine.candidate().map(|candidate| candidate.generation);
             let actions = self.machine.step(clock::now(), event);
+            if let Some(candidate) = requests::superseded(candidate, &actions) {
+                self.requests.supersede(candidate);
+            }
             self.note_replacements(&actions);
             // What was decided is written down before it is done: if this run is killed in between, the next one does it.
             self.keep();
