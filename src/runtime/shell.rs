@@ -112,6 +112,8 @@ pub struct Shell {
     fallback: Option<String>,
     /// Why what is on disk does not serve, when that was last looked up.
     why: Option<fallback::Why>,
+    /// As long as this generation serves, and until then, that is not looked up again.
+    disk_rests: Option<(Generation, Moment)>,
     /// What served and has failed, before what serves now was fallen back to.
     toppled: Option<Failed>,
     /// The fingerprint of what somebody has deployed and given up.
@@ -314,6 +316,7 @@ fn begin(
         handed: vec![],
         fallback: None,
         why: None,
+        disk_rests: None,
         toppled: None,
         given_up: None,
         suspect: false,
