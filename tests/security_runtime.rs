@@ -934,6 +934,37 @@ fn a_link_of_roots_that_leads_through_a_users_is_not_trusted() {
     }
 }
 
+/// A path that leads through a process leads into the mounts of that process, where a look can wait for as long as their owner likes.
+/// The runtime and `status` go no such way, wherever a directory of the user's leads.
+#[test]
+fn root_is_led_through_no_process_of_the_users() {
+    let service = Service::start_native(Server::Sync, Socket::Unix, "handoff: {drain_timeout: 2}");
+    let mut through = Python::run(&service.user, "import os, signal\nos.write(1, b'.')\nsignal.pause()", &[]);
+    through.wait_for_bytes(1);
+    let directories = ["releases", "shared/sockets", "shared/runsmith", "shared/pids"];
+    let places = directories.map(|name| (service.root.join(name), service.root.join(format!("{name}.away"))));
+    for (ours, away) in &places {
+        fs::rename(ours, away).unwrap();
+        // All is where it was, for whoever goes there.
+        symlink(format!("/proc/{}/root{}", through.pid(), away.display()), ours).unwrap();
+    }
+    let status = service.runsmith(&["status"]);
+    let text = said(&status);
+    assert_eq!(status.status.code(), Some(1), "{text}");
+    assert!(text.contains("releases/1, the release that serves, is not there any more"), "{text}");
+    assert!(text.contains("nobody can connect to unix:") && text.contains("Too many levels"), "{text}");
+    let upgrade = service.runsmith(&["upgrade"]);
+    assert_eq!(upgrade.status.code(), Some(1), "{}", said(&upgrade));
+    assert!(said(&upgrade).contains("cannot enter"), "{}", said(&upgrade));
+    for (ours, away) in &places {
+        fs::remove_file(ours).unwrap();
+        fs::rename(away, ours).unwrap();
+    }
+    service.until("it serves", |service| service.runsmith(&["status"]).status.code() == Some(0));
+    assert_eq!(service.version(), "1");
+    service.down();
+}
+
 /// Many children that are traced, and many requests, take little of the runtime's time.
 const TRACED: &str = r#"
 import os

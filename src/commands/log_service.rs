@@ -1,15 +1,14 @@
 //! A service's log, as far as a command can see it: where it is, and whether its log service takes lines.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::fs::statvfs;
+use rustix::fs::fstatvfs;
 
 use super::target::Target;
 use crate::disk;
+use crate::host::look;
 use crate::model::input::LogKind;
 use crate::report::status::Log;
 use crate::runtime::linux::process;
@@ -88,7 +87,7 @@ fn no_lock(pid: Option<u32>, directory: &Path) -> String {
     if let Some(holder) = holder(&lock).filter(|holder| Some(*holder) != pid) {
         return format!("process {holder} holds its lock {}", lock.display());
     }
-    match fs::metadata(directory) {
+    match look::place(directory).map_err(std::io::Error::from) {
         Err(error) => format!("{}: {error}", directory.display()),
         Ok(_) => {
             format!("svlogd ends before it has its lock {}; runsvdir's output has its reason", lock.display())
@@ -104,12 +103,14 @@ fn obstacle(service: &Path, directory: &Path, stuck: bool) -> Option<Problem> {
         format!("svlogd, process {pid}, is stopped; `sv cont {}` continues it", service.display())
     } else if !stuck {
         return None;
-    } else if statvfs(directory).is_ok_and(|found| found.f_bavail == 0 || found.f_favail == 0) {
-        format!("the file system of {} is full", directory.display())
-    } else if fs::metadata(directory).is_err() {
-        format!("{} is not there", directory.display())
     } else {
-        format!("svlogd, process {pid}, does not read; runsvdir's output has its reason")
+        match look::place(directory) {
+            Err(_) => format!("{} is not there", directory.display()),
+            Ok(place) if fstatvfs(&place).is_ok_and(|found| found.f_bavail == 0 || found.f_favail == 0) => {
+                format!("the file system of {} is full", directory.display())
+            }
+            Ok(_) => format!("svlogd, process {pid}, does not read; runsvdir's output has its reason"),
+        }
     };
     Some(Problem::new("log-service", reason))
 }
@@ -122,8 +123,8 @@ fn holds_lock(pid: u32, directory: &Path) -> bool {
 /// Who holds a lock by flock(2).
 fn holder(lock: &Path) -> Option<u32> {
     // The directory is the application's user's: nothing in it is opened.
-    let found = fs::symlink_metadata(lock).ok()?;
-    disk::holder_of(found.dev(), found.ino())
+    let (device, inode) = look::node(&look::at(lock).ok()?);
+    disk::holder_of(device, inode)
 }
 
 /// What `sv status` says.

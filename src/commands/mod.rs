@@ -36,6 +36,7 @@ use crate::cli::{self, Cli, Command, FindingFormat, TableFormat, TreeFormat, Whe
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::host::environments;
 use crate::report::words::hanging;
 use crate::report::{self, counted};
 use crate::runtime::linux::{keeper, launch, listen_as, shared};
@@ -127,6 +128,7 @@ fn without_options(words: &[OsString]) -> Option<Exit> {
         (launch::COMMAND, []) => Some(Exit::of(launch::main())),
         (listen_as::COMMAND, []) => Some(Exit::of(listen_as::main())),
         (shared::COMMAND, []) => Some(Exit::of(shared::main())),
+        (environments::COMMAND, []) => Some(Exit::of(environments::main())),
         _ => None,
     }
 }

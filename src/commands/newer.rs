@@ -1,15 +1,14 @@
 //! What is on disk and newer than the generation that serves: what an upgrade would take up.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2, readlinkat};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Stat, openat2, readlinkat};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::target::Target;
-use crate::host;
+use crate::host::{self, look};
 use crate::model::Service;
 use crate::runtime::linux::launch::secret;
 use crate::runtime::linux::place::Place;
@@ -28,7 +27,7 @@ pub(super) fn than(status: &Status, target: &Target) -> Vec<String> {
         let started = clock::wall_of(start.start);
         for path in files(target).into_iter().filter(|path| !compared.contains(path)) {
             // What is no longer there was taken away: its directory tells of that.
-            if std::fs::symlink_metadata(&path).is_ok_and(|found| changed(&found) > started) {
+            if look::at(&path).is_ok_and(|found| changed(&found) > started) {
                 newer.push(path.display().to_string());
             }
         }
@@ -125,6 +124,6 @@ fn files(target: &Target) -> Vec<PathBuf> {
     files
 }
 
-fn changed(found: &std::fs::Metadata) -> i128 {
-    i128::from(found.ctime()) * 1_000_000_000 + i128::from(found.ctime_nsec())
+fn changed(found: &Stat) -> i128 {
+    i128::from(found.st_ctime) * 1_000_000_000 + i128::from(found.st_ctime_nsec)
 }

@@ -14,7 +14,7 @@ use super::{Outcome, Stop, Terminal, any_error, file};
 use crate::cli;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::host;
+use crate::host::{self, helper};
 use crate::model::Service;
 use crate::runtime::linux::log::Log;
 use crate::runtime::linux::runsv;
@@ -36,8 +36,9 @@ pub(super) fn run(arguments: &cli::Run, terminal: &mut Terminal) -> Outcome {
 }
 
 /// How long a run script and what belongs to it may take to be read. It takes milliseconds, unless a disk is very slow; but
-/// a file system of the application's user's could make it wait for ever.
-const READ_LIMIT: Duration = Duration::from_secs(20);
+/// a file system of the application's user's could make it wait for ever, and the runtime answers nobody meanwhile: whoever asks it
+/// waits for 10 s ([`ANSWER`](crate::runtime::linux::asking::ANSWER)).
+const READ_LIMIT: Duration = Duration::from_secs(5);
 
 /// The hidden command that reads a run script for the runtime.
 pub(super) const READ: &str = "read-run-script";
@@ -63,6 +64,9 @@ pub(super) fn execute(file: &Path, mode: Mode) -> Exit {
 /// a generation would be made of now, so that the runtime never has the secrets.
 fn read_apart(file: &Path, snapshot: Option<&File>) -> Result<Reading, String> {
     let failed = |error: &dyn std::fmt::Display| format!("the run script cannot be read: {error}");
+    if !helper::is_room(READ) {
+        return Err("what is on disk cannot be read: earlier readers hang".to_owned());
+    }
     let mut child = Command::new("/proc/self/exe")
         .arg(READ)
         .arg(file)
@@ -80,7 +84,7 @@ fn read_apart(file: &Path, snapshot: Option<&File>) -> Result<Reading, String> {
     let read = child.stdout.take().map_or(Ok(()), |mut output| read_until(&mut output, until, &mut text));
     if let Err(error) = read {
         // What waits for a dead disk cannot be waited for; its end is noticed like that of any child.
-        let _ = child.kill();
+        helper::end(READ, child);
         return Err(failed(&error));
     }
     let _ = child.wait();
@@ -200,4 +204,23 @@ fn missing(service: &Service) -> Result<Option<String>, Stop> {
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The runtime answers others within the time that they wait, also if it reads what is on disk for one of them.
+    #[test]
+    fn a_reader_that_hangs_is_waited_for_less_long_than_a_runtime() {
+        use crate::runtime::linux::asking::ANSWER;
+        const { assert!(READ_LIMIT.as_millis() * 2 <= ANSWER.as_millis()) };
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut child = Command::new("cat").stdin(reader).stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = child.stdout.take().unwrap();
+        let read = read_until(&mut output, Instant::now(), &mut vec![]);
+        assert_eq!(read.unwrap_err().to_string(), "it took more than 5 s");
+        drop(writer);
+        child.wait().unwrap();
+    }
 }

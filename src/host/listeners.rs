@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 
 use rustix::fs::OFlags;
 
+use super::environments::Environments;
 use super::proc;
 use crate::facts::{Asked, Holder, Listener, ListensAt, User};
 use crate::model::Service;
@@ -79,13 +80,14 @@ impl Listeners {
             }
         }
         let roots = self.roots(service, user);
+        let environments = Environments::default();
         let of_service = |at: &ListensAt| match at {
             ListensAt::Tcp(_, port) => ports.contains(port),
             ListensAt::Unix(path) => paths.contains(path),
         };
         let listeners = sockets.iter().filter(|(at, _)| of_service(at)).map(|(at, inode)| Listener {
             at: at.clone(),
-            holder: self.holder(*inode, service, user, &roots),
+            holder: self.holder(*inode, service, user, &roots, &environments),
         });
         Asked::Answer(listeners.collect())
     }
@@ -97,9 +99,10 @@ impl Listeners {
         service: &Service,
         user: Option<&User>,
         roots: &HashSet<u32>,
+        environments: &Environments,
     ) -> Option<Holder> {
         let holders = self.holders.get(&inode)?;
-        let is_ours = |pid: u32| self.is_ours(pid, service, user, roots);
+        let is_ours = |pid: u32| self.is_ours(pid, service, user, roots, environments);
         let ours = holders.iter().copied().find(|pid| is_ours(*pid));
         let oldest = holders
             .iter()
@@ -129,7 +132,14 @@ impl Listeners {
 
     /// Whether a process belongs to the service: it is one of its roots or descends from one, or it
     /// runs as the application's user and was started with the service's name.
-    fn is_ours(&self, pid: u32, service: &Service, user: Option<&User>, roots: &HashSet<u32>) -> bool {
+    fn is_ours(
+        &self,
+        pid: u32,
+        service: &Service,
+        user: Option<&User>,
+        roots: &HashSet<u32>,
+        environments: &Environments,
+    ) -> bool {
         let mut at = pid;
         let mut seen = HashSet::new();
         while at > 1 && seen.insert(at) {
@@ -141,7 +151,7 @@ impl Listeners {
         }
         let is_users =
             self.processes.get(&pid).is_some_and(|process| user.is_some_and(|user| user.uid == process.uid));
-        is_users && { proc::Environments::default().has(pid, "RUNSMITH_SERVICE", &service.application) }
+        is_users && environments.has(pid, "RUNSMITH_SERVICE", &service.application)
     }
 }
 

@@ -12,9 +12,13 @@
 
 #![allow(clippy::disallowed_methods, reason = "asking the host is what this module is for")]
 
+pub mod environments;
+pub mod helper;
 mod limits;
 mod listeners;
+pub mod look;
 mod names;
+pub mod passing;
 mod paths;
 pub mod proc;
 mod process;

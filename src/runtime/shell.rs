@@ -22,11 +22,11 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::rc::Rc;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::action::{Action, End, Step};
@@ -53,7 +53,7 @@ use super::machine::{self, Machine};
 use super::protocol::{Dropped, LastHandOver, Status};
 use super::snapshot::Reading;
 use super::words;
-use crate::host::{self, Identity};
+use crate::host::{self, Identity, look};
 use crate::model::Service;
 use crate::model::input::{Capabilities, Fallback, Strategy};
 use crate::model::service::Socket;
@@ -112,6 +112,8 @@ pub struct Shell {
     fallback: Option<String>,
     /// Why what is on disk does not serve, when that was last looked up.
     why: Option<fallback::Why>,
+    /// As long as this generation serves, and until then, that is not looked up again.
+    disk_rests: Option<(Generation, Moment)>,
     /// What served and has failed, before what serves now was fallen back to.
     toppled: Option<Failed>,
     /// The fingerprint of what somebody has deployed and given up.
@@ -157,6 +159,8 @@ pub struct Shell {
     hung: Vec<Moment>,
     /// How masters have ended whose pidfds were not looked at yet.
     ended: BTreeMap<u32, String>,
+    /// Ends of children are left to take.
+    unreaped: bool,
     /// Until then the ends of orphans are not looked at ([`notice::ORPHANS`]).
     orphans_until: Option<Moment>,
     end: Option<End>,
@@ -312,6 +316,7 @@ fn begin(
         handed: vec![],
         fallback: None,
         why: None,
+        disk_rests: None,
         toppled: None,
         given_up: None,
         suspect: false,
@@ -337,6 +342,7 @@ fn begin(
         sick: None,
         hung: vec![],
         ended: BTreeMap::new(),
+        unreaped: false,
         orphans_until: None,
         end: None,
         place,
@@ -379,6 +385,8 @@ impl Shell {
         loop {
             self.settle_events();
             self.control.tidy(clock::now());
+            // Whoever asks and goes, again and again, is not remembered.
+            self.machine.forget_gone(|ticket| self.control.identity(ticket).is_some());
             if let Some(end) = self.end {
                 self.finish(end);
                 return end;
@@ -408,7 +416,11 @@ impl Shell {
                 continue;
             }
             self.note_health(&event);
+            let candidate = self.machine.candidate().map(|candidate| candidate.generation);
             let actions = self.machine.step(clock::now(), event);
+            if let Some(candidate) = requests::superseded(candidate, &actions) {
+                self.requests.supersede(candidate);
+            }
             self.note_replacements(&actions);
             // What was decided is written down before it is done: if this run is killed in between, the next one does it.
             self.keep();
@@ -433,6 +445,9 @@ impl Shell {
 
     fn look_at_the_time(&mut self) {
         let now = clock::now();
+        if self.unreaped {
+            self.reap();
+        }
         self.look_at_the_keeper();
         self.count_dropped();
         if self.watch.is_none() {
@@ -512,6 +527,7 @@ impl Shell {
             }
         }
         let deadline = [
+            self.unreaped.then(clock::now),
             orphans_until,
             self.machine.deadline(),
             self.control.deadline(),
@@ -549,8 +565,7 @@ impl Shell {
     fn remove_what_the_server_made(&self) {
         self.remove_pid_files(&self.service, false);
         for path in self.service.bind.iter().filter_map(Socket::unix_path) {
-            let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-            if is_socket {
+            if look::kind(path) == Some(FileType::Socket) {
                 listen_as::unlink(path, &self.identity);
             }
         }

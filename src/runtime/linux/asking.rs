@@ -1,7 +1,8 @@
 //! The other end of the control socket: how commands ask a runtime.
 
+use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Read as _, Take, Write as _};
+use std::io::{self, BufRead, BufReader, Read as _, Take, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -28,8 +29,10 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// The number of a process is never longer, in bytes.
 const LONGEST_NUMBER: u64 = 32;
 
-/// So many directories are looked at as the one of a runtime.
-const MOST: usize = 16;
+/// So many lines that name a socket of the runtime's are looked at: the table is as long as somebody makes it, and who forges more
+/// has opened as many sockets.
+const MOST_LINES: usize = 65_536;
+
 /// How long a runtime may be stopped by a signal before it counts as stopped: somebody may look at it with a tool that stops it for
 /// a moment.
 const STOPPED: Duration = Duration::from_secs(3);
@@ -64,30 +67,42 @@ pub fn run_directory(service: &Path) -> Option<String> {
     let mut text = String::new();
     File::open(service.join("supervise/pid")).ok()?.take(LONGEST_NUMBER).read_to_string(&mut text).ok()?;
     let pid: u32 = text.trim().parse().ok()?;
-    let sockets: Vec<String> = proc::sockets(pid).collect();
-    // Num RefCount Protocol Flags Type St Inode Path (proc_net_unix(5)). Everybody can add lines to it, also with a path that
-    // has a line of its own in it.
-    let table = BufReader::new(File::open(format!("/proc/{pid}/net/unix")).ok()?);
+    let sockets: HashSet<String> = proc::sockets(pid).collect();
+    let table = File::open(format!("/proc/{pid}/net/unix")).ok()?;
+    let mut full = None;
+    for run in listed(BufReader::new(table), &sockets) {
+        match listener(&run) {
+            Ok(listener) if listener == pid => return Some(run),
+            // Its queue is full, so nobody can tell; it is the one if no other is.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => full = full.or(Some(run)),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    full
+}
+
+/// The run directories in a table of Unix sockets (proc_net_unix(5)), as far as these sockets have them; each once. Everybody
+/// can add lines to the table, also with a path that has a line of its own in it, which names a socket of whose process was asked
+/// about: so a line counts only if nobody but root can have changed what is there.
+fn listed(table: impl BufRead, sockets: &HashSet<String>) -> impl Iterator<Item = String> {
+    let mut known = HashSet::new();
+    // Num RefCount Protocol Flags Type St Inode Path
     let path = |line: Vec<u8>| {
         let line = String::from_utf8(line).ok()?;
         let mut fields = line.split_ascii_whitespace().skip(6);
         let inode = fields.next()?;
         let path = fields.next()?.strip_suffix("/control")?;
-        sockets.iter().any(|socket| socket == inode).then(|| path.to_owned())
+        (sockets.contains(inode) && path.starts_with('/')).then(|| path.to_owned())
     };
-    let mut found: Vec<String> =
-        table.split(b'\n').map_while(Result::ok).filter_map(path).take(MOST).collect();
-    if found.len() > 1 {
-        found.retain(|run| listens(run, pid));
-    }
-    found.into_iter().next()
+    let paths = table.split(b'\n').map_while(Result::ok).filter_map(path).take(MOST_LINES);
+    paths.filter(move |run| known.insert(run.clone()) && Place::existing(run).is_some())
 }
 
-/// Whether it is this process that listens in a run directory.
-fn listens(run: &str, pid: u32) -> bool {
-    let Some(place) = Place::existing(run) else { return false };
-    let peer = place.connect("control", SocketType::STREAM).and_then(|one| Ok(socket_peercred(one)?));
-    peer.is_ok_and(|peer| peer.pid.as_raw_nonzero().get().unsigned_abs() == pid)
+/// The process that listens in a run directory.
+fn listener(run: &str) -> io::Result<u32> {
+    let place = Place::existing(run).ok_or(io::ErrorKind::PermissionDenied)?;
+    let peer = socket_peercred(place.connect("control", SocketType::STREAM)?)?;
+    Ok(peer.pid.as_raw_nonzero().get().unsigned_abs())
 }
 
 /// Somebody to ask.
@@ -109,7 +124,7 @@ impl Asking {
     /// Asks the runtime whose run directory this is.
     pub fn begin(run: &str, wish: Wish) -> Result<Self, Silence> {
         // A directory that somebody else can have made would let that one answer.
-        if !Path::new(run).exists() || Place::existing(run).is_none() {
+        if Place::existing(run).is_none() {
             return Err(Silence::Down);
         }
         let until = Instant::now() + ANSWER;
@@ -251,4 +266,53 @@ fn answers(run: &str) -> bool {
 /// How the kernel reports that a socket's limit has passed.
 fn is_late(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rustix::fs::fstat;
+    use rustix::net::bind;
+
+    use super::*;
+
+    /// More lines than a runtime has sockets, with directories of root's and others, each with the number of its socket.
+    #[test]
+    fn forged_lines_do_not_hide_where_a_runtime_listens() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (service, run) = (scratch.path().join("service"), scratch.path().join("run"));
+        fs::create_dir_all(service.join("supervise")).unwrap();
+        fs::write(service.join("supervise/pid"), format!("{}\n", std::process::id())).unwrap();
+        let run = run.to_str().unwrap();
+        let control = Place::open(run).unwrap().socket("control", SocketType::STREAM, None).unwrap();
+        let inode = fstat(&control).unwrap().st_ino;
+        let directories = fs::read_dir("/usr/share").unwrap().flatten().map(|entry| entry.path());
+        let directories = directories.filter(|path| path.as_os_str().len() < 50).take(40);
+        let mut forged = vec![];
+        for directory in directories.chain(["/nowhere".into(), "/tmp".into(), "/".into()]) {
+            let name = format!("\n0: 2 0 10000 1 1 {inode} {}/control\n", directory.display());
+            let socket =
+                socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+            bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap()).unwrap();
+            forged.push(socket);
+        }
+        assert!(forged.len() > 20);
+        assert_eq!(run_directory(&service).as_deref(), Some(run));
+        // Nobody listens there any more.
+        drop(control);
+        assert_eq!(run_directory(&service), None);
+    }
+
+    /// What others could have changed is not even looked at; nor is the same directory twice.
+    #[test]
+    fn a_directory_that_is_listed_is_roots_alone() {
+        let sockets = HashSet::from(["7".to_owned()]);
+        let table = "Num RefCount Protocol Flags Type St Inode Path\n\
+            0: 2 0 10000 1 1 7 /usr/control\n0: 2 0 10000 1 1 7 /tmp/control\n0: 2 0 10000 1 1 8 /etc/control\n\
+            0: 2 0 10000 1 1 7 /usr/control\n0: 2 0 10000 1 1 7 /nowhere/control\n0: 2 0 10000 1 1 7 /usr/ready\n\
+            0: 2 0 10000 1 1 7 /control\n0: 2 0 10000 1 1 7 usr/control\n";
+        let found: Vec<String> = listed(table.as_bytes(), &sockets).collect();
+        assert_eq!(found, ["/usr"]);
+    }
 }

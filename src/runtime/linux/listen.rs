@@ -5,11 +5,11 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fstat, openat};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fstat, openat};
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_reuseaddr, socket_acceptconn};
 use rustix::net::{
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::place::trusted;
 use super::{kernel, listen_as, shared};
-use crate::host::Identity;
+use crate::host::{Identity, look};
 use crate::model::address::Address;
 use crate::model::service::Socket;
 
@@ -130,10 +130,9 @@ fn is_ours(path: &str, identity: &Identity) -> bool {
 
 /// The socket's file, and what it is; that very file, whatever its name leads to by now.
 fn file_of(path: &str, node: (u64, u64)) -> Result<(OwnedFd, Stat), String> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = openat(CWD, path, flags, Mode::empty()).map_err(|error| error.to_string())?;
+    let file = look::unfollowed(path).map_err(|error| error.to_string())?;
     let found = fstat(&file).map_err(|error| error.to_string())?;
-    if FileType::from_raw_mode(found.st_mode) != FileType::Socket || (found.st_dev, found.st_ino) != node {
+    if FileType::from_raw_mode(found.st_mode) != FileType::Socket || look::node(&found) != node {
         return Err("somebody has put something else there meanwhile".to_owned());
     }
     Ok((file, found))
@@ -185,10 +184,10 @@ fn mode_of(socket: &Socket) -> u32 {
 /// Opens a Unix socket as whoever this process is. What a dead server has left there is taken away; nothing else is.
 pub fn bind_here(path: &str, mode: u32, backlog: i32) -> Result<(OwnedFd, (u64, u64)), String> {
     let address = SocketAddrUnix::new(path).map_err(|error| error.to_string())?;
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+    match look::at(path).map(|found| FileType::from_raw_mode(found.st_mode)) {
+        Err(Errno::NOENT) => {}
         Err(error) => return Err(error.to_string()),
-        Ok(found) if found.file_type().is_socket() => {
+        Ok(FileType::Socket) => {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let knock = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
                 .and_then(|socket| connect(&socket, &address));
@@ -199,7 +198,7 @@ pub fn bind_here(path: &str, mode: u32, backlog: i32) -> Result<(OwnedFd, (u64, 
                 Err(error) => return Err(error.to_string()),
             }
         }
-        Ok(found) if found.is_dir() => return Err("a directory is in its place; remove it".to_owned()),
+        Ok(FileType::Directory) => return Err("a directory is in its place; remove it".to_owned()),
         Ok(_) => return Err("a file that is no socket is in its place; remove it".to_owned()),
     }
     let open = || {
@@ -223,12 +222,12 @@ pub fn bind_here(path: &str, mode: u32, backlog: i32) -> Result<(OwnedFd, (u64, 
 /// The socket's own file and the directory it is in, opened as places; none if it is not in place.
 pub fn file(kept: &Kept) -> Option<(OwnedFd, OwnedFd)> {
     let path = Path::new(kept.address.strip_prefix("unix:")?);
-    let place = OFlags::PATH | OFlags::CLOEXEC;
     // Where links of somebody else lead, nothing is done but to look whether the socket is there.
-    let directory = openat(CWD, path.parent()?, place | OFlags::DIRECTORY, Mode::empty()).ok()?;
-    let file = openat(&directory, path.file_name()?, place | OFlags::NOFOLLOW, Mode::empty()).ok()?;
+    let directory = look::place(path.parent()?).ok()?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(&directory, path.file_name()?, flags, Mode::empty()).ok()?;
     let found = fstat(&file).ok()?;
-    (kept.node == Some((found.st_dev, found.st_ino))).then_some((file, directory))
+    (kept.node == Some(look::node(&found))).then_some((file, directory))
 }
 
 impl Kept {
@@ -241,8 +240,8 @@ impl Kept {
     /// Whether the socket can still be reached by its name.
     pub fn is_in_place(&self) -> bool {
         let Some(node) = self.node else { return true };
-        let found = self.address.strip_prefix("unix:").and_then(|path| fs::symlink_metadata(path).ok());
-        found.is_some_and(|found| (found.dev(), found.ino()) == node)
+        let found = self.address.strip_prefix("unix:").and_then(|path| look::at(path).ok());
+        found.is_some_and(|found| look::node(&found) == node)
     }
 }
 
@@ -310,6 +309,6 @@ pub(super) fn identify<'a>(fd: &OwnedFd, mut wanted: impl Iterator<Item = &'a Ke
 
 /// Device and inode of the socket's file that a path leads to.
 fn node_at(path: &str) -> Option<(u64, u64)> {
-    let found = fs::symlink_metadata(path).ok().filter(|found| found.file_type().is_socket())?;
-    Some((found.dev(), found.ino()))
+    let found = look::at(path).ok()?;
+    (FileType::from_raw_mode(found.st_mode) == FileType::Socket).then(|| look::node(&found))
 }

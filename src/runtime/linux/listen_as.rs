@@ -6,10 +6,10 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
-use super::helper::{self, Helper};
 use super::launch::become_user;
 use super::listen;
 use crate::host::Identity;
+use crate::host::helper::{self, Helper};
 use crate::model::service::Socket;
 
 /// The hidden command that is this process.

@@ -17,6 +17,7 @@ use rustix::net::{
 
 use super::kernel;
 use super::process::Process;
+use crate::host::look;
 use crate::runtime::state::LONGEST;
 
 /// The file that says why a run could not begin.
@@ -65,7 +66,8 @@ impl Place {
     /// The directory as it is, for whoever only looks.
     pub fn existing(path: &str) -> Option<Self> {
         let path = Path::new(path);
-        (path.is_dir() && trusted(path).is_ok()).then(|| Self { path: path.to_owned(), lock: None })
+        // Nothing is looked at beyond a step that somebody else could lead elsewhere.
+        trusted(path).is_ok().then(|| Self { path: path.to_owned(), lock: None })
     }
 
     /// The directory.
@@ -76,7 +78,7 @@ impl Place {
     /// The same; the error says why it cannot be used. A directory that is not there is as good as an empty one.
     pub fn examined(path: &str) -> Result<Self, String> {
         let path = Path::new(path);
-        if path.exists() {
+        if look::place(path).is_ok() {
             trusted(path)
                 .map_err(|reason| format!("the run directory {} cannot be used: {reason}", path.display()))?;
         }
@@ -350,7 +352,7 @@ fn reserve(spare: &Path, length: usize) -> io::Result<File> {
 /// Makes a directory and what leads to it. Nothing is made where somebody else could have it made elsewhere: each step is
 /// proven before the next one is taken from there.
 fn make(directory: &Path) -> Result<(), String> {
-    if fs::symlink_metadata(directory).is_ok() {
+    if look::is_there(directory) {
         return Ok(());
     }
     let above = directory.parent().ok_or("it is no path")?;
@@ -380,6 +382,9 @@ fn proven(directory: &Path, last: bool) -> Result<(), String> {
     let steps =
         |path: &Path| path.components().rev().map(|step| step.as_os_str().to_owned()).collect::<Vec<_>>();
     let mut left = steps(directory);
+    if left.is_empty() {
+        return Err("it is no path".to_owned());
+    }
     let mut at = PathBuf::new();
     let mut links = 0;
     while let Some(step) = left.pop() {

@@ -13,10 +13,11 @@ use super::clock;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Signal as Number, WaitOptions, WaitStatus, pidfd_open, pidfd_send_signal, wait,
+    Pid, PidfdFlags, Signal as Number, WaitOptions, WaitStatus, pidfd_open, pidfd_send_signal, wait, waitpid,
 };
 
 use crate::host::proc;
+pub use crate::host::proc::user_of;
 use crate::runtime::server::Signal;
 
 /// What /proc/PID/stat says (proc(5)).
@@ -177,17 +178,6 @@ pub fn runs_as(pid: u32, uid: u32) -> bool {
     user_of(pid) == Some(uid)
 }
 
-/// The user that a process runs as, if all four of its users are the same.
-pub fn user_of(pid: u32) -> Option<u32> {
-    let text = proc::text(pid, "status")?;
-    let ids = text.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    let ids: Vec<u32> = ids.split_ascii_whitespace().filter_map(|id| id.parse().ok()).collect();
-    match ids.as_slice() {
-        [real, effective, saved, files] if [effective, saved, files] == [real; 3] => Some(*real),
-        _ => None,
-    }
-}
-
 /// The working directory of a process; one that was deleted by the name it had.
 pub fn directory(pid: u32) -> Option<PathBuf> {
     let leads = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
@@ -300,17 +290,36 @@ pub fn below(all: &HashMap<u32, Stat>, roots: &[u32]) -> HashSet<u32> {
     found
 }
 
-/// Takes the end of every child that has ended; of those that are known, how it did. Others are orphans of the application, which
-/// may start as many as it likes.
-pub fn reap(is_known: impl Fn(u32) -> bool) -> Vec<(u32, String)> {
+/// So many ends of children are taken at once: whoever starts processes as fast as they are taken keeps nobody from anything else.
+const MOST_ENDS: usize = 1024;
+
+/// Takes the ends of children; of those that are known, how it was. Others are orphans of the application, which
+/// may start as many as it likes. False: there may be more.
+pub fn reap(is_known: impl Fn(u32) -> bool) -> (Vec<(u32, String)>, bool) {
+    taken(is_known, || {
+        let (pid, status) = wait(WaitOptions::NOHANG).ok()??;
+        Some((pid.as_raw_nonzero().get().unsigned_abs(), status))
+    })
+}
+
+fn taken(
+    is_known: impl Fn(u32) -> bool,
+    mut next: impl FnMut() -> Option<(u32, WaitStatus)>,
+) -> (Vec<(u32, String)>, bool) {
     let mut ended = vec![];
-    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-        let pid = pid.as_raw_nonzero().get().unsigned_abs();
+    for _ in 0..MOST_ENDS {
+        let Some((pid, status)) = next() else { return (ended, true) };
         if is_known(pid) {
             ended.push((pid, how(status)));
         }
     }
-    ended
+    (ended, false)
+}
+
+/// Takes the end of this child, and tells how it was; none if it is no child, or has not ended.
+pub fn end_of(pid: u32) -> Option<String> {
+    let (_, status) = waitpid(Some(Pid::from_raw(i32::try_from(pid).ok()?)?), WaitOptions::NOHANG).ok()??;
+    Some(how(status))
 }
 
 /// How a process has ended, in words.
@@ -342,6 +351,25 @@ fn name(signal: i32) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_ends_of_children_are_taken_in_parts() {
+        // Another test may wait for a child of its own, so none is waited for here but this one.
+        let mut child = std::process::Command::new("sh").args(["-c", "exit 3"]).spawn().unwrap();
+        let own = Pid::from_child(&child);
+        let (_, status) = waitpid(Some(own), WaitOptions::empty()).unwrap().unwrap();
+        assert_eq!(end_of(child.id()), None, "it was taken");
+        assert!(child.try_wait().is_err());
+        let mut left = u32::try_from(MOST_ENDS).unwrap() + 10;
+        let mut next = || {
+            left = left.checked_sub(1)?;
+            Some((left, status))
+        };
+        let (first, are_all) = taken(|pid| pid == 10 || pid == 2, &mut next);
+        assert_eq!((first, are_all), (vec![(10, "ended with exit code 3".to_owned())], false));
+        let (rest, are_all) = taken(|pid| pid == 10 || pid == 2, &mut next);
+        assert_eq!((rest, are_all), (vec![(2, "ended with exit code 3".to_owned())], true));
+    }
 
     #[test]
     fn processes_that_seem_to_have_started_each_other_are_no_endless_row() {

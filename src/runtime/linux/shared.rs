@@ -17,10 +17,10 @@ use rustix::net::{Shutdown, listen, shutdown};
 use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 use serde::{Deserialize, Serialize};
 
-use super::helper::{self, Helper};
 use super::listen::{self, FIRST, Kept, Listener, MOST};
 use super::process::Process;
 use super::{keeper, kernel};
+use crate::host::helper::{self, Helper};
 
 /// The hidden command that is this process.
 pub const COMMAND: &str = "shared";
@@ -119,7 +119,7 @@ pub fn close(pipes: Vec<OwnedFd>) {
     if pipes.is_empty() {
         return;
     }
-    let Ok(mut helper) = Helper::start(COMMAND) else { return pipes.into_iter().for_each(std::mem::forget) };
+    let Ok(helper) = Helper::start(COMMAND) else { return pipes.into_iter().for_each(std::mem::forget) };
     let fds: Vec<_> = pipes.iter().map(AsFd::as_fd).collect();
     match helper.ask::<Reply>(&Order::Close, &fds) {
         // It still has them, so that this is not the last close. It ends with the helper.

@@ -1,19 +1,19 @@
 //! Takes a snapshot of what is on disk, in a process of its own.
 //!
 //! What the application's user controls, such as the link `current`, is resolved as that user: root would be led to places
-//! that only root may see. A file system of that user's can make it wait, so the process has a time limit.
+//! that only root may see. No magic link is followed (`host::look`), and where a file system of that user's makes it wait
+//! all the same, the process has a time limit.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, fstat};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::launch;
-use crate::host::{self, Identity};
+use crate::host::{self, Identity, look};
 use crate::model::Service;
 use crate::runtime::snapshot::{Parts, Snapshot};
 
@@ -56,9 +56,8 @@ fn read_config(path: &str, identity: &Identity) -> Result<String, String> {
             "the configuration {path} cannot be read as the application's user: {error}; render the service again"
         )
     };
-    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).unwrap_or(0);
-    let open = || OpenOptions::new().read(true).custom_flags(flags).open(path);
-    let file = as_user(identity, open).and_then(|opened| opened).map_err(failed)?;
+    let opened = as_user(identity, || look::readable(path)).and_then(|opened| Ok(opened?));
+    let file = File::from(opened.map_err(failed)?);
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(failed(std::io::Error::other("it is not a regular file")));
     }
@@ -69,11 +68,16 @@ fn read_config(path: &str, identity: &Identity) -> Result<String, String> {
 
 /// Where a path leads to, as the application's user sees it.
 fn resolve(path: &str, identity: &Identity) -> std::io::Result<String> {
-    let real = as_user(identity, || fs::canonicalize(path))??;
-    let is_directory = as_user(identity, || fs::metadata(&real).map(|found| found.is_dir()))??;
-    if !is_directory {
-        return Err(std::io::Error::from(std::io::ErrorKind::NotADirectory));
-    }
+    let place = as_user(identity, || look::place(path))??;
+    let real = look::name_of(&place)?;
+    as_user(identity, || {
+        let found = fstat(&place)?;
+        if FileType::from_raw_mode(found.st_mode) != FileType::Directory {
+            return Err(std::io::Error::from(std::io::ErrorKind::NotADirectory));
+        }
+        // It may have been removed or renamed meanwhile.
+        if look::leads_to(&real, &place) { Ok(()) } else { Err(std::io::ErrorKind::NotFound.into()) }
+    })??;
     real.into_os_string().into_string().map_err(|_| std::io::Error::other("its name is not UTF-8"))
 }
 

@@ -12,6 +12,9 @@ use rustix::io::Errno;
 /// So much is read at once, in bytes: some twenty events.
 const PART: usize = 1024;
 
+/// So many events are taken at once: whoever makes them as fast as they are taken keeps nobody from anything else.
+const MOST: usize = 1024;
+
 /// So many directories above a file are watched: the way to a socket has fewer.
 const LEVELS: usize = 32;
 
@@ -67,11 +70,11 @@ impl Watch {
         Ok(())
     }
 
-    /// Takes what was reported, which is only that somebody should look.
+    /// Takes what was reported, which is only that somebody should look. What is left is reported again.
     pub fn take(&self) {
         let mut part = [MaybeUninit::uninit(); PART];
         let mut events = Reader::new(&self.0, &mut part);
-        loop {
+        for _ in 0..MOST {
             match events.next() {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => return,
@@ -83,5 +86,31 @@ impl Watch {
 impl AsFd for Watch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::*;
+
+    #[test]
+    fn what_is_reported_faster_than_it_is_taken_has_an_end() {
+        let scratch = tempfile::tempdir().unwrap();
+        let watch = Watch::begin(scratch.path()).unwrap();
+        let is_reported =
+            || poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&Timespec::default())) == Ok(1);
+        // Each of these is an event; two in a row that are the same would be one.
+        for number in 0..MOST + MOST / 2 {
+            let file = scratch.path().join(number.to_string());
+            std::fs::write(&file, "").unwrap();
+            std::fs::remove_file(&file).unwrap();
+        }
+        assert!(is_reported());
+        watch.take();
+        assert!(is_reported(), "the rest is left");
+        watch.take();
+        assert!(!is_reported());
     }
 }

@@ -90,6 +90,15 @@ impl Machine {
         }
     }
 
+    /// Whoever has gone waits for nothing any more.
+    pub fn forget_gone(&mut self, is_there: impl Fn(Ticket) -> bool) {
+        let next = self.next.iter_mut().flat_map(|next| [&mut next.tickets, &mut next.patient]);
+        for tickets in next.chain(&mut self.asked).chain([&mut self.patient]) {
+            tickets.retain(|ticket| is_there(*ticket));
+        }
+        self.disappointed.retain(|(ticket, _)| is_there(*ticket));
+    }
+
     /// It follows what is under way.
     fn queue(&mut self, next: Next) {
         let queue = self.next.get_or_insert_default();
@@ -216,5 +225,47 @@ impl Machine {
             self.retire(now, orphan, drain);
         }
         self.settle(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::event::{Event, Terms};
+    use super::*;
+
+    /// Somebody asks for a hand-over and goes, a thousand times, while one is under way.
+    #[test]
+    fn who_has_gone_is_not_remembered() {
+        let terms = Terms {
+            boot_timeout: 30_000,
+            drain_timeout: 30_000,
+            min_uptime: 0,
+            backoff_initial: 1_000,
+            backoff_max: 60_000,
+            health: None,
+            exclusive: false,
+            fallback: false,
+        };
+        let mut machine = Machine::new(terms);
+        let one = Generation(1);
+        for event in
+            [Event::Asked(Ask::Begin), Event::Started(one, terms), Event::Loaded(one), Event::Ready(one)]
+        {
+            machine.step(Moment(0), event);
+        }
+        machine.step(Moment(1), Event::Asked(Ask::Upgrade(Some(Ticket(0)))));
+        for number in 1..=1000 {
+            let ask =
+                if number % 2 == 0 { Ask::Prove(Ticket(number)) } else { Ask::Upgrade(Some(Ticket(number))) };
+            machine.step(Moment(1), Event::Asked(ask));
+            // Two of them stay.
+            machine.forget_gone(|ticket| [0, 1, number].contains(&ticket.0));
+        }
+        let next = machine.next.clone().unwrap();
+        assert_eq!((next.tickets, next.patient), (vec![Ticket(1)], vec![Ticket(1000)]));
+        assert_eq!(machine.asked, Some(vec![Ticket(0)]));
+        machine.forget_gone(|_| false);
+        // Something was asked for all the same.
+        assert_eq!((machine.asked.clone(), machine.is_queued()), (Some(vec![]), true));
     }
 }

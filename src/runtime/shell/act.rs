@@ -11,6 +11,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::generation::{ALIVE, Live, others};
 use super::workers::Watch;
 use super::{Shell, terms};
+use crate::host::environments::Environments;
 use crate::host::{self, Identity};
 use crate::model::CREDENTIALS;
 use crate::model::Service;
@@ -399,7 +400,7 @@ impl Shell {
         {
             Self::end(live, &all, &others);
         }
-        for (pid, start) in self.strays_of(generation, &all) {
+        for (pid, start) in self.strays_of(generation, &all, &Environments::default()) {
             if let Some(stray) = process::Process::proven(pid, start, Some(self.identity.uid)) {
                 stray.signal(server::Signal::Term);
             }

@@ -8,7 +8,7 @@ use super::act::probe_name;
 use super::generation::{Live, others};
 use super::{Mode, Shell, terms};
 use crate::host::Identity;
-use crate::host::proc::Environments;
+use crate::host::environments::Environments;
 use crate::model::input::Strategy;
 use crate::runtime::action::{Action, Origin};
 use crate::runtime::event::{Ask, Generation};
@@ -202,6 +202,7 @@ impl Shell {
 
     fn take_generations(&mut self, state: Option<&State>) {
         let kept = state.map(|state| state.listeners.as_slice()).unwrap_or_default();
+        let environments = Environments::default();
         for life in state.map(|state| state.generations.as_slice()).unwrap_or_default() {
             let (pid, start) = life.master;
             // root's processes are nobody's generation, whatever a record says. Strays are looked for anew.
@@ -211,7 +212,7 @@ impl Shell {
             let mut master = Process::proven(pid, start, Some(life.uid));
             if life.uid != self.identity.uid
                 && let Some(process) = &master
-                && !Environments::default().has(pid, "RUNSMITH_SERVICE", &self.service.application)
+                && !environments.has(pid, "RUNSMITH_SERVICE", &self.service.application)
                 && shared::take(process, kept).is_empty()
             {
                 // The service may have had another user; then its process has its name or its sockets.
@@ -320,8 +321,11 @@ impl Shell {
     }
 
     /// Processes of the service in sessions that no generation has.
-    fn unknown<'a>(&'a self, all: &'a HashMap<u32, Stat>) -> impl Iterator<Item = (&'a u32, &'a Stat)> {
-        let environments = Environments::default();
+    fn unknown<'a>(
+        &'a self,
+        all: &'a HashMap<u32, Stat>,
+        environments: &'a Environments,
+    ) -> impl Iterator<Item = (&'a u32, &'a Stat)> {
         let left = self.cgroups.left();
         all.iter().filter(move |(pid, stat)| {
             !self.generations.values().any(|live| live.has_session(stat.session))
@@ -333,8 +337,8 @@ impl Shell {
 
     /// Ends what has left its generation's session, once everything else has gone.
     pub(super) fn end_strays(&mut self) {
-        self.kill_strays(LAST_LOOKS, "", |shell, all| {
-            shell.unknown(all).map(|(pid, stat)| (*pid, stat.start)).collect()
+        self.kill_strays(LAST_LOOKS, "", |shell, all, environments| {
+            shell.unknown(all, environments).map(|(pid, stat)| (*pid, stat.start)).collect()
         });
     }
 
@@ -343,13 +347,15 @@ impl Shell {
         &mut self,
         limit: u64,
         of: &str,
-        find: impl Fn(&Self, &HashMap<u32, Stat>) -> Vec<(u32, u64)>,
+        find: impl Fn(&Self, &HashMap<u32, Stat>, &Environments) -> Vec<(u32, u64)>,
     ) {
+        let environments = Environments::default();
         let until = clock::now().after(limit);
         let mut killed = 0_usize;
         // What is started while this looks is found by the next look.
         while clock::now() < until {
-            let strays = find(self, &process::all());
+            let strays = find(self, &process::all(), &environments);
+            environments.look_again();
             if strays.is_empty() {
                 break;
             }
@@ -388,7 +394,12 @@ impl Shell {
 
     /// What has left the session of a generation, known by its number in the environment that it began with, which no other
     /// generation has. With `usr2` all have the environment of the first one, so nothing tells them apart.
-    pub(super) fn strays_of(&self, generation: Generation, all: &HashMap<u32, Stat>) -> Vec<(u32, u64)> {
+    pub(super) fn strays_of(
+        &self,
+        generation: Generation,
+        all: &HashMap<u32, Stat>,
+        environments: &Environments,
+    ) -> Vec<(u32, u64)> {
         if self.service.handoff.strategy == Strategy::Usr2 {
             return vec![];
         }
@@ -396,8 +407,7 @@ impl Shell {
             return inside;
         }
         let number = generation.0.to_string();
-        let environments = Environments::default();
-        self.unknown(all)
+        self.unknown(all, environments)
             .filter(|(pid, _)| environments.has(**pid, "RUNSMITH_GENERATION", &number))
             .map(|(pid, stat)| (*pid, stat.start))
             .collect()
@@ -405,8 +415,8 @@ impl Shell {
 
     /// Ends what a generation has started in sessions of their own, once nothing else is left of it.
     pub(super) fn end_strays_of(&mut self, generation: Generation) {
-        self.kill_strays(STRAY_LOOKS, &format!(" of {generation}"), |shell, all| {
-            shell.strays_of(generation, all)
+        self.kill_strays(STRAY_LOOKS, &format!(" of {generation}"), |shell, all, environments| {
+            shell.strays_of(generation, all, environments)
         });
     }
 
@@ -416,7 +426,7 @@ impl Shell {
     fn take_strays(&mut self, state: Option<&State>) -> Option<Generation> {
         let all = process::all();
         let environments = Environments::default();
-        let strays: BTreeSet<u32> = self.unknown(&all).map(|(_, stat)| stat.session).collect();
+        let strays: BTreeSet<u32> = self.unknown(&all, &environments).map(|(_, stat)| stat.session).collect();
         if strays.is_empty() {
             return None;
         }

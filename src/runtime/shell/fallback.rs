@@ -1,13 +1,23 @@
 //! Why what is on disk does not serve, what to do about it, and what is started if what serves fails.
 
+use rustix::fs::FileType;
+
 use super::Shell;
 use super::snapshots::memory;
+use crate::host::look;
 use crate::runtime::action::Origin;
 use crate::runtime::event::Generation;
 use crate::runtime::linux::clock;
 use crate::runtime::linux::stored::Failed;
 use crate::runtime::protocol::Problem;
 use crate::runtime::snapshot::{Made, Snapshot};
+
+/// Reading what is on disk takes milliseconds. After one that took longer than this, in milliseconds, a status goes by what was found
+/// last.
+const SLOW: u64 = 2_000;
+
+/// For so long, in milliseconds.
+const REST: u64 = 60_000;
 
 /// What has become of what is on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +109,7 @@ impl Shell {
 
     /// What is on disk now, compared with what serves: somebody may have put back what serves, or something else.
     pub(super) fn look_at_the_disk(&mut self) {
-        self.why = None;
+        let before = self.why.take();
         let Some(generation) = self.machine.serving().map(|serving| serving.generation) else { return };
         let Some(live) = self.generations.get(&generation) else { return };
         let is_fallback = live.life.fallback;
@@ -108,8 +118,16 @@ impl Shell {
         if !is_fallback && !self.suspect {
             return;
         }
+        let now = clock::now();
+        if self.disk_rests.is_some_and(|(of, until)| of == generation && now < until) {
+            self.why = before;
+            return;
+        }
         let (fingerprint, release) = (live.life.fingerprint.clone(), live.life.release.clone());
         let reading = memory().map_err(|error| error.to_string()).and_then(|file| (self.read)(Some(&file)));
+        // Whoever can make that slow would have the runtime answer nobody else.
+        let has_waited = clock::now().since(now) >= SLOW;
+        self.disk_rests = has_waited.then(|| (generation, clock::now().after(REST)));
         let disk = reading.as_ref().map(|reading| &reading.made).map_err(String::as_str);
         if disk.is_ok_and(|made| made.fingerprint == fingerprint) {
             if let Some(live) = self.generations.get_mut(&generation)
@@ -173,8 +191,7 @@ impl Shell {
         let serving = self.machine.serving().filter(|serving| serving.probation.is_some())?;
         let life = &self.generations.get(&serving.generation)?.life;
         let is_other = |one: &Snapshot| one.made.fingerprint != life.fingerprint;
-        let is_there =
-            |one: &Snapshot| std::fs::symlink_metadata(&one.made.release).is_ok_and(|found| found.is_dir());
+        let is_there = |one: &Snapshot| look::kind(&one.made.release) == Some(FileType::Directory);
         let before = self.held_before().filter(is_there);
         let proven = || {
             let here = self.proven_here();

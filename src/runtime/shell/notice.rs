@@ -86,11 +86,12 @@ impl Shell {
     }
 
     /// Takes the ends of children; whether one of them was a master's.
-    fn reap(&mut self) -> bool {
+    pub(super) fn reap(&mut self) -> bool {
         let is_master = |pid| {
             self.generations.values().any(|live| live.master.as_ref().is_some_and(|master| master.pid == pid))
         };
-        let ended = process::reap(is_master);
+        let (ended, are_all) = process::reap(is_master);
+        self.unreaped = !are_all;
         let any = !ended.is_empty();
         self.ended.extend(ended);
         any
@@ -154,7 +155,8 @@ impl Shell {
         }
         live.launcher = None;
         let Some(master) = live.master.take() else { return };
-        let how = self.ended.remove(&master.pid).unwrap_or_else(|| "has ended".to_owned());
+        let how = self.ended.remove(&master.pid).or_else(|| process::end_of(master.pid));
+        let how = how.unwrap_or_else(|| "has ended".to_owned());
         live.alive_at = None;
         live.look(&all, &others);
         let is_gone = live.members.is_empty();

@@ -1,14 +1,15 @@
 //! What a generation is started from, and what is kept of it: the last known good.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+
+use rustix::fs::FileType;
 
 use super::fallback::Why;
 use super::snapshots::memory;
 use super::{Reader, Shell};
-use crate::host::{self, Identity};
+use crate::host::{self, Identity, look};
 use crate::model::Service;
 use crate::model::input::{Fallback, Strategy};
 use crate::runtime::action::Origin;
@@ -260,7 +261,7 @@ impl Shell {
     fn with_release(&mut self, snapshot: Snapshot) -> Option<Snapshot> {
         let release = &snapshot.made.release;
         // The path was taken without links. Whether the user can enter it is found when it is entered.
-        if fs::symlink_metadata(release).is_ok_and(|found| found.is_dir()) {
+        if look::kind(release) == Some(FileType::Directory) {
             return Some(snapshot);
         }
         self.log.say(&format!("the release {release}, which has served, is not there any more"));

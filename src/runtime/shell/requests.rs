@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Shell;
-use crate::runtime::action::GIVEN_UP;
+use crate::runtime::action::{Action, GIVEN_UP, Step};
 use crate::runtime::event::{Ask, Event, Generation, Ticket};
 use crate::runtime::protocol::{Reply, Requester};
 
@@ -51,6 +51,13 @@ impl Requests {
         }
     }
 
+    /// What is started now is started in the place of this one: who waits for that waits for the new one, which is root's, too, if
+    /// that is.
+    pub(super) fn supersede(&mut self, candidate: Generation) {
+        let roots = self.of.get(&candidate).filter(|who| who.uid == 0).cloned();
+        roots.into_iter().for_each(|who| self.add(who));
+    }
+
     /// What was asked for is this generation from now on.
     pub(super) fn begin(&mut self, generation: Generation) {
         let Some(who) = self.waits.take() else { return };
@@ -77,6 +84,12 @@ impl Requests {
             _ => reason.to_owned(),
         }
     }
+}
+
+/// The candidate in whose place another one is started by these actions, although it has not failed.
+pub(super) fn superseded(candidate: Option<Generation>, actions: &[Action]) -> Option<Generation> {
+    let overtakes = |action: &Action| matches!(action, Action::Tell(Step::Overtaking(_, _)));
+    candidate.filter(|_| actions.iter().any(overtakes))
 }
 
 impl Shell {
@@ -143,6 +156,8 @@ impl Shell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::event::{Moment, Terms};
+    use crate::runtime::machine::Machine;
 
     #[test]
     fn what_root_and_somebody_else_ask_for_together_is_roots() {
@@ -162,5 +177,54 @@ mod tests {
         next.adopt(&requests.of_generations(), Some(&user), Some(Generation(2)));
         assert_eq!(next.waits, Some(root));
         assert_eq!(signal.to_string(), "a signal of root (uid 0)");
+    }
+
+    /// Nothing serves yet, and root asks for a second generation; then somebody else asks for a third, which is started in its place:
+    /// root waits for that one now.
+    #[test]
+    fn what_is_started_in_the_place_of_what_root_has_asked_for_is_roots() {
+        let user = Requester { pid: Some(7), uid: 1000, user: "deploy".to_owned() };
+        let root = Requester { pid: Some(8), uid: 0, user: "root".to_owned() };
+        let terms = Terms {
+            boot_timeout: 30_000,
+            drain_timeout: 30_000,
+            min_uptime: 5_000,
+            backoff_initial: 1_000,
+            backoff_max: 60_000,
+            health: None,
+            exclusive: false,
+            fallback: true,
+        };
+        let (mut machine, mut requests) = (Machine::new(terms), Requests::default());
+        let mut step = |who: Option<&Requester>, ask: Ask| {
+            who.into_iter().for_each(|who| requests.add(who.clone()));
+            let before = machine.candidate().map(|candidate| candidate.generation);
+            let actions = machine.step(Moment(0), Event::Asked(ask));
+            superseded(before, &actions).into_iter().for_each(|one| requests.supersede(one));
+            let started = actions.iter().find_map(|action| match action {
+                Action::Start(generation, _) => Some(*generation),
+                _ => None,
+            });
+            let started = started.unwrap();
+            requests.begin(started);
+            (started, requests.of(started).cloned())
+        };
+        assert_eq!(step(None, Ask::Begin), (Generation(1), None));
+        let roots = step(Some(&root), Ask::Upgrade(Some(Ticket(1))));
+        assert_eq!(roots, (Generation(2), Some(root.clone())));
+        let users = step(Some(&user), Ask::Upgrade(Some(Ticket(2))));
+        assert_eq!(users, (Generation(3), Some(root.clone())));
+        assert!(!user.may_undo(&root));
+        assert_eq!(step(Some(&user), Ask::Upgrade(Some(Ticket(3)))), (Generation(4), Some(root)));
+        // What nobody but the user has asked for is the user's.
+        let (mut machine, mut requests) = (Machine::new(terms), Requests::default());
+        requests.add(user.clone());
+        machine.step(Moment(0), Event::Asked(Ask::Begin));
+        requests.begin(Generation(1));
+        let actions = machine.step(Moment(0), Event::Asked(Ask::Upgrade(None)));
+        assert_eq!(superseded(Some(Generation(1)), &actions), Some(Generation(1)));
+        requests.supersede(Generation(1));
+        requests.begin(Generation(2));
+        assert_eq!(requests.of(Generation(2)), None);
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Shell;
 use super::generation::others;
 use super::workers::{EXITED_EARLY, EXITED_SOON};
+use crate::host::look;
 use crate::model::input::{Fallback, LogKind, Strategy};
 use crate::runtime::cause;
 use crate::runtime::event::{Generation, Moment};
@@ -243,7 +244,7 @@ impl Shell {
         );
         if self.service.restart.fallback == Fallback::Proven {
             match self.stored.proven(&self.service.application) {
-                Ok(Some(proven)) if std::fs::symlink_metadata(&proven.made.release).is_err() => {
+                Ok(Some(proven)) if !look::is_there(&proven.made.release) => {
                     message.push_str(&format!(
                         "; nothing can be fallen back to: {}, which was proven last, is not there any more",
                         proven.made.release
@@ -297,7 +298,7 @@ impl Shell {
             .filter(|(_, directory)| directory.starts_with(releases) && !directory.starts_with(release))
             .collect();
         strange.sort_unstable();
-        if strange.is_empty() && release.symlink_metadata().is_err() {
+        if strange.is_empty() && !look::is_there(release) {
             let message = format!(
                 "{}, the release that serves, is not there any more: what it has not loaded yet is missing, and it cannot be started \
                  again; put it back, or let {} lead to another release and run `runsmith upgrade {}`",
@@ -309,7 +310,7 @@ impl Shell {
         }
         let (pid, directory) = strange.first()?;
         let inside = directory.strip_prefix(releases).ok()?.components().next()?;
-        if release.symlink_metadata().is_err() {
+        if !look::is_there(release) {
             let message = format!(
                 "{}, the release that serves, is not there any more: it was renamed or removed (process {pid} runs in {}); \
                  put it back, or let {} lead to another release and run `runsmith upgrade {}`",

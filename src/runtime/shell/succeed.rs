@@ -8,7 +8,8 @@ use std::rc::Rc;
 use super::generation::Live;
 use super::snapshots::memory;
 use super::{Shell, terms};
-use crate::host::proc::Environments;
+use crate::host::environments::Environments;
+use crate::host::look;
 use crate::model::Service;
 use crate::model::input::{Server, Strategy};
 use crate::runtime::action::Origin;
@@ -122,6 +123,7 @@ impl Shell {
         process::all()
             .into_iter()
             .filter(|(pid, stat)| stat.parent == master && stat.has_run && !known(*pid))
+            .filter(|(pid, _)| process::runs_as(*pid, live.life.uid))
             .filter(|(pid, _)| is_server(&environments, *pid, live.service.server))
             .find_map(|(pid, stat)| Process::proven(pid, stat.start, Some(live.life.uid)))
     }
@@ -270,7 +272,7 @@ impl Shell {
             files.push(file);
         }
         for file in files {
-            if std::fs::symlink_metadata(&file).is_ok() {
+            if look::is_there(&file) {
                 listen_as::unlink(&file, &self.identity);
             }
         }
