@@ -79,6 +79,7 @@ pub const SHELL_PROGRAMS: &[&str] = &[
     "chmod",
     "chpst",
     "cut",
+    "dd",
     "env",
     "flock",
     "getent",

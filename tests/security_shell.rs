@@ -18,8 +18,8 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pid
 use support::host::{commands, kill, lives};
 use support::log::Log;
 use support::row::Python;
-use support::service::{Server, Service, Socket};
-use support::{HANDOVER, SOON};
+use support::service::{Release, Server, Service, Socket};
+use support::{HANDOVER, SOON, START};
 
 /// The process that looks at what is to be started, as the application's user, while there is one.
 fn preflight(service: &Service) -> Option<u32> {
@@ -251,6 +251,180 @@ fn helpers_that_their_user_traces_do_not_hold_up_the_script() {
     drop(attacker);
     assert!(down.status.success(), "{down:?}; the log:\n{}", service.log.text(0));
     service.sv("exit");
+}
+
+/// Takes a pipe, by its path or out of a process, and holds the lock of it by a splice that nobody ends. It says a byte before.
+const HOLDS: &str = r#"
+import ctypes, os, socket, sys
+if len(sys.argv) == 2: pipe = os.open(sys.argv[1], os.O_WRONLY)
+else: pipe = ctypes.CDLL(None).syscall(438, os.pidfd_open(int(sys.argv[1])), int(sys.argv[2]), 0)
+assert pipe >= 0
+# Whoever hears this is to read it.
+if len(sys.argv) == 2: os.write(pipe, b"x")
+ends = socket.socketpair()
+os.write(1, b".")
+os.splice(ends[0].fileno(), pipe, 4096)
+"#;
+
+/// Waits until a process sleeps.
+fn until_it_sleeps(pid: u32) {
+    let until = Instant::now() + SOON;
+    loop {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        if stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('S')) {
+            return;
+        }
+        assert!(Instant::now() < until, "{stat}");
+        std::thread::yield_now();
+    }
+}
+
+/// A process of the user's, no part of the service, that holds the lock of a pipe.
+fn holder(service: &Service, pipe: &[&str]) -> Python {
+    let mut attacker = Python::run(&service.user, HOLDS, pipe);
+    attacker.wait_for_bytes(1);
+    until_it_sleeps(attacker.pid());
+    attacker
+}
+
+/// `sv down` that succeeds; of the user's processes only the others are left, so many of them.
+fn goes_down(service: &Service, others: usize) {
+    let down = Command::new("sv").args(["-w", "180", "down"]).arg(&service.directory).output().unwrap();
+    let left = service.user.processes();
+    assert!(down.status.success() && left.len() == others, "{down:?}, {left:?}");
+}
+
+/// Somebody writes a byte into the pipe of claims, and holds its lock: who reads, opens or closes it then cannot even be killed.
+#[test]
+fn the_pipe_of_claims_may_be_locked() {
+    let service = Service::start(Server::Sync, Socket::Tcp, "");
+    let fifo = service.run_directory().join("ready").display().to_string();
+    let first = holder(&service, &[&fifo]);
+    // A run that is killed ends, and the next one has another pipe.
+    let mark = service.log.mark();
+    service.sv("kill");
+    service.log.wait(mark, &["goes on under this run"], SOON);
+    let line = service.deploy(2, Release::Good);
+    assert!(line.text.contains("done:"), "{}", service.log.text(0));
+    let second = holder(&service, &[&fifo]);
+    goes_down(&service, 2);
+    let mark = service.log.mark();
+    service.sv("up");
+    service.log.wait(mark, &["runsmith: ready:"], START);
+    drop((first, second));
+    service.down();
+}
+
+/// Another process of the user's holds the lock of the log's pipe: no line can be written, and who tries cannot even be killed.
+#[test]
+fn the_log_may_be_locked_from_outside() {
+    let (service, _) = with_own_program();
+    let service = service.started();
+    let attacker = holder(&service, &[&service.master().to_string(), "1"]);
+    goes_down(&service, 1);
+    drop(attacker);
+    service.sv("exit");
+}
+
+/// The same by a process of the service, which does not end when it is asked to.
+#[test]
+fn the_log_may_be_locked_from_within() {
+    let (mut service, program) = with_own_program();
+    let mark = service.root.join("shared/logs/mark");
+    let text = format!(
+        "#!/usr/bin/python3\nimport os, signal, socket\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n\
+         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\nends = socket.socketpair()\n\
+         open({mark:?} + '.waits', 'w').close()\nsignal.sigwait([signal.SIGUSR1])\n\
+         open({mark:?}, 'w').close()\nos.splice(ends[0].fileno(), 1, 4096)\n"
+    );
+    fs::write(program, text).unwrap();
+    service.rewrite(|pillar| format!("{pillar}\nhandoff: {{drain_timeout: 2}}\n"));
+    let service = service.started();
+    let master = service.master();
+    service.until("it waits for the signal", |_| mark.with_extension("waits").exists());
+    kill(master, Signal::USR1);
+    service.until("it has heard the signal", |_| mark.exists());
+    until_it_sleeps(master);
+    goes_down(&service, 0);
+    service.sv("exit");
+}
+
+/// Somebody holds the lock of the pipe that takes what the process that looks says.
+#[test]
+fn the_answer_of_who_looks_may_be_locked() {
+    let (service, program) = with_own_program();
+    let service = service.started();
+    let master = service.master();
+    takes_long_to_read(&program);
+    let mark = service.log.mark();
+    service.sv("2");
+    let looks = await_preflight(&service);
+    let output = taken(looks, 1);
+    let (end, other_end) = std::os::unix::net::UnixStream::pair().unwrap();
+    let line = std::thread::scope(|scope| {
+        let holds = scope.spawn(|| {
+            let flags = rustix::pipe::SpliceFlags::empty();
+            rustix::pipe::splice(end.as_fd(), None, output.as_fd(), None, 4096, flags)
+        });
+        let line = service.log.wait(mark, &["FAILED"], HANDOVER);
+        // So that the thread ends.
+        drop(other_end);
+        let _ = holds.join().unwrap();
+        line
+    });
+    assert!(line.text.contains("the checks did not finish"), "{}", line.text);
+    assert_eq!(service.master(), master);
+    kill(master, Signal::KILL);
+    service.sv("down");
+}
+
+/// The environment of a process can be kept from who reads it, by a program that it never gets to run (a file of FUSE that is closed
+/// meanwhile). Here the helper never gets to read one.
+#[test]
+fn an_environment_that_cannot_be_read_does_not_hold_up_the_script() {
+    let mut service = Service::render(Server::Sync, Socket::Tcp, "");
+    service.edit_run(|text| {
+        let reads = "head -c \"$2\" -- \"/proc/$1/environ\"";
+        assert!(text.contains(reads), "{text}");
+        text.replace(reads, "sleep 1000")
+    });
+    service.supervise();
+    service.log.wait(0, &["runsmith: ready:"], START);
+    let line = service.deploy(2, Release::Good);
+    assert!(line.text.contains("done:"), "{}", service.log.text(0));
+    service.down();
+}
+
+/// The directory of the PID files leads to one that only root can enter.
+#[test]
+fn the_users_directories_are_looked_at_as_the_user() {
+    let mut service = Service::render(Server::Sync, Socket::Tcp, "");
+    let closed = tempfile::Builder::new().prefix("rst").tempdir().unwrap();
+    fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let file = service.pid_file();
+    let directory = file.parent().unwrap();
+    for suffix in ["", ".2", ".parked"] {
+        let name = format!("{}{suffix}", file.file_name().unwrap().to_str().unwrap());
+        fs::write(closed.path().join(name), "1\n").unwrap();
+    }
+    fs::remove_dir(directory).unwrap();
+    symlink(closed.path(), directory).unwrap();
+    service.supervise();
+    service.log.wait(0, &["runsmith: starting"], START);
+    assert_eq!(service.log.count(0, "stale PID file"), 0, "{}", service.log.text(0));
+    service.sv("down");
+    assert_eq!(fs::read_dir(closed.path()).unwrap().count(), 3);
+}
+
+/// The first thread of the server ends and looks like a zombie, while another one goes on: it is no server that has died.
+#[test]
+fn a_process_whose_first_thread_has_ended_is_not_waited_for() {
+    let (service, program) = with_own_program();
+    let text = "#!/usr/bin/python3\nimport ctypes, threading, time\n\
+                threading.Thread(target=time.sleep, args=(100000,)).start()\nctypes.CDLL(None).pthread_exit(None)\n";
+    fs::write(program, text).unwrap();
+    let service = service.started();
+    service.down();
 }
 
 /// Nobody reads the log, and it is full: the application ends all the same.
