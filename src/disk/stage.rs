@@ -60,8 +60,8 @@ impl Turn {
 
 /// What phase three has to do.
 pub(super) enum Act {
-    /// Give what has the temporary name its own, which is in `area` if the directory is not root's alone. `fresh`: only if
-    /// nothing is there.
+    /// Give what has the temporary name its own, which is in `area` if the directory is not root's alone, or if it is a
+    /// directory that others can put something into. `fresh`: only if nothing is there.
     Place { temp: String, area: Option<Arc<Area>>, fresh: bool },
     /// Set mode and owner of the directory that is there, if it is still this one.
     Settle { want: Attributes, is: Identity },
@@ -212,24 +212,29 @@ impl<'r> Stage<'r> {
         Ok(())
     }
 
-    /// Where new things are made for `dir`: nothing but `dir` itself, or an area.
-    fn area(&self, dir: &Directory) -> Result<Option<Arc<Area>>, Failure> {
+    /// Where new things are made for `dir`: nothing but `dir` itself, or an area. `is_open`: others will be able to put
+    /// something into what is made.
+    fn area(&self, dir: &Directory, is_open: bool) -> Result<Option<Arc<Area>>, Failure> {
         self.run.journal.begin()?;
-        if dir.trusted() {
+        if dir.trusted() && !is_open {
             return Ok(None);
         }
         self.run.areas.for_(dir, &self.run.temps, &self.run.journal).map(Some)
     }
 
     fn fresh_directory(&mut self, dir: &Directory, group: &Group<'_, '_>) -> Done {
-        let area = self.area(dir)?;
+        let want = group
+            .entry
+            .map_or_else(|| Attributes::of_parent(self.run), |entry| Attributes::of(self.run, entry));
+        // It gets its owner before it gets its place, and what is taken back is removed with all that is in it: until then
+        // nobody may be able to move anything there.
+        let is_open =
+            |entry: &&Entry| entry.kind == Kind::Directory && Attributes::of(self.run, entry).is_open();
+        let area = self.area(dir, want.is_open() || group.rest.iter().any(is_open))?;
         let place = area.as_ref().map_or(dir.fd(), |area| &area.fd);
         let temp = self.run.temps.make(group.name);
         let fail = |error| failure("make the directory", dir.path_of(group.name), error);
         let fd = write::directory(place, &temp).map_err(fail)?;
-        let want = group
-            .entry
-            .map_or_else(|| Attributes::of_parent(self.run), |entry| Attributes::of(self.run, entry));
         let mut filled = Filled::default();
         filled
             .changes
@@ -305,7 +310,7 @@ impl<'r> Stage<'r> {
         bytes: &[u8],
         ways: Option<Vec<How>>,
     ) -> Done {
-        let area = self.area(dir)?;
+        let area = self.area(dir, false)?;
         let place = area.as_ref().map_or(dir.fd(), |area| &area.fd);
         let temp = self.run.temps.make(group.name);
         let fd = write::file(place, &temp, bytes, Attributes::of(self.run, entry))
@@ -340,7 +345,7 @@ impl<'r> Stage<'r> {
             }
             Err(error) => return Err(failure("read the link", dir.path_of(group.name), error)),
         };
-        let area = self.area(dir)?;
+        let area = self.area(dir, false)?;
         let place = area.as_ref().map_or(dir.fd(), |area| &area.fd);
         let temp = self.run.temps.make(group.name);
         write::link(place, &temp, target, Attributes::of(self.run, entry))
