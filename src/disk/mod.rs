@@ -85,6 +85,7 @@ use crate::record::{self, Record, Retired};
 use crate::tree::{Change, Entry, Tree};
 use crate::visible::visible;
 
+pub use directory::open_directory;
 pub use leaving::read_recorded;
 pub use lock::holder_of;
 pub use read::{Found, read, read_all};
