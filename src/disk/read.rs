@@ -7,12 +7,14 @@ use super::bounded;
 use super::directory::{Directory, Step, failure, word};
 use super::names::Ids;
 use super::ordered;
-use super::run::{Run, groups};
+use super::origin::There;
+use super::run::{Group, Run, groups};
 use super::shared::refuse_shared;
-use super::stage::in_the_way;
+use super::stage::{foreign_new, in_the_way};
 use crate::failure::{Failure, Foreign};
 use crate::record::Site;
-use crate::tree::{Entry, How, Kind, Seen, SeenKind, Tree};
+use crate::steps::parent;
+use crate::tree::{Entry, Kind, Seen, SeenKind, Tree};
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -160,21 +162,29 @@ impl Reader<'_> {
     }
 
     /// Would a run give this directory another mode or owner, and refuse to?
-    fn refuse_shared(&mut self, found: &Directory, entry: &Entry) {
+    fn refuse_shared(&mut self, dir: &Directory, found: &Directory, entry: &Entry) {
         let Some((run, root)) = self.run else { return };
         let ways = run.compare(entry, SeenKind::Directory, found.stat());
-        if ways.is_empty() || self.is_barred(run, root, entry, &ways) || !run.ids.set {
+        let foreign = run.foreign(root, dir, entry, &ways, &There::Directory);
+        if ways.is_empty() || self.is_barred(run, foreign) || !run.ids.set {
             return;
         }
         self.refused.extend(refuse_shared(run, found, entry).err());
     }
 
     /// Would a run leave this alone, because it was not made by one?
-    fn is_barred(&mut self, run: &Run, root: &Directory, entry: &Entry, ways: &[How]) -> bool {
-        let thing = run.foreign(root, entry, ways);
+    fn is_barred(&mut self, run: &Run, thing: Option<Foreign>) -> bool {
         let is_foreign = thing.is_some();
         self.foreign.extend(thing);
         is_foreign && !run.adopt
+    }
+
+    /// Would a run not make what is missing in a directory, because that may be another one than the records tell of?
+    fn refuse_new(&mut self, dir: &Directory, group: &Group<'_, '_>) {
+        let Some((run, root)) = self.run else { return };
+        if run.is_foreign(root, dir, parent(group.path)) {
+            self.foreign.extend(group.entry.into_iter().chain(group.rest.iter().copied()).map(foreign_new));
+        }
     }
 
     /// Refuses what somebody could have put into the place of what is wanted, so that root shows what root alone may see:
@@ -213,16 +223,24 @@ impl Reader<'_> {
     }
 
     /// Would a run find something else in an entry's place? It is the last one that was read.
-    fn refuse_other(&mut self, dir: &Directory, name: &str, path: &str, wanted: &Entry) {
-        let Some(have) = self.entries.last().filter(|have| have.path == path) else { return };
+    fn refuse_other(&mut self, dir: &Directory, group: &Group<'_, '_>, wanted: &Entry) {
+        let Some(have) = self.entries.last().filter(|have| have.path == group.path) else {
+            return self.refuse_new(dir, group);
+        };
         let Some((run, root)) = self.run else { return };
         if have.kind.word() != wanted.kind.word() {
-            self.refused.push(in_the_way(dir, name, wanted.kind.word(), have.kind.word()));
+            self.refused.push(in_the_way(dir, group.name, wanted.kind.word(), have.kind.word()));
             return;
         }
         let seen = Seen::from(have);
         let ways = Seen { owner: seen.owner.filter(|_| run.ids.set), ..seen }.differs_from(wanted);
-        self.is_barred(run, root, wanted, &ways);
+        let there = match &have.kind {
+            Kind::Directory => There::Directory,
+            Kind::File(bytes) => There::Content(bytes),
+            Kind::Link(target) => There::Link(target),
+        };
+        let foreign = run.foreign(root, dir, wanted, &ways, &there);
+        self.is_barred(run, foreign);
     }
 
     /// A directory in another one; `wanted` is its entry.
@@ -243,6 +261,7 @@ impl Reader<'_> {
             match step {
                 Err(failure) => self.fail(group.path, failure),
                 Ok(Step::Missing) => {
+                    self.refuse_new(dir, &group);
                     if group.entry.is_none() {
                         self.missing.push(group.path.to_owned());
                     }
@@ -255,7 +274,7 @@ impl Reader<'_> {
                     }
                     if let Some(entry) = group.entry {
                         self.push(group.path, Kind::Directory, found.stat(), secret);
-                        self.refuse_shared(&found, entry);
+                        self.refuse_shared(dir, &found, entry);
                     }
                     self.wanted(self.within(within, &found, group.entry), group.below, group.rest);
                 }
@@ -266,7 +285,7 @@ impl Reader<'_> {
                 Ok(Step::Other(_)) => {
                     match (self.one(within, group.name, group.path, group.entry), group.entry) {
                         (Err(failure), _) => self.fail(group.path, failure),
-                        (Ok(()), Some(entry)) => self.refuse_other(dir, group.name, group.path, entry),
+                        (Ok(()), Some(entry)) => self.refuse_other(dir, &group, entry),
                         (Ok(()), None) => {}
                     }
                 }

@@ -16,7 +16,7 @@ use super::{
     supervise,
 };
 use crate::failure::Failure;
-use crate::record::{self, Leaving, Record};
+use crate::record::{self, Leaving, MadeKind, Record};
 use crate::steps::is_within;
 use crate::tree::{Change, Entry, How, Kind, Tree};
 use crate::visible::visible;
@@ -364,13 +364,13 @@ pub fn services(root: &Path) -> HashSet<String> {
     names().unwrap_or_default()
 }
 
-/// Every path that a record names which can be read.
-pub(super) fn named(root: &Directory) -> HashSet<String> {
-    let Ok(Some(dir)) = directory(root) else { return HashSet::new() };
-    let Ok(names) = Dir::read_from(dir.fd()) else { return HashSet::new() };
+/// Every path that a record names which can be read, and what was made there.
+pub(super) fn named(root: &Directory) -> BTreeMap<String, MadeKind> {
+    let Ok(Some(dir)) = directory(root) else { return BTreeMap::new() };
+    let Ok(names) = Dir::read_from(dir.fd()) else { return BTreeMap::new() };
     let names = names.flatten().map(|name| name.file_name().to_string_lossy().into_owned());
     let records = names.filter(|name| !name.starts_with('.')).filter_map(|name| one(&dir, &name).ok()?);
-    records.flat_map(|record| record.made).map(|made| made.path).collect()
+    records.flat_map(|record| record.made).map(|made| (made.path, made.kind)).collect()
 }
 
 /// Whether somebody may be surprised that a service is in another set now. Which one it was in before
