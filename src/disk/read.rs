@@ -4,7 +4,7 @@ use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fstat, openat};
 use rustix::io::Errno;
 
 use super::bounded;
-use super::directory::{Directory, Step, failure, word};
+use super::directory::{Directory, Step, failure, only_ours, word};
 use super::names::Ids;
 use super::ordered;
 use super::origin::There;
@@ -367,7 +367,8 @@ impl Reader<'_> {
             }
             FileType::RegularFile => {
                 self.refuse_hidden(within, name, &stat, wanted)?;
-                let bytes = self.content(&fd, dir, wanted);
+                let is_roots = !dir.has_exchangeable() && only_ours(&stat);
+                let bytes = self.content(&fd, is_roots, wanted);
                 Kind::File(bytes.map_err(|refused| refused.of("read", dir.path_of(name)))?)
             }
             FileType::Directory => Kind::Directory,
@@ -379,11 +380,11 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The content of a file, within the limits of where it lies.
+    /// The content of a file; `is_roots`: nobody but root (or the user who runs this) can have put it there or made it long.
     fn content(
         &mut self,
         fd: &OwnedFd,
-        dir: &Directory,
+        is_roots: bool,
         wanted: Option<&Entry>,
     ) -> Result<Vec<u8>, bounded::Refused> {
         let Some(wanted) = wanted else {
@@ -392,7 +393,7 @@ impl Reader<'_> {
             self.left = self.left.saturating_sub(bytes.len() as u64);
             return Ok(bytes);
         };
-        if !dir.has_exchangeable() {
+        if is_roots {
             return bounded::read(fd, MAX_BYTES);
         }
         let length = if let Kind::File(bytes) = &wanted.kind { bytes.len() as u64 } else { 0 };
