@@ -389,12 +389,21 @@ fn what_appears_meanwhile_is_not_runsmiths() {
     let (code, text) = place.printed(&strace.wait_with_output().unwrap());
     assert_eq!(code, 2, "{text}");
     assert!(text.contains("ROOT/etc/sv/shop"), "{text}");
-    let record = fs::read_to_string(place.at("/var/lib/runsmith/services/shop")).unwrap();
-    assert!(!record.contains("\"/etc/sv/shop/run\""), "{record}");
-    // The next run does not take it for one of runsmith's.
+    // Nothing was made: neither this, nor what was left out because of it.
+    let record = fs::read_to_string(place.at("/var/lib/runsmith/services/shop")).unwrap_or_default();
+    for path in ["/etc/sv/shop/run", "/etc/service/shop", "/var/www/shop/shared/runsmith"] {
+        assert!(!record.contains(&format!("\"{path}\"")), "{record}");
+        assert!(path == "/etc/sv/shop/run" || place.at(path).symlink_metadata().is_err());
+    }
+    // The next run does not take for runsmith's what somebody makes there.
+    fs::create_dir_all(place.at("/etc/service")).unwrap();
+    symlink("/opt/by-hand", place.at("/etc/service/shop")).unwrap();
     let text = place.refused("    shop: {}\n", &["--no-sync"]);
-    assert!(named(&text).contains(&"/etc/sv/shop/run"), "{text}");
+    for path in ["/etc/sv/shop/run", "/etc/service/shop"] {
+        assert!(named(&text).contains(&path), "{text}");
+    }
     assert_eq!(fs::read_to_string(&mine).unwrap(), "by hand");
+    assert_eq!(fs::read_link(place.at("/etc/service/shop")).unwrap(), Path::new("/opt/by-hand"));
 }
 
 #[test]

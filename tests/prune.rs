@@ -288,6 +288,34 @@ fn a_backup_brings_back_what_was_replaced_and_removed() {
     }
 }
 
+/// What cannot be stopped fails in the first pass of a run, when the old version of another service's file is kept already.
+#[test]
+fn a_service_that_cannot_be_stopped_keeps_no_other_from_being_backed_up() {
+    let place = Place::new();
+    let [stubborn, other, gone] =
+        ["stubborn: {}", "other: {bind: \"127.0.0.1:8001\"}", "gone: {bind: \"127.0.0.1:8002\"}"];
+    place.says(&format!("    {stubborn}\n    {other}\n    {gone}\n"), &[]);
+    // As if a runsv worked there that others than root had started.
+    let supervise = place.at("/etc/sv/stubborn/supervise");
+    fs::create_dir(&supervise).unwrap();
+    fs::set_permissions(&supervise, fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(Command::new("mkfifo").arg(supervise.join("ok")).status().unwrap().success());
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
+    let _runs = rustix::fs::open(supervise.join("ok"), flags, rustix::fs::Mode::empty()).unwrap();
+    let run = place.at("/etc/sv/other/run");
+    let wanted = fs::read_to_string(&run).unwrap();
+    fs::write(&run, "by hand\n").unwrap();
+    let output = place.render(&format!("    {other}\n"), &["--prune", "--backup"]);
+    let said = place.text(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("error: stubborn: cannot stop the service in"), "{said}");
+    assert_eq!(said.matches("error: ").count(), 1, "{said}");
+    assert_eq!(fs::read_to_string(&run).unwrap(), wanted, "{said}");
+    let kept = place.at("/var/lib/runsmith/backup/0001/etc/sv/other/run");
+    assert_eq!(fs::read_to_string(kept).unwrap(), "by hand\n");
+    assert!(place.at("/etc/sv/stubborn/run").exists() && !place.at("/etc/sv/gone").exists(), "{said}");
+}
+
 #[test]
 fn a_run_that_is_killed_while_it_prunes_is_completed_by_the_next() {
     const OLD: &str =

@@ -11,7 +11,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use support::host::User;
 use support::row::Row;
@@ -97,11 +97,56 @@ impl Host {
     }
 
     fn kill_command(&self) -> Command {
+        self.kill_command_at(1)
+    }
+
+    /// It is killed when it is about to rename for this time, and each time after that.
+    fn kill_command_at(&self, time: u32) -> Command {
         let mut command = Command::new("strace");
         command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=?renameat,renameat2"]);
-        command.args(["-e", "inject=?renameat,renameat2:signal=KILL", EXE]);
+        command.args(["-e", &format!("inject=?renameat,renameat2:signal=KILL:when={time}+"), EXE]);
         command.args(self.arguments("pillar.yaml", &["--no-sync"])).stderr(Stdio::null());
         command
+    }
+
+    /// Renders until all is written under temporary names, which is when it syncs, and is stopped then.
+    fn halted(&self) -> Halted {
+        let log = self.scratch.path().join("strace");
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-e", "trace=syncfs", "-e", "inject=syncfs:signal=STOP:when=1", "-o"]);
+        command.arg(&log).arg(EXE).args(self.arguments("pillar.yaml", &[]));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut strace = command.spawn().expect("strace is needed: run scripts/setup test");
+        loop {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            if let Some(line) = text.lines().find(|line| line.contains("--- stopped by SIGSTOP")) {
+                let process = line.split(' ').next().unwrap().to_owned();
+                return Halted { strace, process };
+            }
+            assert!(strace.try_wait().unwrap().is_none(), "the run was not stopped: {text}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Makes a directory of somebody's.
+    fn own(&self, path: &str, uid: u32) -> PathBuf {
+        let at = self.at(path);
+        fs::create_dir_all(&at).unwrap();
+        std::os::unix::fs::chown(&at, Some(uid), Some(uid)).unwrap();
+        at
+    }
+
+    /// Changes what the pillar has beside the virtualenv.
+    fn rewrite(&self, more: &str) {
+        let pillar = self.scratch.path().join("pillar.yaml");
+        let text = fs::read_to_string(&pillar).unwrap();
+        fs::write(pillar, text.replace("virtualenv: /v", &format!("virtualenv: /v, {more}"))).unwrap();
+    }
+
+    /// The server's configuration, in root's directory in one of the user's.
+    fn config(&self) -> PathBuf {
+        let found = fs::read_dir(self.at(&format!("{APP}/shared/runsmith"))).unwrap().next();
+        found.unwrap().unwrap().path()
     }
 
     /// The user's shell in the application's directory.
@@ -132,6 +177,20 @@ impl Host {
     fn temporary(&self, path: &str) -> Vec<String> {
         let names = fs::read_dir(self.at(path)).unwrap().map(|entry| entry.unwrap().file_name());
         names.map(|name| name.into_string().unwrap()).filter(|name| name.contains(".runsmith-")).collect()
+    }
+}
+
+/// A run that is stopped.
+struct Halted {
+    strace: Child,
+    process: String,
+}
+
+impl Halted {
+    /// Lets it go on to its end.
+    fn goes_on(self) -> Output {
+        assert!(Command::new("kill").args(["-CONT", &self.process]).status().unwrap().success());
+        self.strace.wait_with_output().unwrap()
     }
 }
 
@@ -168,6 +227,52 @@ fn a_tree_of_roots_with_the_name_of_a_leftover_stays() {
     is_untouched(&host.at(&format!("{APP}/.one.runsmith-{run}00000000")));
     is_untouched(&host.at(&format!("{APP}/two")));
     is_untouched(&host.at(&format!("{APP}/.three.runsmith-0123456789abcdef")));
+}
+
+/// What was staged gets its owner before it gets its place, and is removed with all that is in it if it is taken back.
+#[test]
+fn nothing_can_be_moved_into_what_is_not_yet_in_place() {
+    let host = Host::new();
+    let home = host.own("home", host.user.uid);
+    host.own("home/own", host.user.uid);
+    let victim = host.private("home/own/victim");
+    fs::create_dir_all(host.at("var/www")).unwrap();
+    let run = host.halted();
+    let names = host.temporary("var/www");
+    assert!(!names.is_empty());
+    for name in &names {
+        let mut shell = host.shell("mv own \"$0\"");
+        let moved = shell.arg(host.at("var/www").join(name)).current_dir(&home).output().unwrap();
+        assert!(!moved.status.success(), "moved into {name}");
+    }
+    // An operation of the service fails, and all of it is taken back.
+    fs::create_dir(host.at(APP)).unwrap();
+    let output = run.goes_on();
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    is_untouched(&victim);
+    assert_eq!(host.temporary("var/www"), Vec::<String>::new());
+    fs::remove_dir(host.at(APP)).unwrap();
+    host.rendered();
+}
+
+/// An earlier version left directories that were the user's already.
+#[test]
+fn a_leftover_that_others_can_enter_is_not_emptied() {
+    let host = Host::new();
+    host.rendered();
+    host.pillar("{A_KEY: an0ther}");
+    host.killed();
+    let run = host.temporary("etc/sv/shop/env").concat();
+    let run = &run.split(".runsmith-").nth(1).unwrap()[..16];
+    let left = format!("var/www/.shop.runsmith-{run}000000fe");
+    let empty = host.own(&format!("var/www/.lobby.runsmith-{run}000000ff"), host.user.uid);
+    host.own(&left, host.user.uid);
+    host.own(&format!("{left}/own"), host.user.uid);
+    let victim = host.private(&format!("{left}/own/victim"));
+    host.rendered();
+    is_untouched(&victim);
+    assert!(!empty.exists());
+    assert_eq!(host.temporary("etc/sv/shop/env"), Vec::<String>::new());
 }
 
 /// Commands in a mount namespace of their own, which ends with them.
@@ -333,6 +438,117 @@ fn a_prune_removes_nothing_in_a_directory_of_roots() {
     assert_eq!(names(&shared.join("runsmith")), before);
 }
 
+/// A third user's directory, with copies of rendered files, itself or the one above it renamed to one that is pruned.
+#[test]
+fn a_prune_removes_nothing_in_a_directory_of_a_third_user() {
+    const THIRD: &str = "65534:65534";
+    for (directory, attack) in [
+        ("logs/service", "cd shared/logs; mv service s.x; mv copy service"),
+        ("logs", "cd shared; mv logs l.x; mv copy logs"),
+    ] {
+        let host = Host::new();
+        host.rendered();
+        let original = host.at(&format!("{APP}/shared/{directory}"));
+        let copy = original.with_file_name("copy");
+        assert!(Command::new("cp").arg("-a").arg(&original).arg(&copy).status().unwrap().success());
+        assert!(Command::new("chown").args(["-R", THIRD]).arg(&copy).status().unwrap().success());
+        host.attack(attack);
+        let output = host.run("none.yaml", &["--no-sync", "--prune"]);
+        assert!(text(&output).contains("remove it by hand"), "{}", text(&output));
+        assert!(host.at(APP).join(PLACE).exists(), "{}", text(&output));
+    }
+}
+
+#[test]
+fn a_prune_shows_no_names_of_a_private_directory() {
+    let host = Host::new();
+    // Only used, so that what is in it is named for itself.
+    host.own(APP, host.user.uid);
+    host.rendered();
+    let tls = host.private(&format!("{APP}/tls"));
+    fs::write(tls.join("name-for-root-alone"), "").unwrap();
+    host.attack("mv releases r.x; mv tls releases");
+    let output = host.run("none.yaml", &["--no-sync", "--prune"]);
+    let said = text(&output);
+    assert!(said.contains(&format!("kept /{APP}/releases: it is not empty")), "{said}");
+    assert!(!said.contains("name-for-root-alone"), "{said}");
+    is_untouched(&host.at(&format!("{APP}/releases")));
+}
+
+/// Root's directory, which everybody may read, is renamed to that of the server's configuration.
+#[test]
+fn what_is_in_another_directory_of_roots_is_not_replaced() {
+    let host = Host::new();
+    host.rendered();
+    let config = host.config();
+    let name = config.file_name().unwrap();
+    let other = host.at(&format!("{APP}/shared/other"));
+    for content in [Some("root's"), None] {
+        fs::create_dir(&other).unwrap();
+        fs::write(other.join("more"), "root's").unwrap();
+        content.inspect(|content| fs::write(other.join(name), content).unwrap());
+        let swap = "cd shared; mv runsmith c.x; mv other runsmith";
+        host.attack(swap);
+        for more in [&["--no-sync"][..], &["--no-sync", "--backup"], &["--diff"]] {
+            let output = host.run("pillar.yaml", more);
+            let said = text(&output);
+            assert_eq!(output.status.code(), Some(2), "{said}");
+            assert!(said.contains(config.strip_prefix(host.root()).unwrap().to_str().unwrap()), "{said}");
+            assert!(said.contains("did not make"), "{said}");
+            assert_eq!(fs::read_to_string(&config).ok().as_deref(), content);
+        }
+        host.attack("cd shared; mv runsmith other; mv c.x runsmith");
+        host.rendered();
+        fs::remove_dir_all(&other).unwrap();
+    }
+    // With permission it is kept.
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join(name), "root's").unwrap();
+    host.attack("cd shared; mv runsmith c.x; mv other runsmith");
+    let output = host.run("pillar.yaml", &["--no-sync", "--adopt"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let kept = host.at("var/lib/runsmith/backup/0001").join(config.strip_prefix(host.root()).unwrap());
+    assert_eq!(fs::read_to_string(kept).unwrap(), "root's");
+}
+
+/// What an administrator gave to root by hand, and what an earlier version made, the journal does not have.
+#[test]
+fn a_directory_that_the_journal_does_not_have_is_used_if_it_is_the_one() {
+    for by_hand in [false, true] {
+        let host = Host::new();
+        if by_hand {
+            host.own(APP, host.user.uid);
+            host.own(&format!("{APP}/shared"), host.user.uid);
+            fs::create_dir(host.at(&format!("{APP}/shared/runsmith"))).unwrap();
+        }
+        host.rendered();
+        let changed = |timeout: u32| {
+            host.pillar("{A_KEY: s3cret}");
+            host.rewrite(&format!("gunicorn: {{timeout: {timeout}}}"));
+        };
+        let lost = || match fs::remove_file(host.at("var/lib/runsmith/journal")) {
+            Ok(()) => {}
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
+        };
+        lost();
+        changed(71);
+        assert!(host.rendered().contains("content"));
+        // Killed when its record is new and the file is not.
+        lost();
+        changed(72);
+        assert_eq!(host.kill_command_at(2).status().unwrap().signal(), Some(9));
+        assert!(!fs::read_to_string(host.config()).unwrap().contains("timeout = 72"));
+        host.rendered();
+        assert!(fs::read_to_string(host.config()).unwrap().contains("timeout = 72"));
+        // It is known by now: a file that somebody has changed, or removed, is set back.
+        fs::write(host.config(), "by hand").unwrap();
+        host.rendered();
+        fs::remove_file(host.config()).unwrap();
+        host.rendered();
+        assert!(fs::read_to_string(host.config()).unwrap().contains("timeout = 72"));
+    }
+}
+
 /// A file of the user's in the place of a rendered one: the configuration of svlogd lies in the user's directory.
 const PLACE: &str = "shared/logs/service/config";
 
@@ -393,6 +609,45 @@ fn a_sparse_file_is_an_error_of_that_file() {
         let output = host.run("pillar.yaml", more);
         assert_eq!(output.status.code(), Some(2), "{}", text(&output));
         assert!(text(&output).contains(PLACE) && text(&output).contains("holes"), "{}", text(&output));
+    }
+}
+
+#[test]
+fn a_long_file_of_line_breaks_is_an_error_of_that_file() {
+    let host = Host::new();
+    host.rendered();
+    host.attack(&format!("rm -f {PLACE}; head -c 30M /dev/zero | tr '\\0' '\\n' > {PLACE}"));
+    let output = host.run("pillar.yaml", &["--diff"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains(&format!("{PLACE}: it is larger than 1 MiB")), "{}", text(&output));
+    host.rendered();
+    assert_eq!(host.run("pillar.yaml", &["--diff"]).status.code(), Some(0));
+}
+
+/// A third user's directory, itself or the one above it renamed to one where `--diff` looks.
+#[test]
+fn what_a_third_user_alone_may_read_is_not_shown() {
+    let host = Host::new();
+    host.rendered();
+    let third = host.own(&format!("{APP}/shared/logs/third"), 65_534);
+    let deep = host.own(&format!("{APP}/shared/third/service"), 65_534);
+    host.own(&format!("{APP}/shared/third"), 65_534);
+    for directory in [&third, &deep] {
+        let file = directory.join("config");
+        fs::write(&file, "for a third user alone").unwrap();
+        std::os::unix::fs::chown(&file, Some(65_534), Some(65_534)).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    for attack in
+        ["cd shared/logs; mv service s.x; mv third service", "cd shared; mv logs l.x; mv third logs"]
+    {
+        host.attack(attack);
+        for more in [&["--diff"][..], &["--diff", "--format", "json"], &["--diff", "--format", "patch"]] {
+            let output = host.run("pillar.yaml", more);
+            assert!(!text(&output).contains("for a third user alone"), "{attack}: {}", text(&output));
+            assert!(text(&output).contains("may have been put there to be shown"), "{}", text(&output));
+            assert_eq!(output.status.code(), Some(2), "{attack}: {}", text(&output));
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -376,6 +376,35 @@ fn a_log_service_that_takes_nothing_is_shown() {
         !state["runtime_pid"].is_null() && state["runtime_pid"] != 0 && state["runtime_pid"] != runtime
     });
     assert!(is_over(&service) && number(&service) >= before, "{}", shown(&service).0);
+    let _ = service.sv("down");
+}
+
+/// The directory of the log is the application's user's, who can put links in its place.
+#[test]
+fn a_link_in_the_place_of_the_log_is_followed_as_the_user() {
+    let mut service = Service::native_with_log(Server::Sync, Socket::Unix, "");
+    let logs = service.root.join("shared/logs/service");
+    service.supervise();
+    service.until("it serves", serves);
+    until_well_again(&service);
+    // Root's, where nobody else can look, with a lock that this process holds.
+    let hidden = service.scratch().join("hidden");
+    fs::create_dir(&hidden).expect("a directory");
+    fs::set_permissions(&hidden, fs::Permissions::from_mode(0o700)).expect("its mode");
+    let lock = fs::File::create(hidden.join("lock")).expect("a lock");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("the lock");
+    let aside = logs.with_file_name("aside");
+    fs::rename(&logs, &aside).expect("the log");
+    symlink(&hidden, &logs).expect("a link");
+    let (text, _, code) = shown(&service);
+    let text = joined(&text);
+    assert!(code == 1 && text.contains("cannot follow the link"), "{text}");
+    assert!(!text.contains(&format!("process {} holds", std::process::id())), "{text}");
+    // Where the user can look, svlogd's lock is found.
+    fs::remove_file(&logs).expect("the link");
+    symlink(&aside, &logs).expect("a link");
+    let (text, _, code) = shown(&service);
+    assert_eq!(code, 0, "{text}");
     let _ = service.sv("down");
 }
 

@@ -1,14 +1,16 @@
 //! A service's log, as far as a command can see it: where it is, and whether its log service takes lines.
 
+use std::cell::OnceCell;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::fs::fstatvfs;
+use rustix::fs::{AtFlags, fstatvfs, statat};
 
 use super::target::Target;
 use crate::disk;
-use crate::host::look;
+use crate::host;
 use crate::model::input::LogKind;
 use crate::report::status::Log;
 use crate::runtime::linux::process;
@@ -17,6 +19,9 @@ use crate::runtime::protocol::{Problem, Status};
 
 /// How long a log service that has just started may take until svlogd has its lock: it opens a few files.
 const LOCKED: Duration = Duration::from_secs(1);
+
+/// How long it may take to find out, as the application's user, where links of that user's lead.
+const RESOLVED: Duration = Duration::from_secs(5);
 
 /// Between two looks at a log service that starts: nothing reports that it has its lock.
 const LOOK: Duration = Duration::from_millis(50);
@@ -39,10 +44,11 @@ pub(super) fn look(target: &Target, status: &Status, detailed: bool) -> (Log, Op
         LogKind::Svlogd => {
             let mut log = log(format!("{directory}/current"));
             let service = target.directory.join("log");
-            let mut problem = trouble(&service, Path::new(directory), status);
+            let place = Directory { target, path: directory, opened: OnceCell::new() };
+            let mut problem = trouble(&service, &place, status);
             let stuck = status.problems.iter().any(|problem| problem.code == "log");
             if problem.is_none() {
-                problem = obstacle(&service, Path::new(directory), stuck);
+                problem = obstacle(&service, &place, stuck);
             }
             // Only root may look into `supervise`.
             if (detailed || stuck || problem.is_some()) && rustix::process::geteuid().is_root() {
@@ -53,8 +59,51 @@ pub(super) fn look(target: &Target, status: &Status, detailed: bool) -> (Log, Op
     }
 }
 
+/// The directory of a service's log.
+struct Directory<'a> {
+    target: &'a Target,
+    path: &'a str,
+    /// Once it was to be looked at; or why it cannot be, in words that follow the path.
+    opened: OnceCell<Result<OwnedFd, String>>,
+}
+
+impl Directory<'_> {
+    fn opened(&self) -> Result<&OwnedFd, &str> {
+        self.opened.get_or_init(|| open(self.target, self.path)).as_ref().map_err(String::as_str)
+    }
+
+    fn lock(&self) -> String {
+        format!("{}/{LOCK}", self.path)
+    }
+
+    /// Who holds svlogd's lock, by flock(2). The directory is the application's user's: nothing in it is opened.
+    fn holder(&self) -> Option<u32> {
+        let found = statat(self.opened().ok()?, LOCK, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        disk::holder_of(found.st_dev, found.st_ino)
+    }
+}
+
+/// The name of svlogd's lock in the directory of its log (svlogd(8)).
+const LOCK: &str = "lock";
+
+/// Opens the directory of a log. The application's user can have put links on the way: they are followed to where that user
+/// finds svlogd's lock.
+fn open(target: &Target, path: &str) -> Result<OwnedFd, String> {
+    let failure = match disk::open_directory(path) {
+        Ok(opened) => return opened.ok_or_else(|| " is not there".to_owned()),
+        Err(failure) => failure,
+    };
+    let real = || {
+        let identity = host::identity_of(target.service.as_deref()?).ok()?;
+        let lock = host::real_path(&identity, &format!("{path}/{LOCK}"), RESOLVED)?;
+        Some(lock.rsplit_once('/')?.0.to_owned())
+    };
+    let opened = real().and_then(|real| disk::open_directory(&real).ok()?);
+    opened.ok_or_else(|| format!(": {failure}"))
+}
+
 /// What keeps the log service from running.
-fn trouble(service: &Path, directory: &Path, status: &Status) -> Option<Problem> {
+fn trouble(service: &Path, directory: &Directory<'_>, status: &Status) -> Option<Problem> {
     if status.runtime_pid == 0 || !rustix::process::geteuid().is_root() {
         return None;
     }
@@ -71,7 +120,7 @@ fn trouble(service: &Path, directory: &Path, status: &Status) -> Option<Problem>
             (Wanted::Down, Some(Supervised { pid: None })) => {
                 return problem(format!("the log service is down; `sv up {shown}` starts it"));
             }
-            (_, Some(Supervised { pid: Some(pid) })) if holds_lock(pid, directory) => return None,
+            (_, Some(Supervised { pid: Some(pid) })) if directory.holder() == Some(pid) => return None,
             (_, Some(Supervised { pid })) => no_lock(pid, directory),
         };
         if Instant::now() >= until {
@@ -82,21 +131,21 @@ fn trouble(service: &Path, directory: &Path, status: &Status) -> Option<Problem>
 }
 
 /// Why svlogd has no lock.
-fn no_lock(pid: Option<u32>, directory: &Path) -> String {
-    let lock = directory.join("lock");
-    if let Some(holder) = holder(&lock).filter(|holder| Some(*holder) != pid) {
-        return format!("process {holder} holds its lock {}", lock.display());
+fn no_lock(pid: Option<u32>, directory: &Directory<'_>) -> String {
+    let lock = directory.lock();
+    if let Some(holder) = directory.holder().filter(|holder| Some(*holder) != pid) {
+        return format!("process {holder} holds its lock {lock}");
     }
-    match look::place(directory).map_err(std::io::Error::from) {
-        Err(error) => format!("{}: {error}", directory.display()),
+    match directory.opened() {
+        Err(reason) => format!("{}{reason}", directory.path),
         Ok(_) => {
-            format!("svlogd ends before it has its lock {}; runsvdir's output has its reason", lock.display())
+            format!("svlogd ends before it has its lock {lock}; runsvdir's output has its reason")
         }
     }
 }
 
 /// Why a log service that runs takes no lines, or soon will not. `stuck`: lines are being dropped.
-fn obstacle(service: &Path, directory: &Path, stuck: bool) -> Option<Problem> {
+fn obstacle(service: &Path, directory: &Directory<'_>, stuck: bool) -> Option<Problem> {
     let pid = supervised(service)?.pid?;
     let stat = process::stat(pid)?;
     let reason = if matches!(stat.state, b'T' | b't') {
@@ -104,27 +153,15 @@ fn obstacle(service: &Path, directory: &Path, stuck: bool) -> Option<Problem> {
     } else if !stuck {
         return None;
     } else {
-        match look::place(directory) {
-            Err(_) => format!("{} is not there", directory.display()),
-            Ok(place) if fstatvfs(&place).is_ok_and(|found| found.f_bavail == 0 || found.f_favail == 0) => {
-                format!("the file system of {} is full", directory.display())
+        match directory.opened() {
+            Ok(fd) if fstatvfs(fd).is_ok_and(|found| found.f_bavail == 0 || found.f_favail == 0) => {
+                format!("the file system of {} is full", directory.path)
             }
             Ok(_) => format!("svlogd, process {pid}, does not read; runsvdir's output has its reason"),
+            Err(reason) => format!("{}{reason}", directory.path),
         }
     };
     Some(Problem::new("log-service", reason))
-}
-
-/// Whether a process holds the lock of a log directory (svlogd(8)).
-fn holds_lock(pid: u32, directory: &Path) -> bool {
-    holder(&directory.join("lock")) == Some(pid)
-}
-
-/// Who holds a lock by flock(2).
-fn holder(lock: &Path) -> Option<u32> {
-    // The directory is the application's user's: nothing in it is opened.
-    let (device, inode) = look::node(&look::at(lock).ok()?);
-    disk::holder_of(device, inode)
 }
 
 /// What `sv status` says.

@@ -1,8 +1,9 @@
-//! Where new things are made that belong into a directory of somebody else's.
+//! Where new things are made that belong into a directory of somebody else's, or are directories of somebody else's.
 //!
-//! Under a temporary name beside its place, what root makes could be exchanged before it is complete. It is made in a
-//! directory that only root can enter, in the nearest directory above that others cannot change, and is renamed from there.
-//! Where no such directory is on the same mount, it is one among somebody else's; then the journal says which one it is.
+//! Under a temporary name beside its place, what root makes could be exchanged before it is complete, and its user could move
+//! something into a directory that is taken back again, with all that is in it. It is made in a directory that only root can
+//! enter, in the nearest directory above that others cannot change, and is renamed from there. Where no such directory is on
+//! the same mount, it is one among somebody else's; then the journal says which one it is.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -23,6 +24,10 @@ use crate::failure::Failure;
 /// What the names of these directories say.
 const NAME: &str = "new";
 
+/// Once a run has so many, others are made as far above as possible, where more have the same one: each has two descriptors,
+/// and a process has 1024.
+const MANY: usize = 100;
+
 /// A directory that only root (or the user who runs this) can enter.
 pub(super) struct Area {
     pub(super) fd: OwnedFd,
@@ -36,16 +41,20 @@ pub(super) struct Area {
 pub(super) struct Areas(Mutex<HashMap<(u64, u64), Arc<Area>>>);
 
 impl Areas {
-    /// Where to make what belongs into `dir`, which others can change.
+    /// Where to make what belongs into `dir`, if others can change that, or what is to be made.
     pub(super) fn for_(
         &self,
         dir: &Directory,
         temps: &TempNames,
         journal: &Journal,
     ) -> Result<Arc<Area>, Failure> {
-        let parent = place(dir)?;
-        let key = (parent.stat().st_dev, parent.stat().st_ino);
         let mut areas = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = |parent: &Directory| (parent.stat().st_dev, parent.stat().st_ino);
+        let mut parent = place(dir, false)?;
+        if areas.len() >= MANY && !areas.contains_key(&key(&parent)) {
+            parent = place(dir, true)?;
+        }
+        let key = key(&parent);
         if let Some(area) = areas.get(&key) {
             return Ok(Arc::clone(area));
         }
@@ -81,11 +90,12 @@ impl Area {
     }
 }
 
-/// The nearest directory above on the same mount that others cannot change; if there is none, the one next to the mount
-/// point. What has a project (a quota) of its own takes nothing from outside.
-fn place(dir: &Directory) -> Result<Directory, Failure> {
+/// The nearest directory on the same mount that others cannot change, from `dir` on; `highest`: the one next to the mount
+/// point, or to ROOT. If there is none, the one next to the mount point. What has a project (a quota) of its own takes nothing
+/// from outside.
+fn place(dir: &Directory, highest: bool) -> Result<Directory, Failure> {
     let mut at = dir.clone();
-    while !at.trusted() {
+    while highest || !at.trusted() {
         let has_project = ioctl_getflags(at.fd()).is_ok_and(|flags| flags.contains(IFlags::PROJECT_INHERIT));
         let Some(above) = at.parent().filter(|_| !has_project).cloned() else { break };
         let fail = |error| failure("look at", at.path().to_owned(), error);
@@ -151,4 +161,34 @@ fn sweep_one(root: &Directory, left: &LeftArea) -> Option<Note> {
     empty(&fd).ok()?;
     unlinkat(parent.fd(), name, AtFlags::REMOVEDIR).ok()?;
     Some(Note::LeftoverRemoved(parent.path_of(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::directory::Step;
+    use super::*;
+
+    #[test]
+    fn there_are_not_many_however_many_directories_need_one() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = Directory::root(scratch.path()).unwrap();
+        let (areas, temps) = (Areas::default(), TempNames::new());
+        let journal = Journal::none(temps.run().to_owned());
+        for number in 0..MANY + 20 {
+            let name = format!("d{number}");
+            fs::create_dir(scratch.path().join(&name)).unwrap();
+            let Ok(Step::Directory(dir)) = root.step(&name) else { panic!("{name} is a directory") };
+            let area = areas.for_(&dir, &temps, &journal).unwrap();
+            let again = areas.for_(&dir, &temps, &journal).unwrap();
+            assert!(Arc::ptr_eq(&area, &again));
+        }
+        assert!(areas.0.lock().unwrap().len() <= MANY + 1);
+        assert_eq!(areas.remove(), Ok(()));
+        let left = |entry: std::io::Result<fs::DirEntry>| {
+            !entry.unwrap().file_name().to_string_lossy().starts_with('d')
+        };
+        assert!(!fs::read_dir(scratch.path()).unwrap().any(left));
+    }
 }

@@ -5,6 +5,7 @@
 //! It is made when the first thing has to be kept, and only root (or the user who runs this) can
 //! enter it.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
@@ -39,6 +40,9 @@ struct Place {
     parent: Directory,
     name: String,
     fd: OwnedFd,
+    /// The paths of what this run has kept in it. Each pass of a run that does not succeed at once keeps what it is about to
+    /// replace; the version that counts is the one that was there before the run.
+    kept: HashSet<String>,
 }
 
 impl Backup {
@@ -117,7 +121,7 @@ impl Backup {
         if place.is_none() {
             *place = Some(make(root, asked)?);
         }
-        let Some(place) = place.as_ref() else { return Ok(()) };
+        let Some(place) = place.as_mut().filter(|place| !place.kept.contains(path)) else { return Ok(()) };
         let fail = |error| {
             failure("keep the old version in", format!("{}{path}", place.parent.path_of(&place.name)), error)
         };
@@ -135,7 +139,9 @@ impl Backup {
                 let original = format!("{}{path}", root.path().trim_end_matches('/'));
                 refused.of("keep the old version of", original)
             }
-        })
+        })?;
+        place.kept.insert(path.to_owned());
+        Ok(())
     }
 }
 
@@ -186,7 +192,7 @@ fn make(root: &Directory, asked: &str) -> Result<Place, Failure> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = openat(parent.fd(), name.as_str(), flags, Mode::empty())
         .map_err(|error| failure("open the directory", parent.path_of(&name), error))?;
-    Ok(Place { parent, name, fd })
+    Ok(Place { parent, name, fd, kept: HashSet::new() })
 }
 
 /// Makes the directory with the first number that none has.
@@ -232,4 +238,41 @@ fn own(fd: &OwnedFd, stat: &Stat) -> Result<(), Errno> {
 
 fn system(error: std::io::Error) -> Errno {
     Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_a_run_has_kept_it_need_not_keep_again() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = Directory::root(scratch.path()).unwrap();
+        fs::create_dir(scratch.path().join("d")).unwrap();
+        let backup = Backup::new(Some("/kept"), false);
+        for content in ["first", "second"] {
+            fs::write(scratch.path().join("d/file"), content).unwrap();
+            let fd = OwnedFd::from(fs::File::open(scratch.path().join("d/file")).unwrap());
+            let stat = rustix::fs::fstat(&fd).unwrap();
+            assert_eq!(backup.file(&root, "/d/file", &fd, &stat, false), Ok(()));
+            assert_eq!(backup.link(&root, "/d/link", content, false), Ok(()));
+        }
+        assert_eq!(fs::read_to_string(scratch.path().join("kept/d/file")).unwrap(), "first");
+        assert_eq!(fs::read_link(scratch.path().join("kept/d/link")).unwrap().to_str(), Some("first"));
+        // What could not be kept is not taken for kept.
+        fs::write(scratch.path().join("d/long"), "").unwrap();
+        let long = fs::OpenOptions::new().write(true).read(true).open(scratch.path().join("d/long")).unwrap();
+        long.set_len(LARGEST + 1).unwrap();
+        let fd = OwnedFd::from(long);
+        let stat = rustix::fs::fstat(&fd).unwrap();
+        for _ in 0..2 {
+            assert!(backup.file(&root, "/d/long", &fd, &stat, false).is_err());
+        }
+        // Another place has nothing yet.
+        backup.abandon();
+        assert_eq!(backup.link(&root, "/d/link", "third", false), Ok(()));
+        assert_eq!(fs::read_link(scratch.path().join("kept/d/link")).unwrap().to_str(), Some("third"));
+    }
 }

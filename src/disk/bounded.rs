@@ -28,6 +28,7 @@ impl Refused {
     /// In words; what the system says is none of them.
     pub(super) fn reason(&self) -> Option<String> {
         match self {
+            Self::Large(limit) if *limit < 1 << 20 => Some(format!("it is larger than {} KiB", limit >> 10)),
             Self::Large(limit) => Some(format!("it is larger than {} MiB", limit >> 20)),
             Self::Grew => Some("it grew while it was read".to_owned()),
             Self::Sparse => Some("it has holes (a sparse file), which no file of runsmith's has".to_owned()),

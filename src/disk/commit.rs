@@ -22,16 +22,25 @@ pub(super) fn commit(
     staged: Staged,
     durable: bool,
 ) -> Result<Vec<Change>, Stopped> {
-    let (done, mut refusals) = commit_each(run, root, staged, durable, |_, _| true)?;
+    let Committed { done, mut refusals, .. } = commit_each(run, root, staged, durable, |_, _| true)?;
     match refusals.pop() {
         Some(refusal) => Err(Stopped { failure: refusal.failure, done }),
         None => Ok(done),
     }
 }
 
+/// What came of it, where each service is done for itself.
+#[derive(Default)]
+pub(super) struct Committed {
+    pub(super) done: Vec<Change>,
+    /// The operations that failed.
+    pub(super) refusals: Vec<Refusal>,
+    /// The paths of all operations that were not done: those that failed, and those that were left out because of that.
+    pub(super) left: Vec<String>,
+}
+
 /// Finishes what was staged. An operation that fails takes with it those still to come that belong to
-/// the same service, as `together` says of the paths of both; the others go on. Returns what was
-/// changed, and what was refused.
+/// the same service, as `together` says of the paths of both; the others go on.
 ///
 /// # Errors
 /// What was written cannot be made durable.
@@ -41,10 +50,10 @@ pub(super) fn commit_each(
     staged: Staged,
     durable: bool,
     mut together: impl FnMut(&[Change], &[Change]) -> bool,
-) -> Result<(Vec<Change>, Vec<Refusal>), Stopped> {
+) -> Result<Committed, Stopped> {
     let Staged { mut ops, devices, .. } = staged;
     if ops.is_empty() {
-        return Ok((vec![], vec![]));
+        return Ok(Committed::default());
     }
     let sync = |devices| if durable { sync(root, devices) } else { Ok(()) };
     if let Err(failure) = sync(&devices) {
@@ -77,7 +86,10 @@ pub(super) fn commit_each(
     let synced = sync(&devices);
     abandon(run, root, &left);
     match synced {
-        Ok(()) => Ok((done, refusals)),
+        Ok(()) => {
+            let paths = left.into_iter().flat_map(|op| op.changes).map(|change| change.path);
+            Ok(Committed { done, refusals, left: paths.collect() })
+        }
         Err(failure) => Err(Stopped { failure, done }),
     }
 }

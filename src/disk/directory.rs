@@ -12,6 +12,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::recorded::step_to;
 use super::shown;
 use crate::failure::Failure;
 use crate::visible::visible;
@@ -60,6 +61,17 @@ pub(super) fn make_root(root: &Path) -> Result<bool, Failure> {
         .create(root)
         .map_err(|error| Failure::path("make the directory", shown(root), Reason::from(&error)))?;
     Ok(true)
+}
+
+/// Opens the directory at an absolute path of this host; nothing if nothing is there. Links on the way are followed if only
+/// root (or the user who runs this) can have made them.
+///
+/// # Errors
+/// The system's; or somebody else's link, or something that is no directory, is on the way.
+pub fn open_directory(path: &str) -> Result<Option<OwnedFd>, Failure> {
+    let Some(found) = step_to(&Directory::root(Path::new("/"))?, path)? else { return Ok(None) };
+    let fd = rustix::io::fcntl_dupfd_cloexec(found.fd(), 0);
+    fd.map(Some).map_err(|error| failure("open the directory", found.path().to_owned(), error))
 }
 
 impl Directory {

@@ -54,6 +54,9 @@ enum Line {
     Area { run: String, path: String, is: Identity },
     /// Root made this directory, where others can rename it.
     Made { path: String, is: Identity },
+    /// At this path this directory of root's held something as a record has it, where others can rename it: runsmith has
+    /// used it before, and may not have made it.
+    Known { path: String, is: Identity },
     /// Root has removed that one.
     Gone { path: String },
 }
@@ -85,7 +88,8 @@ struct State {
     /// In the order in which they ran.
     order: Vec<String>,
     made: BTreeMap<String, Identity>,
-    /// Those of this run.
+    known: BTreeMap<String, Identity>,
+    /// Those that this run made.
     new: Vec<String>,
     begun: bool,
     /// The directories that were made have been reported.
@@ -196,14 +200,22 @@ impl Journal {
         self.lock().made.get(path).is_some_and(|made| made.is(&found))
     }
 
+    /// Whether the directory at this path, which is open, has held something as a record has it.
+    pub(super) fn knows(&self, path: &str, fd: impl AsFd) -> bool {
+        let Ok(found) = Identity::of(fd) else { return false };
+        self.lock().known.get(path).is_some_and(|known| known.is(&found))
+    }
+
     /// To be called before the first temporary name is used.
     pub(super) fn begin(&self) -> Result<(), Failure> {
         let mut state = self.lock();
-        if std::mem::replace(&mut state.begun, true) {
+        if state.begun {
             return Ok(());
         }
         let run = self.run.clone();
-        state.add(&[Line::Run(run)])
+        state.add(&[Line::Run(run)])?;
+        state.begun = true;
+        Ok(())
     }
 
     /// To be called before anything is put into a directory that others can rename.
@@ -212,21 +224,31 @@ impl Journal {
         self.lock().add(&[line])
     }
 
-    /// To be called before these directories of root's get their names where others can rename them.
-    pub(super) fn make(&self, made: Vec<(String, Identity)>) -> Result<(), Failure> {
-        if made.is_empty() {
+    /// To be called before directories of root's that were `made` get their names where others can rename them, and before
+    /// something changes in those that are `known`.
+    pub(super) fn make(
+        &self,
+        made: Vec<(String, Identity)>,
+        known: Vec<(String, Identity)>,
+    ) -> Result<(), Failure> {
+        if made.is_empty() && known.is_empty() {
             return Ok(());
         }
         let mut state = self.lock();
-        state.new.extend(made.iter().map(|(path, _)| path.clone()));
-        let lines: Vec<_> = made.into_iter().map(|(path, is)| Line::Made { path, is }).collect();
-        state.add(&lines)
+        let new: Vec<_> = made.iter().map(|(path, _)| path.clone()).collect();
+        let known: BTreeMap<_, _> = known.into_iter().collect();
+        let made = made.into_iter().map(|(path, is)| Line::Made { path, is });
+        let known = known.into_iter().map(|(path, is)| Line::Known { path, is });
+        let lines: Vec<_> = made.chain(known).collect();
+        state.add(&lines)?;
+        state.new.extend(new);
+        Ok(())
     }
 
     /// Root has removed the directory at this path.
     pub(super) fn gone(&self, path: &str) -> Result<(), Failure> {
         let mut state = self.lock();
-        if !state.made.contains_key(path) {
+        if !state.made.contains_key(path) && !state.known.contains_key(path) {
             return Ok(());
         }
         state.add(&[Line::Gone { path: path.to_owned() }])
@@ -250,10 +272,10 @@ impl Journal {
         let run = self.run.clone();
         state.killed.remove(&run);
         state.order.retain(|one| *one != run);
-        if state.killed.is_empty() && state.made.is_empty() {
+        if state.killed.is_empty() && state.knows_nothing() {
             return state.remove();
         }
-        if state.lines > state.killed.len() + state.made.len() + SPARE {
+        if state.lines > state.killed.len() + state.made.len() + state.known.len() + SPARE {
             return state.rewrite();
         }
         state.add(&[Line::Done(run)])
@@ -267,11 +289,11 @@ impl Journal {
         for path in &new {
             state.made.remove(path);
         }
-        if !begun {
+        if !begun && state.file.is_none() {
             // Nothing was written down.
-        } else if state.killed.keys().all(|run| *run == self.run) && state.made.is_empty() {
+        } else if state.killed.keys().all(|run| *run == self.run) && state.knows_nothing() {
             let _ = state.remove();
-        } else {
+        } else if begun {
             let mut lines: Vec<_> = new.into_iter().map(|path| Line::Gone { path }).collect();
             lines.push(Line::Done(self.run.clone()));
             // That it was stopped is what is reported.
@@ -283,6 +305,10 @@ impl Journal {
 }
 
 impl State {
+    fn knows_nothing(&self) -> bool {
+        self.made.is_empty() && self.known.is_empty()
+    }
+
     fn learn(&mut self, line: Line) {
         self.lines += 1;
         match line {
@@ -296,7 +322,11 @@ impl State {
             }
             Line::Area { run, path, is } => self.killed.entry(run).or_default().push(LeftArea { path, is }),
             Line::Made { path, is } => drop(self.made.insert(path, is)),
-            Line::Gone { path } => drop(self.made.remove(&path)),
+            Line::Known { path, is } => drop(self.known.insert(path, is)),
+            Line::Gone { path } => {
+                self.made.remove(&path);
+                self.known.remove(&path);
+            }
         }
     }
 
@@ -326,8 +356,8 @@ impl State {
             self.file = Some(fd);
         }
         let Some(file) = &self.file else { return Ok(()) };
-        // A run that was killed may have left half a line.
-        let mut text = if self.lines == 0 { vec![] } else { vec![b'\n'] };
+        // A run that was killed, or could not write, may have left half a line.
+        let mut text = if fstat(file).map_err(fail)?.st_size == 0 { vec![] } else { vec![b'\n'] };
         for line in lines {
             serde_json::to_writer(&mut text, line).map_err(|error| fail(system(&error.into())))?;
             text.push(b'\n');
@@ -354,8 +384,9 @@ impl State {
         }
         let mut text = vec![];
         let runs = self.order.iter().map(|run| Line::Run(run.clone()));
-        let all = runs.chain(self.made.iter().map(|(path, is)| Line::Made { path: path.clone(), is: *is }));
-        let lines: Vec<_> = all.collect();
+        let made = self.made.iter().map(|(path, is)| Line::Made { path: path.clone(), is: *is });
+        let known = self.known.iter().map(|(path, is)| Line::Known { path: path.clone(), is: *is });
+        let lines: Vec<_> = runs.chain(made).chain(known).collect();
         for line in &lines {
             serde_json::to_writer(&mut text, line).map_err(|error| fail(system(&error.into())))?;
             text.push(b'\n');
@@ -424,4 +455,56 @@ fn above() -> &'static str {
 
 fn system(error: &std::io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A journal below `root`, which is kept.
+    fn journal(root: &std::path::Path, run: &str) -> Journal {
+        let root = Directory::root(root).unwrap();
+        let journal = Journal::none(run.to_owned());
+        journal.read(&root, false).unwrap();
+        journal.open(&root).unwrap();
+        journal
+    }
+
+    #[test]
+    fn a_run_has_begun_once_that_is_written_down() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("var/lib/runsmith").join(NAME);
+        let one = journal(scratch.path(), "00000000000000aa");
+        // Something is in the way.
+        fs::create_dir(&path).unwrap();
+        assert!(one.begin().is_err());
+        fs::remove_dir(&path).unwrap();
+        assert_eq!(one.begin(), Ok(()));
+        assert!(journal(scratch.path(), "00000000000000bb").was_killed("00000000000000aa"));
+        // Half a line, and no whole one.
+        fs::write(&path, "{\"run\":\"00000000").unwrap();
+        assert_eq!(journal(scratch.path(), "00000000000000cc").begin(), Ok(()));
+        assert!(journal(scratch.path(), "00000000000000dd").was_killed("00000000000000cc"));
+    }
+
+    #[test]
+    fn what_is_known_of_a_directory_is_known_by_the_next_run() {
+        let scratch = tempfile::tempdir().unwrap();
+        let is = Identity::of(fs::File::open(scratch.path()).unwrap()).unwrap();
+        let here = || fs::File::open(scratch.path()).unwrap();
+        let one = journal(scratch.path(), "00000000000000aa");
+        assert_eq!(one.begin(), Ok(()));
+        assert_eq!(one.make(vec![("/made".to_owned(), is)], vec![("/known".to_owned(), is)]), Ok(()));
+        assert_eq!(one.end(), Ok(()));
+        let two = journal(scratch.path(), "00000000000000bb");
+        assert!(two.made("/made", here()) && !two.made("/known", here()));
+        assert!(two.knows("/known", here()) && !two.knows("/made", here()));
+        // Written anew it says the same.
+        two.lock().rewrite().unwrap();
+        assert_eq!(two.gone("/made"), Ok(()));
+        let three = journal(scratch.path(), "00000000000000cc");
+        assert!(!three.made("/made", here()) && three.knows("/known", here()));
+    }
 }

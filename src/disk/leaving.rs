@@ -196,7 +196,7 @@ fn pruned(root: &Path, top: &Directory, leaving: &Leaving, found: &mut Found) ->
     directories.sort_by_key(|entry| std::cmp::Reverse(entry.path.matches('/').count()));
     let mut paths: BTreeSet<String> = gone.iter().map(|entry| entry.path.clone()).collect();
     for entry in directories {
-        if is_left_empty(top, &entry.path, &paths)? {
+        if is_left_empty(top, &entry.path, &paths) {
             paths.insert(entry.path.clone());
             gone.push(entry);
         }
@@ -204,34 +204,59 @@ fn pruned(root: &Path, top: &Directory, leaving: &Leaving, found: &mut Found) ->
     Ok(gone)
 }
 
-/// Would a directory be empty without these paths and what the processes of a service made?
-fn is_left_empty(root: &Directory, path: &str, gone: &BTreeSet<String>) -> Result<bool, Failure> {
-    let Ok(Some((parent, name))) = supervise::parent_of(root, path) else { return Ok(false) };
-    let Step::Directory(dir) = parent.step(name)? else { return Ok(false) };
-    for name in names_in(&dir) {
-        let Some(name) = name else { return Ok(false) };
+/// Would a directory be empty without these paths and what the processes of a service made? One that cannot be looked at would
+/// stay: whoever can rename it must not end the whole run.
+fn is_left_empty(root: &Directory, path: &str, gone: &BTreeSet<String>) -> bool {
+    let Ok(Some((parent, name))) = supervise::parent_of(root, path) else { return false };
+    let Ok(Step::Directory(dir)) = parent.step(name) else { return false };
+    names_in(&dir).all(|name| {
+        let Some(name) = name else { return false };
         let own = OWN.iter().find(|own| own.name == name);
-        if !gone.contains(&format!("{path}/{name}")) && !own.is_some_and(|own| holds_nothing_else(&dir, own))
-        {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+        gone.contains(&format!("{path}/{name}")) || own.is_some_and(|own| holds_nothing_else(&dir, own))
+    })
 }
 
 /// Is this directory one that a run removes, or is something of somebody else in it?
 fn holds_nothing_else(service: &Directory, own: &Own) -> bool {
     let Ok(Step::Directory(dir)) = service.step(own.name) else { return false };
-    names_in(&dir).iter().all(|name| name.as_deref().is_some_and(|name| own.files.contains(&name)))
+    names_in(&dir).all(|name| name.is_some_and(|name| own.files.contains(&name.as_str())))
 }
 
-/// What is in a directory; nothing in the place of a name that cannot be read.
-fn names_in(dir: &Directory) -> Vec<Option<String>> {
-    let entries = match Dir::read_from(dir.fd()) {
-        Ok(entries) => entries,
-        Err(_) => return vec![None],
+/// What is in a directory, as far as it is asked for: there may be millions of names. Nothing in the place of a name that
+/// cannot be read.
+fn names_in(dir: &Directory) -> impl Iterator<Item = Option<String>> {
+    let (entries, unread) = match Dir::read_from(dir.fd()) {
+        Ok(entries) => (Some(entries), None),
+        Err(_) => (None, Some(None)),
     };
     let name = |entry: rustix::io::Result<DirEntry>| Some(entry.ok()?.file_name().to_str().ok()?.to_owned());
-    let names = entries.map(name);
-    names.filter(|name| !matches!(name.as_deref(), Some("." | ".."))).collect()
+    let names = entries.into_iter().flatten().map(name);
+    names.filter(|name| !matches!(name.as_deref(), Some("." | ".."))).chain(unread)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_looked_at_is_not_left_empty() {
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |path: &str| scratch.path().join(path);
+        // Where anybody can rename things: its links are not followed.
+        fs::create_dir_all(at("open/full")).unwrap();
+        fs::create_dir(at("open/empty")).unwrap();
+        fs::write(at("open/full/file"), "").unwrap();
+        symlink("empty", at("open/link")).unwrap();
+        fs::set_permissions(at("open"), fs::Permissions::from_mode(0o777)).unwrap();
+        let root = Directory::root(scratch.path()).unwrap();
+        let is_left_empty = |path: &str, gone: &[&str]| {
+            super::is_left_empty(&root, path, &gone.iter().map(|path| (*path).to_owned()).collect())
+        };
+        assert!(!is_left_empty("/open/link", &[]) && !is_left_empty("/open/link/x", &[]));
+        assert!(is_left_empty("/open/empty", &[]) && !is_left_empty("/open/missing", &[]));
+        assert!(!is_left_empty("/open/full", &[]) && is_left_empty("/open/full", &["/open/full/file"]));
+    }
 }

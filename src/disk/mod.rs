@@ -5,7 +5,7 @@
 //!
 //!  1. *Stage*: compare what is there with what is wanted. What has to be written is written under
 //!     a temporary name, with owner and then mode set: beside its place, or, where others can rename
-//!     things, in a directory that only root can enter ([`area`]). Directories that only need another
+//!     things, or could move some into it, in a directory that only root can enter ([`area`]). Directories that only need another
 //!     mode or owner are noted down. A failure here removes the temporary names: nothing changed.
 //!     With a [`Recording`] it is known which services want the path that failed: they are left as
 //!     they are, and the others are staged again without them ([`recorded`]).
@@ -33,7 +33,8 @@
 //! it open for writing goes on writing to it whatever its mode is.
 //!
 //! A name proves nothing where others can rename things. What a killed run left, and which directory of root's was made by
-//! runsmith, is known by device, inode and time of birth, from the [`journal`]; nothing is removed beyond a mount point.
+//! runsmith, is known by device, inode and time of birth, from the [`journal`]; nothing is removed beyond a mount point. A
+//! directory of root's that the journal does not have may be another one than records tell of ([`origin`]).
 //! Content that others can change is read with a limit that holds while it is read ([`bounded`]).
 //!
 //! A directory that exists is given the wanted mode and owner if it has that owner already, if it is an ordinary one
@@ -65,6 +66,7 @@ mod leftover;
 mod living;
 mod lock;
 mod names;
+mod origin;
 mod prune;
 mod read;
 mod recorded;
@@ -85,6 +87,7 @@ use crate::record::{self, Record, Retired};
 use crate::tree::{Change, Entry, Tree};
 use crate::visible::visible;
 
+pub use directory::open_directory;
 pub use leaving::read_recorded;
 pub use lock::holder_of;
 pub use read::{Found, read, read_all};

@@ -9,10 +9,10 @@ use super::bounded::{self, Refused};
 use super::directory::{Directory, Step, failure, word};
 use super::recorded::{deepest_first, removed};
 use super::run::Run;
-use super::{Note, living, supervise};
+use super::{Note, living, origin, supervise};
 use crate::failure::Failure;
 use crate::record::{Leaving, Leftover, Made, MadeKind, Record, sha256};
-use crate::steps::is_below;
+use crate::steps::{is_below, parent};
 use crate::tree::Change;
 use crate::visible::visible;
 
@@ -179,7 +179,7 @@ fn directories(
             }
             Err(Errno::NOENT) => {}
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
-                full.push((path, held(&dir, name).unwrap_or_else(|failure| failure.to_string())))
+                full.push((path, held(run, &dir, name).unwrap_or_else(|failure| failure.to_string())))
             }
             Err(Errno::NOTDIR) => full.push((path, "it is no directory any more".to_owned())),
             Err(Errno::BUSY) => full.push((path, "something is mounted on it".to_owned())),
@@ -201,35 +201,49 @@ fn directories(
     Ok(())
 }
 
-/// Why nothing is removed in a directory of root's that runsmith did not make, where others can rename it: it may be another
-/// one than that of the record, and its owner alone may remove what is in it.
+/// Why nothing is removed in a directory of root's that runsmith did not make, or of a third user's, where others can rename
+/// it: it may be another one than that of the record, and its owner alone may remove what is in it.
 fn of_another(run: &Run, dir: &Directory, path: &str) -> Option<String> {
-    let above = path.rsplit_once('/').map_or("", |(above, _)| above);
-    let is_known =
-        !run.ids.set || !dir.is_exchangeable() || dir.stat().st_uid != 0 || run.journal.made(above, dir.fd());
-    (!is_known).then(|| {
-        format!(
-            "runsmith did not make {}, and others than root can rename it; look at it and remove it by hand",
-            dir.path()
-        )
-    })
+    if origin::is_known(run, dir, parent(path)) {
+        return None;
+    }
+    let (uid, path) = (dir.stat().st_uid, dir.path());
+    let whose = if uid == 0 { String::new() } else { format!(", which is {}'s", run.ids.user(uid)) };
+    Some(format!(
+        "runsmith did not make {path}{whose}, and others than root can rename it; look at it and remove it by hand"
+    ))
 }
 
-/// Why a directory stays: the first of the things in it.
-fn held(dir: &Directory, name: &str) -> Result<String, Failure> {
+/// Why a directory stays: the first of the things in it. What they are called is not shown to who could not list them: others
+/// can have put a directory there for that.
+fn held(run: &Run, dir: &Directory, name: &str) -> Result<String, Failure> {
     const SHOWN: usize = 3;
-    let Step::Directory(found) = dir.step(name)? else { return Ok("it is not empty".to_owned()) };
+    /// So many are looked at: whoever owns it can make millions.
+    const READ: usize = 1000;
+    /// Everybody may list it.
+    const LISTED: u32 = 0o004;
+    let full = || Ok("it is not empty".to_owned());
+    let Step::Directory(found) = dir.step(name)? else { return full() };
+    let stat = found.stat();
+    let is_theirs = stat.st_uid != 0 && stat.st_uid == dir.stat().st_uid;
+    if run.ids.set && dir.has_exchangeable() && stat.st_mode & LISTED == 0 && !is_theirs {
+        return full();
+    }
     let fail = |error| failure("list", found.path().to_owned(), error);
     let mut names: Vec<String> = Dir::read_from(found.fd())
         .map_err(fail)?
         .filter_map(Result::ok)
         .map(|entry| visible(&entry.file_name().to_string_lossy()).into_owned())
         .filter(|name| name != "." && name != "..")
+        .take(READ)
         .collect();
     names.sort();
-    let more = names.len().saturating_sub(SHOWN);
+    let more = match names.len() {
+        READ => " and many more".to_owned(),
+        count if count > SHOWN => format!(" and {} more", count - SHOWN),
+        _ => String::new(),
+    };
     names.truncate(SHOWN);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     Ok(format!("it holds {}{more}, which runsmith did not make", names.join(", ")))
 }
 

@@ -16,7 +16,7 @@ use super::{
     supervise,
 };
 use crate::failure::Failure;
-use crate::record::{self, Leaving, Record};
+use crate::record::{self, Leaving, MadeKind, Record};
 use crate::steps::is_within;
 use crate::tree::{Change, Entry, How, Kind, Tree};
 use crate::visible::visible;
@@ -164,10 +164,10 @@ impl Recorded<'_> {
             !one.is_disjoint(&other)
         };
         match commit::commit_each(self.run, self.root, staged, self.options.durable, together) {
-            Ok((changes, refusals)) => {
-                progress.change(self.run, changes);
+            Ok(commit::Committed { done, refusals, left }) => {
+                progress.change(self.run, done);
                 if !refusals.is_empty() {
-                    self.unmake(&leaving, &refusals)?;
+                    self.unmake(&leaving, &left)?;
                     units.fail(refusals, &mut progress.failed);
                     return Ok(false);
                 }
@@ -242,17 +242,24 @@ impl Recorded<'_> {
         all
     }
 
-    /// Takes out of the records what could not be made, unless an earlier run made it: what is there now was put there by
-    /// somebody else, after the run had looked.
-    fn unmake(&self, leaving: &Leaving, refusals: &[units::Refusal]) -> Result<(), Failure> {
-        let paths = refusals.iter().flat_map(|refusal| &refusal.paths).map(String::as_str);
-        let refused: HashSet<&str> = paths.filter(|path| !self.run.names(path)).collect();
+    /// Takes out of the records what was not made after all, unless an earlier run made it: what is there now, or will be, is
+    /// somebody else's.
+    fn unmake(&self, leaving: &Leaving, left: &[String]) -> Result<(), Failure> {
+        let left: HashSet<&str> =
+            left.iter().map(String::as_str).filter(|path| !self.run.names(path)).collect();
         let mut records = vec![];
         for record in &leaving.records {
-            if record.made.iter().any(|made| refused.contains(made.path.as_str())) {
-                let mut record = record.clone();
-                record.made.retain(|made| !refused.contains(made.path.as_str()));
-                records.push(record.entry());
+            // A record that could not be put on disk itself is the earlier one still, or none.
+            if left.contains(record.entry_path().as_str())
+                || !record.made.iter().any(|made| left.contains(made.path.as_str()))
+            {
+                continue;
+            }
+            let mut record = record.clone();
+            record.made.retain(|made| !left.contains(made.path.as_str()));
+            match record.made.is_empty() {
+                true => forget(self.root, &record.service)?,
+                false => records.push(record.entry()),
             }
         }
         self.write(records)
@@ -357,13 +364,13 @@ pub fn services(root: &Path) -> HashSet<String> {
     names().unwrap_or_default()
 }
 
-/// Every path that a record names which can be read.
-pub(super) fn named(root: &Directory) -> HashSet<String> {
-    let Ok(Some(dir)) = directory(root) else { return HashSet::new() };
-    let Ok(names) = Dir::read_from(dir.fd()) else { return HashSet::new() };
+/// Every path that a record names which can be read, and what was made there.
+pub(super) fn named(root: &Directory) -> BTreeMap<String, MadeKind> {
+    let Ok(Some(dir)) = directory(root) else { return BTreeMap::new() };
+    let Ok(names) = Dir::read_from(dir.fd()) else { return BTreeMap::new() };
     let names = names.flatten().map(|name| name.file_name().to_string_lossy().into_owned());
     let records = names.filter(|name| !name.starts_with('.')).filter_map(|name| one(&dir, &name).ok()?);
-    records.flat_map(|record| record.made).map(|made| made.path).collect()
+    records.flat_map(|record| record.made).map(|made| (made.path, made.kind)).collect()
 }
 
 /// Whether somebody may be surprised that a service is in another set now. Which one it was in before

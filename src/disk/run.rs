@@ -1,6 +1,6 @@
 //! What the parts of a run share: owners, temporary names, threads, and how entries are divided.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{OnceLock, PoisonError, RwLock};
@@ -14,10 +14,11 @@ use super::directory::Directory;
 use super::journal::Journal;
 use super::leftover::{TempNames, remove};
 use super::names::Ids;
+use super::origin::{self, There};
 use super::recorded;
 use crate::failure::Foreign;
 use crate::record::{self, MadeKind, Record};
-use crate::steps::is_within;
+use crate::steps::{is_within, parent};
 use crate::tree::{Entry, How, Seen, SeenKind};
 
 /// What is the same for a whole run.
@@ -29,11 +30,10 @@ pub(super) struct Run {
     pub(super) areas: Areas,
     /// Keeps the old version of what is replaced or removed.
     pub(super) backup: Backup,
-    /// What earlier runs made, by its path, and of directories the users they gave them to; nothing
-    /// where no records are kept.
-    made: RwLock<Option<HashMap<String, Option<String>>>>,
+    /// What earlier runs made, by its path; nothing where no records are kept.
+    made: RwLock<Option<BTreeMap<String, MadeKind>>>,
     /// What the records of services name that the run does not want; read when it is needed.
-    others: OnceLock<HashSet<String>>,
+    others: OnceLock<BTreeMap<String, MadeKind>>,
     /// Change what no record names, too.
     pub(super) adopt: bool,
     /// How many more threads may be started.
@@ -78,29 +78,64 @@ impl Run {
 
     /// Learns from the records what earlier runs made; what it knew before is forgotten.
     pub(super) fn learn(&self, records: &[Record]) {
-        let mut made = HashMap::with_capacity(records.iter().map(|record| record.made.len()).sum());
-        for one in records.iter().flat_map(|record| &record.made) {
-            let owner = match &one.kind {
-                MadeKind::Directory { owner } => Some(owner.clone()),
-                MadeKind::File { .. } | MadeKind::Link { .. } => None,
-            };
-            made.insert(one.path.clone(), owner);
-        }
+        let all = records.iter().flat_map(|record| &record.made);
+        let made = all.map(|one| (one.path.clone(), one.kind.clone())).collect();
         *self.made.write().unwrap_or_else(PoisonError::into_inner) = Some(made);
     }
 
-    /// What is to be changed at the path of an entry, if no record names it. Without records nothing is known.
-    pub(super) fn foreign(&self, root: &Directory, entry: &Entry, ways: &[How]) -> Option<Foreign> {
+    /// What is to be changed at the path of an entry in `dir`, if no record names it, or if `dir` may be another directory
+    /// than the records tell of and what is there is not as it was made. Without records nothing is known.
+    pub(super) fn foreign(
+        &self,
+        root: &Directory,
+        dir: &Directory,
+        entry: &Entry,
+        ways: &[How],
+        there: &There<'_>,
+    ) -> Option<Foreign> {
         if ways.is_empty() || is_within(&entry.path, record::OWN) {
             return None;
         }
-        if self.made.read().unwrap_or_else(PoisonError::into_inner).as_ref()?.contains_key(&entry.path)
-            || self.others.get_or_init(|| recorded::named(root)).contains(&entry.path)
-        {
+        let made = self.made.read().unwrap_or_else(PoisonError::into_inner);
+        let made = made.as_ref()?;
+        let others = || self.others.get_or_init(|| recorded::named(root));
+        // Whether a directory may be changed is asked for by itself.
+        let is_doubtful =
+            !matches!(there, There::Directory) && origin::is_doubtful(self, dir, parent(&entry.path));
+        let is_ours = |made: &BTreeMap<String, MadeKind>| {
+            made.get(&entry.path).is_some_and(|made| !is_doubtful || there.is(made))
+        };
+        if is_ours(made) || is_ours(others()) {
             return None;
         }
         let change: Vec<String> = ways.iter().map(How::to_string).collect();
         Some(Foreign { path: entry.path.clone(), kind: entry.kind.word(), change: change.join(", ") })
+    }
+
+    /// Whether what is not there yet in `dir`, the directory at this path, may not be made there: `dir` may be another
+    /// directory than the records tell of, because it has nothing of what earlier runs made directly in it. Where nothing has
+    /// been made before, somebody may have prepared it.
+    pub(super) fn is_foreign(&self, root: &Directory, dir: &Directory, at: &str) -> bool {
+        let made = self.made.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(made) = made.as_ref().filter(|_| !is_within(at, record::OWN)) else { return false };
+        if !origin::is_doubtful(self, dir, at) {
+            return false;
+        }
+        let mut is_recorded = false;
+        let mut is_it = |made: &BTreeMap<String, MadeKind>| {
+            let mut all = origin::directly_in(made, at).inspect(|_| is_recorded = true);
+            all.any(|(name, made)| origin::is_as_made(dir, name, made))
+        };
+        let is_it = is_it(made) || is_it(self.others.get_or_init(|| recorded::named(root)));
+        is_recorded && !is_it
+    }
+
+    /// Whether something in `dir`, the directory at this path, is as an earlier run made it, and the journal does not have
+    /// `dir`, which others can have put there.
+    pub(super) fn has_proven(&self, dir: &Directory, at: &str) -> bool {
+        let made = self.made.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(made) = made.as_ref().filter(|_| origin::is_doubtful(self, dir, at)) else { return false };
+        origin::directly_in(made, at).any(|(name, made)| origin::is_as_made(dir, name, made))
     }
 
     /// Whether a record names this path that the run has read.
@@ -112,7 +147,8 @@ impl Run {
     /// Whether an earlier run gave the directory at this path to the user `owner`.
     pub(super) fn gave(&self, path: &str, owner: &str) -> bool {
         let made = self.made.read().unwrap_or_else(PoisonError::into_inner);
-        made.as_ref().and_then(|made| made.get(path)?.as_deref()).is_some_and(|before| before == owner)
+        let made = made.as_ref().and_then(|made| made.get(path));
+        matches!(made, Some(MadeKind::Directory { owner: before }) if before == owner)
     }
 
     /// Every way in which what is there is not what is wanted.

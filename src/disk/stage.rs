@@ -10,12 +10,14 @@ use rustix::io::Errno;
 use super::area::Area;
 use super::directory::{Directory, Step, failure, ours, word};
 use super::identity::Identity;
+use super::origin::There;
 use super::run::{Group, Run, groups};
 use super::units::Refusal;
 use super::write::{self, Attributes, Filled, Filling};
 use super::{Note, Stopped, commit, leftover, shared};
 use crate::failure::{Failure, Foreign};
 use crate::record;
+use crate::steps::parent;
 use crate::tree::{Change, Entry, How, Kind, SeenKind};
 use crate::visible::visible;
 
@@ -60,8 +62,8 @@ impl Turn {
 
 /// What phase three has to do.
 pub(super) enum Act {
-    /// Give what has the temporary name its own, which is in `area` if the directory is not root's alone. `fresh`: only if
-    /// nothing is there.
+    /// Give what has the temporary name its own, which is in `area` if the directory is not root's alone, or if it is a
+    /// directory that others can put something into. `fresh`: only if nothing is there.
     Place { temp: String, area: Option<Arc<Area>>, fresh: bool },
     /// Set mode and owner of the directory that is there, if it is still this one.
     Settle { want: Attributes, is: Identity },
@@ -80,6 +82,8 @@ pub(super) struct Staged {
     pub(super) foreign: Vec<Foreign>,
     /// New directories of root's where others can rename them.
     made: Vec<(String, Identity)>,
+    /// Directories of root's that are there, where others can rename them, and that earlier runs have used.
+    known: Vec<(String, Identity)>,
 }
 
 /// Compares ROOT with what is wanted and writes what is new under temporary names. What cannot be staged
@@ -91,7 +95,8 @@ pub(super) fn stage(run: &Run, root: &Directory, entries: &[&Entry]) -> Staged {
     // Before any of them gets its name, which none does if something is refused.
     if staged.refusals.is_empty()
         && staged.foreign.is_empty()
-        && let Err(failure) = run.journal.make(std::mem::take(&mut staged.made))
+        && let Err(failure) =
+            run.journal.make(std::mem::take(&mut staged.made), std::mem::take(&mut staged.known))
     {
         staged.refusals.push(Refusal::of(entries.iter().copied(), failure));
     }
@@ -156,6 +161,7 @@ impl<'r> Stage<'r> {
             self.staged.notes.append(&mut other.staged.notes);
             self.staged.devices.append(&mut other.staged.devices);
             self.staged.made.append(&mut other.staged.made);
+            self.staged.known.append(&mut other.staged.known);
             self.staged.refusals.append(&mut other.staged.refusals);
             self.staged.foreign.append(&mut other.staged.foreign);
             if two.is_err() {
@@ -192,7 +198,7 @@ impl<'r> Stage<'r> {
         };
         if let Some(entry) = group.entry {
             let ways = self.run.compare(entry, SeenKind::Directory, found.stat());
-            match self.permit(entry, &ways) {
+            match self.permit(dir, entry, &ways, &There::Directory) {
                 Permit::Barred => {}
                 permit => {
                     if !ways.is_empty() {
@@ -212,24 +218,32 @@ impl<'r> Stage<'r> {
         Ok(())
     }
 
-    /// Where new things are made for `dir`: nothing but `dir` itself, or an area.
-    fn area(&self, dir: &Directory) -> Result<Option<Arc<Area>>, Failure> {
+    /// Where new things are made for `dir`: nothing but `dir` itself, or an area. `is_open`: others will be able to put
+    /// something into what is made.
+    fn area(&self, dir: &Directory, is_open: bool) -> Result<Option<Arc<Area>>, Failure> {
         self.run.journal.begin()?;
-        if dir.trusted() {
+        if dir.trusted() && !is_open {
             return Ok(None);
         }
         self.run.areas.for_(dir, &self.run.temps, &self.run.journal).map(Some)
     }
 
     fn fresh_directory(&mut self, dir: &Directory, group: &Group<'_, '_>) -> Done {
-        let area = self.area(dir)?;
+        if self.permit_new(dir, group) == Permit::Barred {
+            return Ok(());
+        }
+        let want = group
+            .entry
+            .map_or_else(|| Attributes::of_parent(self.run), |entry| Attributes::of(self.run, entry));
+        // It gets its owner before it gets its place, and what is taken back is removed with all that is in it: until then
+        // nobody may be able to move anything there.
+        let is_open =
+            |entry: &&Entry| entry.kind == Kind::Directory && Attributes::of(self.run, entry).is_open();
+        let area = self.area(dir, want.is_open() || group.rest.iter().any(is_open))?;
         let place = area.as_ref().map_or(dir.fd(), |area| &area.fd);
         let temp = self.run.temps.make(group.name);
         let fail = |error| failure("make the directory", dir.path_of(group.name), error);
         let fd = write::directory(place, &temp).map_err(fail)?;
-        let want = group
-            .entry
-            .map_or_else(|| Attributes::of_parent(self.run), |entry| Attributes::of(self.run, entry));
         let mut filled = Filled::default();
         filled
             .changes
@@ -257,7 +271,12 @@ impl<'r> Stage<'r> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let fd = match openat(dir.fd(), group.name, flags, Mode::empty()) {
             Ok(fd) => fd,
-            Err(Errno::NOENT) => return self.new_file(dir, group, entry, bytes, None),
+            Err(Errno::NOENT) => {
+                return match self.permit_new(dir, group) {
+                    Permit::Barred => Ok(()),
+                    Permit::Ours | Permit::Adopted => self.new_file(dir, group, entry, bytes, None),
+                };
+            }
             // A link, a socket, or a device that has no driver.
             Err(Errno::LOOP | Errno::NXIO | Errno::NODEV) => {
                 let kind = FileType::from_raw_mode(dir.stat_of(group.name)?.st_mode);
@@ -284,7 +303,7 @@ impl<'r> Stage<'r> {
         // Never in place: with a second name (a hard link) it may be somebody else's too, and who has it open for writing
         // keeps that.
         if !ways.is_empty() {
-            let permit = self.permit(entry, &ways);
+            let permit = self.permit(dir, entry, &ways, &There::File(&fd));
             if permit == Permit::Barred {
                 return Ok(());
             }
@@ -305,7 +324,7 @@ impl<'r> Stage<'r> {
         bytes: &[u8],
         ways: Option<Vec<How>>,
     ) -> Done {
-        let area = self.area(dir)?;
+        let area = self.area(dir, false)?;
         let place = area.as_ref().map_or(dir.fd(), |area| &area.fd);
         let temp = self.run.temps.make(group.name);
         let fd = write::file(place, &temp, bytes, Attributes::of(self.run, entry))
@@ -326,13 +345,14 @@ impl<'r> Stage<'r> {
                 if ways.is_empty() {
                     return Ok(());
                 }
-                let permit = self.permit(entry, &ways);
+                let permit = self.permit(dir, entry, &ways, &There::Link(&have));
                 if permit == Permit::Barred {
                     return Ok(());
                 }
                 self.run.backup.link(self.root, group.path, &have, permit == Permit::Adopted)?;
                 Some(ways)
             }
+            Err(Errno::NOENT) if self.permit_new(dir, group) == Permit::Barred => return Ok(()),
             Err(Errno::NOENT) => None,
             Err(Errno::INVAL) => {
                 let kind = FileType::from_raw_mode(dir.stat_of(group.name)?.st_mode);
@@ -340,7 +360,7 @@ impl<'r> Stage<'r> {
             }
             Err(error) => return Err(failure("read the link", dir.path_of(group.name), error)),
         };
-        let area = self.area(dir)?;
+        let area = self.area(dir, false)?;
         let place = area.as_ref().map_or(dir.fd(), |area| &area.fd);
         let temp = self.run.temps.make(group.name);
         write::link(place, &temp, target, Attributes::of(self.run, entry))
@@ -352,15 +372,45 @@ impl<'r> Stage<'r> {
         Ok(())
     }
 
-    /// Whether what differs in these ways may be changed.
-    fn permit(&mut self, entry: &Entry, ways: &[How]) -> Permit {
-        let Some(thing) = self.run.foreign(self.root, entry, ways) else { return Permit::Ours };
+    /// Whether what is in `dir` and differs in these ways may be changed.
+    fn permit(&mut self, dir: &Directory, entry: &Entry, ways: &[How], there: &There<'_>) -> Permit {
+        let foreign = self.run.foreign(self.root, dir, entry, ways, there);
+        if !ways.is_empty() && !matches!(there, There::Directory) {
+            self.prove(dir, parent(&entry.path));
+        }
+        self.permit_all(foreign.into_iter().collect())
+    }
+
+    /// Whether what is not there yet may be made in `dir`.
+    fn permit_new(&mut self, dir: &Directory, group: &Group<'_, '_>) -> Permit {
+        let at = parent(group.path);
+        // Each is of a service that is not done without it.
+        let all = group.entry.into_iter().chain(group.rest.iter().copied());
+        let is_foreign = self.run.is_foreign(self.root, dir, at);
+        self.prove(dir, at);
+        self.permit_all(if is_foreign { all.map(foreign_new).collect() } else { vec![] })
+    }
+
+    fn permit_all(&mut self, foreign: Vec<Foreign>) -> Permit {
+        if foreign.is_empty() {
+            return Permit::Ours;
+        }
         if !self.run.adopt {
-            self.staged.foreign.push(thing);
+            self.staged.foreign.extend(foreign);
             return Permit::Barred;
         }
-        self.staged.notes.push(Note::Adopted(thing));
+        self.staged.notes.extend(foreign.into_iter().map(Note::Adopted));
         Permit::Adopted
+    }
+
+    /// Has the journal know a directory of root's in which something is as earlier runs made it: once this run has begun to
+    /// change that, nobody could tell any more.
+    fn prove(&mut self, dir: &Directory, at: &str) {
+        if self.run.has_proven(dir, at)
+            && let Ok(is) = Identity::of(dir.fd())
+        {
+            self.staged.known.push((at.to_owned(), is));
+        }
     }
 
     fn settle(
@@ -376,7 +426,13 @@ impl<'r> Stage<'r> {
         }
         let is =
             Identity::of(found.fd()).map_err(|error| failure("look at", found.path().to_owned(), error))?;
-        let act = Act::Settle { want: Attributes::of(self.run, entry), is };
+        let want = Attributes::of(self.run, entry);
+        let becomes_roots = found.stat().st_uid != 0 && want.owner.is_some_and(|(uid, _)| uid == 0);
+        if becomes_roots && found.is_exchangeable() {
+            // Nobody could tell later that it is the one that is meant.
+            self.staged.known.push((entry.path.clone(), is));
+        }
+        let act = Act::Settle { want, is };
         self.touched(dir, None);
         self.push(dir, group, act, Turn::of([entry]), changes(entry, ways));
         Ok(())
@@ -412,6 +468,12 @@ impl<'r> Stage<'r> {
 
 fn changes(entry: &Entry, ways: Vec<How>) -> Vec<Change> {
     ways.into_iter().map(|how| Change { path: entry.path.clone(), how }).collect()
+}
+
+/// What is not there yet, and may not be made where it is wanted.
+pub(super) fn foreign_new(entry: &Entry) -> Foreign {
+    let change = "new in a directory that runsmith did not make".to_owned();
+    Foreign { path: entry.path.clone(), kind: entry.kind.word(), change }
 }
 
 /// Reads a file that was `length` bytes long a moment ago.
