@@ -14,6 +14,7 @@ use crate::failure::{Failure, Foreign};
 use crate::record::Site;
 use crate::tree::{Entry, How, Kind, Seen, SeenKind, Tree};
 
+use std::collections::HashSet;
 use std::path::Path;
 
 /// What was found, and what could not be looked at.
@@ -35,6 +36,9 @@ pub struct Found {
     pub foreign: Vec<Foreign>,
     /// Wanted directories that would be used as they are, and not be changed.
     pub used: Vec<String>,
+    /// Files at wanted paths that neither a record nor their own first lines claim: whoever wrote the pillar has named them, and
+    /// may be somebody who is not to read them. None if they may be adopted.
+    pub unclaimed: HashSet<String>,
 }
 
 /// Files larger than this are not read: none of ours is, and an application may have made it.
@@ -113,6 +117,7 @@ impl Reader<'_> {
             sites: vec![],
             foreign: self.foreign,
             used: vec![],
+            unclaimed: HashSet::new(),
         })
     }
 
