@@ -661,12 +661,13 @@ fn large(share: usize) -> Vec<(&'static str, String)> {
         }),
         ("findings about one long place", {
             let blanks = " ".repeat(10_000_000 / share);
-            let lines: String = (0..few).map(|n| format!("  A{n}: *x\n")).collect();
-            format!("x: &x \"****{blanks}\n  \"\n{BASE}secrets:\n{lines}")
+            let lines: String = (0..few - 1).map(|n| format!("  A{n}: *x\n")).collect();
+            format!("{BASE}secrets:\n  A: &x \"****{blanks}\n    \"\n{lines}")
         }),
         ("newlines in a shell run script", {
             let lines: String = (0..900 / share).map(|n| format!("  A{n}: *x\n")).collect();
-            format!("x: &x \"{}\"\n{BASE}run_script: shell\nenvironment:\n{lines}", "\\n".repeat(131_000))
+            let value = "\\n".repeat(131_000);
+            format!("{BASE}run_script: shell\nenvironment:\n  A: &x \"{value}\"\n{lines}")
         }),
         ("newlines in many run scripts", {
             let value = "\\n".repeat(99_000);
