@@ -579,6 +579,56 @@ fn markdown_is_cut_with_a_note() {
     }
 }
 
+/// A value may be nearly all newlines, and each is a line of a shell run script.
+#[test]
+fn a_file_of_very_many_lines_is_told_and_not_shown() {
+    let newlines = |count: usize| format!("environment: {{A: \"x{}\"}}\n", "\\n".repeat(count));
+    let base = format!("{BASE}run_script: shell\n");
+    let scratch = pair(&base, &format!("{base}{}", newlines(120_000)));
+    let (code, out, errors) = against(scratch.path(), &[]);
+    assert!(code == 1 && out.len() < 20_000, "{errors}{out:.1000}");
+    assert!(out.contains("too long to show: ") && out.contains("M /etc/sv/web/run"), "{out}");
+    assert!(out.contains(" lines added") && out.contains("`run` changes and is not looked into"), "{out}");
+    let diff = json_of(scratch.path(), &[]);
+    let entries = diff["services"][0]["entries"].as_array().unwrap();
+    let run = entries.iter().find(|entry| entry["path"] == "/etc/sv/web/run").unwrap();
+    assert_eq!((&run["unshown"]["why"], &run["hunks"]), (&json!("long"), &json!([])), "{run}");
+    assert!(run["unshown"]["lines_added"].as_u64().unwrap() > 120_000, "{run}");
+    let (_, out, _) = against(scratch.path(), &["--format", "markdown"]);
+    assert!(out.contains("too long to show") && !out.contains("not shown in full"), "{out:.1000}");
+    let (_, out, errors) = against(scratch.path(), &["--format", "patch"]);
+    assert!(
+        out.contains("# /etc/sv/web/run: it has more lines than are compared") && out.len() < 5_000,
+        "{out:.1000}"
+    );
+    assert!(errors.contains("note: 1 file is too long for a patch"), "{errors}");
+    let (_, out, _) = against(scratch.path(), &["--stat"]);
+    assert!(out.contains("too long to show"), "{out}");
+    let output = runsmith(scratch.path(), &["render", "new.yaml", "--explain", "/etc/sv/web/run"]);
+    assert!(
+        output.status.code() == Some(2)
+            && text(&output.stderr).contains("lines; the most that are explained")
+    );
+    // Those of all files together have a limit as well; a patch is made of one file after the other.
+    let each = |count: usize| -> String {
+        let one = |n: usize| format!("    a{n:02}: {{bind: 'unix:/run/{n}', environment: {{A: *n}}}}\n");
+        let all: String = (0..45).map(one).collect();
+        format!(
+            "x: &n \"x{}\"\nunicorn:\n  defaults: {{user: nobody, group: nogroup, virtualenv_home: /srv, run_script: shell}}\n  \
+             applications:\n{all}",
+            "\\n".repeat(count)
+        )
+    };
+    let scratch = pair(&each(0), &each(90_000));
+    let diff = json_of(scratch.path(), &[]);
+    let why = |service: &Value| service["entries"][0]["unshown"]["why"].clone();
+    let services = diff["services"].as_array().unwrap();
+    assert_eq!((why(&services[0]), why(&services[44])), (Value::Null, json!("many")));
+    assert!(diff["summary"]["lines_added"].as_u64().unwrap() > 45 * 90_000, "{}", diff["summary"]);
+    let (_, out, errors) = against(scratch.path(), &["--format", "patch"]);
+    assert!(out.matches("\n+++ ").count() >= 45 && !errors.contains("too long"), "{errors}");
+}
+
 /// The page that tells about reviews has the table that is in the program.
 #[test]
 fn the_page_has_the_table_of_impacts() {

@@ -31,6 +31,15 @@ impl Place {
         place
     }
 
+    /// The program where everybody may execute it: others may not enter where it was built.
+    fn program(&self) -> PathBuf {
+        let program = self.0.path().join("runsmith");
+        // Not by this process: what another test starts meanwhile would have the file open for writing.
+        let copy = Command::new("cp").arg(env!("CARGO_BIN_EXE_runsmith")).arg(&program).status();
+        assert!(copy.unwrap().success());
+        program
+    }
+
     fn at(&self, path: &str) -> PathBuf {
         self.0.path().join("root").join(path.trim_start_matches('/'))
     }
@@ -337,6 +346,60 @@ fn what_is_not_ours_is_refused_or_adopted_and_a_diff_shows_it() {
     }
 }
 
+/// Who writes a pillar names paths of the host. What is there and neither a record nor its own first lines claim may be anybody's, a
+/// configuration with a password for example: it is not shown unless whoever runs it says that it may be adopted.
+#[test]
+fn what_nobody_claims_is_not_shown_unless_it_may_be_adopted() {
+    use std::os::unix::process::CommandExt as _;
+    const TOKEN: &str = "ghs_tokenofthecheckout";
+    let place = Place::new();
+    fs::set_permissions(&place.0, fs::Permissions::from_mode(0o755)).unwrap();
+    let program = place.program();
+    let config = place.at("/home/runner/work/private/config");
+    fs::create_dir_all(config.parent().unwrap()).unwrap();
+    fs::write(&config, format!("[http]\n\textraheader = {TOKEN}\n")).unwrap();
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o644)).unwrap();
+    let pillar = format!("{BASE}log: {{directory: /home/runner/work/private}}\n");
+    let run = |pillar: &str, uid: u32, more: &[&str]| {
+        fs::write(place.0.path().join("new.yaml"), pillar).unwrap();
+        let mut command = Command::new(&program);
+        command.current_dir(&place.0).uid(uid).gid(uid);
+        let output =
+            command.args(["render", "new.yaml", "--diff", "--root", "root"]).args(more).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+    };
+    for uid in [0, 65534] {
+        for format in ["text", "json", "markdown", "patch"] {
+            let (code, out) = run(&pillar, uid, &["--format", format]);
+            assert!(code > 0 && out.contains("/home/runner/work/private/config"), "{uid} {format}: {out}");
+            assert!(!out.contains(TOKEN) && !out.contains("extraheader"), "{uid} {format}: {out}");
+            let says = if format == "json" { "\"withheld\"" } else { "without --adopt" };
+            assert!(out.contains(says), "{uid} {format}: {out}");
+        }
+        let (_, out) = run(&pillar, uid, &["--stat"]);
+        assert!(!out.contains(TOKEN), "{out}");
+        let (_, out) = run(&pillar, uid, &["--adopt"]);
+        assert!(out.contains("extraheader"), "{uid}: {out}");
+        // What is git's own is refused as a place at all.
+        let (code, out) = run(&pillar.replace("private", ".git"), uid, &[]);
+        assert!(code == 2 && out.contains("\".git\" step"), "{out}");
+    }
+    // Something else in the place of what is wanted is not shown, either.
+    let link = place.at("/etc/service/web");
+    fs::create_dir_all(link.parent().unwrap()).unwrap();
+    fs::write(&link, TOKEN).unwrap();
+    let (code, out) = run(BASE, 0, &[]);
+    assert!(code == 2 && !out.contains(TOKEN) && out.contains("file becomes link"), "{out}");
+    // A record names it from now on.
+    fs::remove_file(&link).unwrap();
+    fs::remove_dir_all(config.parent().unwrap()).unwrap();
+    let (code, out) = place.run(&pillar, &["--out", "root", "--no-sync"]);
+    assert_eq!(code, 0, "{out}");
+    fs::write(&config, "changed by hand\n").unwrap();
+    assert!(run(&pillar, 0, &[]).1.contains("-changed by hand"));
+}
+
 /// Who is not root may compare what he can read, without records and owners.
 #[test]
 fn anybody_may_compare() {
@@ -344,9 +407,7 @@ fn anybody_may_compare() {
     let place = Place::with("");
     fs::set_permissions(&place.0, fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(place.0.path().join("new.yaml"), format!("{BASE}gunicorn: {{timeout: 7}}\n")).unwrap();
-    // Where the program was built, others may not enter.
-    let program = place.0.path().join("runsmith");
-    fs::copy(env!("CARGO_BIN_EXE_runsmith"), &program).unwrap();
+    let program = place.program();
     let mut command = Command::new(&program);
     let command = command
         .current_dir(&place.0)

@@ -332,6 +332,12 @@ fn secrets_in_commands_settings_and_paths_are_masked_in_what_is_rendered() {
         json!({"gunicorn": {"access_log_format": "%(h)s token=Hunter2xyzAbc", "statsd_prefix": "postgres://u:Hunter2xyzAbc@h/x"},
             "environment": {"GREETING": "say Hunter2xyzAbc"}}),
         json!({"handoff": {"health_check": {"path": "/health?token=Hunter2xyzAbc"}}, "environment": {"A": "Hunter2xyzAbc"}}),
+        // Split at blanks: each secret is a word by itself, whichever it is of.
+        json!({"server": "any", "unicorn_command": "/usr/bin/my-server --token Aaaaaa11x --password Hunter2xyzAbc", "bind": "unix:/run/shop/a.sock"}),
+        json!({"server": "any", "unicorn_command": "/usr/bin/my-server --token=Aaaaaa11x --password=Hunter2xyzAbc", "bind": "unix:/run/shop/a.sock"}),
+        json!({"server": "any", "unicorn_command": "/usr/bin/my-server --token Hunter2xyzAbc --dsn postgres://u:Pw123456@h/db", "bind": "unix:/run/shop/a.sock"}),
+        json!({"server": "any", "unicorn_command": "/usr/bin/my-server --dsn postgres://u:Pw123456@h/db --url postgres://u:Hunter2xyzAbc@h/db", "bind": "unix:/run/shop/a.sock"}),
+        json!({"log": {"processor": "/usr/bin/ship --token Aaaaaa11x --password Hunter2xyzAbc"}}),
     ];
     for mut pillar in pillars {
         for (key, value) in [("application", "shop"), ("user", "deploy"), ("virtualenv_home", "/h")] {
@@ -346,6 +352,29 @@ fn secrets_in_commands_settings_and_paths_are_masked_in_what_is_rendered() {
         // Rendered as it is for who asks for it.
         let output = runsmith(scratch.path(), &["render", "--show-secrets", "p.json"]);
         assert!(String::from_utf8_lossy(&output.stdout).contains("Hunter2xyzAbc"));
+    }
+}
+
+/// A value of several lines is several lines of a shell run script, in each of which a quote is written as a shell needs it.
+#[test]
+fn each_line_of_a_secret_is_masked_however_it_is_quoted() {
+    let scratch = tempfile::tempdir().unwrap();
+    let base = "application: shop\nuser: deploy\nvirtualenv_home: /h\n";
+    std::fs::write(scratch.path().join("old.yaml"), base).unwrap();
+    const PARTS: [&str; 6] = ["Zq9one", "two-Kp", "Xw8three", "four-Lm", "Bv7five", "six-Tr"];
+    let value = "Zq9one'two-Kp\\nXw8three'four-Lm\\nBv7five\\\"#\\\\six-Tr";
+    for script in ["shell", "native"] {
+        let pillar = format!(
+            "{base}run_script: {script}\nsecrets: {{KEY: \"{value}\"}}\nenvironment: {{NOTE: \"is {value}\\nright\"}}\n"
+        );
+        std::fs::write(scratch.path().join("p.yaml"), pillar).unwrap();
+        for arguments in SHOWING {
+            let output = runsmith(scratch.path(), &[*arguments, &["p.yaml"]].concat());
+            let shown = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            for part in PARTS {
+                assert!(!shown.contains(part), "{part} by {arguments:?} of a {script} script:\n{shown}");
+            }
+        }
     }
 }
 

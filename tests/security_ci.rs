@@ -589,12 +589,13 @@ fn large(share: usize) -> Vec<(&'static str, String)> {
         let each: String = (0..count).map(|n| format!("    a{n}: {{{}}}\n", more(n))).collect();
         format!("unicorn:\n  defaults: {{user: deploy, virtualenv_home: /h}}\n  applications:\n{each}")
     };
-    let bomb = {
-        let each: String = (1..12)
+    let nested = |levels: usize| {
+        let each: String = (1..levels)
             .map(|n| format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 9].join(", ")))
             .collect();
-        format!("a0: &a0 [x, x]\n{each}{BASE}")
+        format!("a0: &a0 [x, x]\n{each}")
     };
+    let bomb = format!("{}{BASE}", nested(12));
     let chain: String = (1..20_000 / share).map(|n| format!("a{n}: &a{n} {{y: *a{}}}\n", n - 1)).collect();
     let merged: String =
         (1..3_000 / share).map(|n| format!("d{n}: &d{n} {{<<: *d{}, k{n}: 1}}\n", n - 1)).collect();
@@ -634,6 +635,63 @@ fn large(share: usize) -> Vec<(&'static str, String)> {
             format!("{}@\n", (0..200_000 / share).map(|n| format!("PASSWORD: *a{n}\n")).collect::<String>()),
         ),
         ("values", format!("{BASE}x: [{}]\n", "1,".repeat(10_000_000 / share))),
+        // JSON, which begins with a bracket.
+        ("values of JSON", format!("[{}0]", "0,".repeat(16_000_000 / share))),
+        ("keys of JSON", format!("{{{}\"\":0}}", "\"\":0,".repeat(6_000_000 / share))),
+        ("objects of JSON within others", {
+            let pair = |inner: &str| format!("{{\"a\":{inner},\"a\":{inner}}}");
+            (0..16).fold(format!("[{}0]", "0,".repeat(2_000 / share)), |inner, _| {
+                if inner.len() < (12 << 20) { pair(&inner) } else { inner }
+            })
+        }),
+        // Small documents, each of which blows up to a half of what one may have.
+        ("documents of nested aliases", format!("---\n{}", nested(7)).repeat(100)),
+        ("long defaults", {
+            let value = "x".repeat(130_000);
+            let values = (0..8).map(|n| format!("V{n}: {value}")).collect::<Vec<_>>().join(", ");
+            let each: String =
+                (0..14_000 / share).map(|n| format!("    a{n}: {{bind: 'unix:/run/{n}'}}\n")).collect();
+            format!(
+                "unicorn:\n  defaults: {{user: deploy, virtualenv_home: /h, environment: {{{values}}}}}\n  applications:\n{each}"
+            )
+        }),
+        ("keys without values", {
+            let keys: Vec<String> = (0..500_000 / share).map(|n| format!("A{n}")).collect();
+            format!("{BASE}secrets: {{{}}}\n", keys.join(", "))
+        }),
+        ("findings about one long place", {
+            let blanks = " ".repeat(10_000_000 / share);
+            let lines: String = (0..few - 1).map(|n| format!("  A{n}: *x\n")).collect();
+            format!("{BASE}secrets:\n  A: &x \"****{blanks}\n    \"\n{lines}")
+        }),
+        ("newlines in a shell run script", {
+            let lines: String = (0..900 / share).map(|n| format!("  A{n}: *x\n")).collect();
+            let value = "\\n".repeat(131_000);
+            format!("{BASE}run_script: shell\nenvironment:\n  A: &x \"{value}\"\n{lines}")
+        }),
+        ("newlines in many run scripts", {
+            let value = "\\n".repeat(99_000);
+            let each: String =
+                (0..1_200 / share).map(|n| format!("    a{n}: {{bind: 'unix:/run/{n}'}}\n")).collect();
+            format!(
+                "unicorn:\n  defaults: {{user: deploy, virtualenv_home: /h, run_script: shell, environment: {{A: \"{value}\"}}}}\n  \
+                 applications:\n{each}"
+            )
+        }),
+        ("variables that become secrets", {
+            let lines: String = (0..few).map(|n| format!("  V{n}: \"a{n}\"\n")).collect();
+            format!(
+                "{BASE}secrets:\n{lines}environment: {{X: \"{}\"}}\nrun_script: shell\n",
+                "\\n".repeat(60_000)
+            )
+        }),
+        (
+            "options in a command",
+            format!(
+                "{BASE}unicorn_command: srv {}\nserver: any\n",
+                "--token Aaaaaa11x ".repeat(1_000_000 / share)
+            ),
+        ),
         (
             "dashes",
             format!("{BASE}x: '{}' # {}\n", "-".repeat(10_000_000 / share), "-".repeat(10_000_000 / share)),
@@ -678,15 +736,30 @@ fn ends(share: usize, commands: &[&[&str]]) {
     let job = Job::new(NOBODY, &[("pillar/web.yaml", BASE)]);
     for (name, text) in large(share) {
         assert!(text.len() < 32 << 20, "{name}");
-        job.write("work/pillar/web.yaml", &text);
-        for command in commands {
-            let ran = limited(&job, command);
-            assert!(
-                matches!(ran.code, Some(0..=2)),
-                "{name}: {command:?}: {:?} {:.1000}",
-                ran.code,
-                ran.errors
-            );
+        let is_json = text.starts_with(['[', '{']);
+        // What is JSON Ansible reads as such in YAML, too.
+        let ways: &[(&str, &[&str])] = match is_json {
+            true => &[("web.json", &[]), ("web.yaml", &["--dialect", "ansible"])],
+            false => &[("web.yaml", &[])],
+        };
+        for (file, dialect) in ways {
+            let file = format!("work/pillar/{file}");
+            job.write(&file, &text);
+            if is_json && !file.ends_with("web.yaml") {
+                fs::remove_file(job.at("work/pillar/web.yaml")).unwrap();
+            }
+            for command in commands {
+                let ran = limited(&job, &[command, *dialect].concat());
+                assert!(
+                    matches!(ran.code, Some(0..=2)),
+                    "{name}: {command:?} {dialect:?}: {:?} {:.1000}",
+                    ran.code,
+                    ran.errors
+                );
+            }
+            if !file.ends_with("web.yaml") {
+                fs::remove_file(job.at(&file)).unwrap();
+            }
         }
     }
 }
@@ -694,8 +767,10 @@ fn ends(share: usize, commands: &[&[&str]]) {
 const VALIDATED: &[&[&str]] = &[&["validate", "pillar"], &["validate", "pillar", "--format", "json"]];
 const READ: &[&[&str]] = &[&["read", "pillar"]];
 const RENDERED: &[&[&str]] = &[&["render", "pillar", "--format", "json", "--allow", "all"]];
-const COMPARED: &[&[&str]] =
-    &[&["render", "pillar", "--diff", "--against", "git:main", "--format", "markdown", "--allow", "all"]];
+const COMPARED: &[&[&str]] = &[
+    &["render", "pillar", "--diff", "--against", "git:main", "--format", "markdown", "--allow", "all"],
+    &["render", "pillar", "--diff", "--against", "git:main", "--format", "json", "--allow", "all"],
+];
 
 /// The share of the largest inputs that every run of the tests tries.
 const SHARE: usize = 20;

@@ -108,7 +108,8 @@ fn a_keeper_that_is_held_holds_up_nobody() {
 fn a_log_that_is_held_holds_up_nobody() {
     let mut service = Service::native_with_log(Server::Sync, Socket::Tcp, "handoff: {drain_timeout: 2}\n");
     service.supervise();
-    let started = Command::new("sv").args(["-w", "60", "start"]).arg(&service.directory).output().expect("sv");
+    let started =
+        Command::new("sv").args(["-w", "60", "start"]).arg(&service.directory).output().expect("sv");
     assert!(started.status.success(), "{started:?}");
     let reader = service.svlogd();
     let mut attacker = Python::run(&service.user, HOLDS, &[&reader.to_string(), "0", "reads"]);

@@ -1,5 +1,6 @@
 //! `runsmith render --diff`: what a change does, before it is made; and `--explain`.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::beneath;
@@ -295,12 +296,14 @@ fn compare(
     if !root && found.is_some() {
         terminal.say("note", "owners and groups are not compared: only root can set them");
     }
+    let none = HashSet::new();
     let options = Options {
         owners: root || found.is_none(),
         show_secrets: arguments.show_secrets,
         causes: !arguments.stat,
         threads: threads(),
         unknown,
+        withheld: found.map_or(&none, |found| &found.unclaimed),
     };
     let known = &new.known;
     let old = Side { tree, host, sites: found.map_or(&[], |found| &found.sites), templates: used };
@@ -333,7 +336,7 @@ fn compare(
             report::diff::markdown(&diff, limit, &mut terminal.out).map_err(gone)?;
         }
         TreeFormat::Patch => {
-            let masked =
+            let report::diff::LeftOut { masked, long, withheld } =
                 report::diff::patch(&diff, arguments.show_secrets, &mut terminal.out).map_err(gone)?;
             if masked > 0 {
                 let files = if masked == 1 {
@@ -342,6 +345,17 @@ fn compare(
                     &format!("{masked} files with secrets are")
                 };
                 terminal.say("note", &format!("{files} left out of the patch; --show-secrets includes them"));
+            }
+            if withheld > 0 {
+                let files = if withheld == 1 { "1 file" } else { &format!("{withheld} files") };
+                terminal.say(
+                    "note",
+                    &format!("{files} that no record names left out of the patch; --adopt includes them"),
+                );
+            }
+            if long > 0 {
+                let files = if long == 1 { "1 file is" } else { &format!("{long} files are") };
+                terminal.say("note", &format!("{files} too long for a patch, and left out"));
             }
         }
     }

@@ -113,6 +113,8 @@ pub(crate) struct Reading {
     given: Vec<PathBuf>,
     /// Bytes of all texts so far.
     total: u64,
+    /// What all texts so far have used up of what they may have together.
+    used: pillar::Used,
     pub(crate) pillars: Pillars,
 }
 
@@ -133,7 +135,13 @@ impl Reading {
             silences: vec![],
             dialect,
         };
-        Self { input_format: inputs.input_format, given: inputs.pillars.clone(), total: 0, pillars }
+        Self {
+            input_format: inputs.input_format,
+            given: inputs.pillars.clone(),
+            total: 0,
+            used: pillar::Used::default(),
+            pillars,
+        }
     }
 
     /// One more text of `size` bytes (of which too many need not be there); findings call it `name`.
@@ -161,7 +169,7 @@ impl Reading {
             }
         };
         let format = format_of(path, source.text(), self.input_format);
-        match pillar::parse(&source, id, format, *dialect) {
+        match pillar::parse_one_of(&source, id, format, *dialect, &mut self.used) {
             Ok(mut parsed) => {
                 // Looked at as one, so that the comments of a text of many documents are read once.
                 let span = Span::new(id, 0, source.text().len());

@@ -244,9 +244,9 @@ impl Terminal {
 
     /// What is wrong with the command line, which has words of the caller in it.
     fn usage(&mut self, text: &clap::builder::StyledStr) {
-        let text =
-            if self.coloured(self.err.is_terminal()) { text.ansi().to_string() } else { text.to_string() };
-        self.talk(&text);
+        let coloured = self.coloured(self.err.is_terminal());
+        let text = if coloured { text.ansi().to_string() } else { text.to_string() };
+        self.talk(&harmless(&text, coloured));
     }
 
     /// Findings, as text on standard error.
@@ -274,6 +274,30 @@ impl Terminal {
             }
         }
     }
+}
+
+/// Lines with everything spelt out that a terminal would obey, but for colours, if they are to be there: those of clap are the
+/// same as those that a caller may write.
+fn harmless(text: &str, coloured: bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+        let mut pieces = line.split('\u{1b}');
+        out.push_str(&visible(pieces.next().unwrap_or_default()));
+        for piece in pieces {
+            let code = piece.strip_prefix('[').and_then(|rest| rest.split_once('m')).filter(|(code, _)| {
+                coloured && code.bytes().all(|byte| byte.is_ascii_digit() || byte == b';')
+            });
+            match code {
+                Some((code, rest)) => {
+                    out.push_str(&format!("\u{1b}[{code}m{}", visible(rest)));
+                }
+                None => out.push_str(&visible(&format!("\u{1b}{piece}"))),
+            }
+        }
+        out.push_str(end);
+    }
+    out
 }
 
 /// The least that rows fit into: no terminal is narrower.
@@ -310,4 +334,17 @@ fn nothing(key: Option<&str>) -> String {
 /// As many as the machine runs at once; the result does not depend on it.
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_the_caller_in_a_usage_error_are_obeyed_by_no_terminal() {
+        let text = "\u{1b}[1merror:\u{1b}[0m no '\u{1b}]0;x\u{7}\u{9b}2J\u{202e}'\n\n  try\u{1b}[2J\n";
+        let shown = "\\u{1b}]0;x\\u{7}\\u{9b}2J\\u{202e}'\n\n  try\\u{1b}[2J\n";
+        assert_eq!(harmless(text, true), format!("\u{1b}[1merror:\u{1b}[0m no '{shown}"));
+        assert_eq!(harmless(text, false), format!("\\u{{1b}}[1merror:\\u{{1b}}[0m no '{shown}"));
+    }
 }

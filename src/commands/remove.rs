@@ -65,6 +65,7 @@ fn would_remove(recording: disk::Recording<'_>, arguments: &cli::Remove, termina
         causes: false,
         threads: threads(),
         unknown: &found.unknown,
+        withheld: &found.unclaimed,
     };
     let diff = diff::diff(side(&found.tree, &found.sites), side(&nothing, &[]), &Sources::new(), options)?;
     let sentences = |failures: &[Failure]| failures.iter().map(ToString::to_string).collect::<Vec<String>>();

@@ -1,5 +1,7 @@
 //! Lines that differ, in groups with the lines around them.
 
+use std::borrow::Cow;
+
 use similar::{Algorithm, DiffOp, DiffTag, capture_diff_slices, group_diff_ops};
 
 use super::provenance::Cause;
@@ -10,6 +12,10 @@ pub const CONTEXT: usize = 3;
 /// Files that differ in more lines than this are shown as replaced from the first differing line to
 /// the last: the search for the shortest difference is quadratic, and old files may be anybody's.
 const MOST_LINES: usize = 20_000;
+
+/// A file of more lines than this is not compared line by line: a value of a pillar may be nearly all newlines, and each line
+/// takes some 50 bytes of memory while it is looked at. The longest file that is rendered has some 5,000.
+pub const MOST_SHOWN: usize = 100_000;
 
 /// Which side a line is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,18 +41,18 @@ impl Sign {
 
 /// One line of a hunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct Line<'a> {
     /// On which side it is.
     pub sign: Sign,
     /// Its bytes, without the newline.
-    pub text: Vec<u8>,
+    pub text: Cow<'a, [u8]>,
     /// Whether a newline ends it; only a file's last line may have none.
     pub newline: bool,
 }
 
 /// Lines that changed, and some around them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hunk {
+pub struct Hunk<'a> {
     /// Index of its first line in the old file, from 0.
     pub old_start: usize,
     /// How many lines of the old file it spans.
@@ -56,12 +62,12 @@ pub struct Hunk {
     /// How many lines of the new file it spans.
     pub new_lines: usize,
     /// The lines, removed ones before added ones.
-    pub lines: Vec<Line>,
+    pub lines: Vec<Line<'a>>,
     /// What in the pillars caused it.
     pub causes: Vec<Cause>,
 }
 
-impl Hunk {
+impl Hunk<'_> {
     /// `@@ -1,3 +1,4 @@`, as diff(1) writes it: an empty side begins one line earlier, one line needs no count.
     pub fn header(&self) -> String {
         let side = |start: usize, lines: usize| match lines {
@@ -86,6 +92,21 @@ impl Hunk {
         }
         changed
     }
+}
+
+/// How many lines a file has.
+pub fn count(bytes: &[u8]) -> usize {
+    let ends = bytes.iter().filter(|byte| **byte == b'\n').count();
+    ends + usize::from(!bytes.is_empty() && !bytes.ends_with(b"\n"))
+}
+
+/// How many lines the hunks of two files can have at the most, without looking for them.
+pub(super) fn at_most(old: &[u8], new: &[u8]) -> usize {
+    let same = old.iter().zip(new).take_while(|(a, b)| a == b).count();
+    let (old, new) = (old.get(same..).unwrap_or_default(), new.get(same..).unwrap_or_default());
+    let same = old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();
+    let rest = |bytes: &[u8]| count(bytes.get(..bytes.len() - same).unwrap_or_default()) + 1;
+    rest(old) + rest(new) + 2 * CONTEXT
 }
 
 /// The lines of a file, each with its newline.
@@ -115,11 +136,11 @@ fn operations(old: &[&[u8]], new: &[&[u8]]) -> Vec<DiffOp> {
 }
 
 /// The hunks that turn `old` into `new`, with so many lines of context; none if they are the same.
-pub fn hunks(old: &[u8], new: &[u8], context: usize) -> Vec<Hunk> {
+pub fn hunks<'a>(old: &'a [u8], new: &'a [u8], context: usize) -> Vec<Hunk<'a>> {
     let (old, new) = (lines(old), lines(new));
-    let line = |sign, text: &[u8]| match text.strip_suffix(b"\n") {
-        Some(text) => Line { sign, text: text.to_vec(), newline: true },
-        None => Line { sign, text: text.to_vec(), newline: false },
+    let line = |sign, text: &'a [u8]| match text.strip_suffix(b"\n") {
+        Some(text) => Line { sign, text: text.into(), newline: true },
+        None => Line { sign, text: text.into(), newline: false },
     };
     let mut hunks = vec![];
     for group in group_diff_ops(operations(&old, &new), context) {
@@ -198,9 +219,22 @@ mod tests {
         let old: String = (0..MOST_LINES).map(|n| format!("{n}\n")).collect();
         let new: String = (0..MOST_LINES).map(|n| format!("{}\n", n * 7 + 1)).collect();
         let both = |middle: &str| format!("first\n{middle}last\n");
-        let found = hunks(both(&old).as_bytes(), both(&new).as_bytes(), 3);
+        let (old, new) = (both(&old), both(&new));
+        let found = hunks(old.as_bytes(), new.as_bytes(), 3);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].lines.len(), 2 * MOST_LINES + 2);
+    }
+
+    #[test]
+    fn lines_are_counted_as_they_are_split() {
+        for text in ["", "a", "a\n", "a\nb", "\n\n", "\n\na"] {
+            assert_eq!(count(text.as_bytes()), lines(text.as_bytes()).len(), "{text:?}");
+        }
+        for (old, new) in [("", "a\nb"), ("a\nb\nc\n", "a\nB\nc\n"), ("a\n", "a\na\n"), ("x\ny", "y")] {
+            let shown: usize =
+                hunks(old.as_bytes(), new.as_bytes(), CONTEXT).iter().map(|hunk| hunk.lines.len()).sum();
+            assert!(shown <= at_most(old.as_bytes(), new.as_bytes()), "{old:?} {new:?}");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::source::Sources;
 use crate::steps::is_within;
 use crate::template::Templates;
 use crate::tree::{Entry, How, Kind, Seen, Tree};
-use hunks::{CONTEXT, Hunk, Line, Sign, hunks};
+use hunks::{CONTEXT, Hunk, Line, MOST_SHOWN, Sign, hunks};
 use impact::{Effects, Impact};
 use owner::Owners;
 use provenance::{Cause, Memo, Tracer};
@@ -79,11 +79,52 @@ pub struct EntryDiff<'a> {
     /// Its content is not secret and holds the value of a secret, which is masked in its hunks.
     pub masked: bool,
     /// What changed in its content; of a file that comes or goes all of it.
-    pub hunks: Vec<Hunk>,
+    pub hunks: Vec<Hunk<'a>>,
+    /// There are no hunks, though the content differs.
+    pub unshown: Option<Unshown>,
     /// What in the pillars caused that it comes, goes, or has another mode, owner or target.
     pub causes: Vec<Cause>,
     /// What is there was not made by runsmith: no record names it.
     pub foreign: bool,
+}
+
+/// The lines of a run that are shown, at the most. Nobody reads so many, and they are in memory at once.
+pub const MOST_SHOWN_OF_ALL: usize = 4_000_000;
+
+/// So many lines are looked for at once, before those that are too many are left out.
+const LINES_AT_ONCE: usize = 1_000_000;
+
+/// Content that differs and is not shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unshown {
+    /// Lines that come; of a file that was not compared all that it has now.
+    pub added: usize,
+    /// Lines that go; of a file that was not compared all that it had.
+    pub removed: usize,
+    /// Why.
+    pub why: WhyUnshown,
+}
+
+/// Why content is not shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhyUnshown {
+    /// The file has more than [`MOST_SHOWN`] lines, and was not compared.
+    Long,
+    /// All files together have more than [`MOST_SHOWN_OF_ALL`] lines that would be shown.
+    Many,
+    /// It was not made by runsmith, as far as that is known, and is not to be shown.
+    Withheld,
+}
+
+impl WhyUnshown {
+    /// Its name for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Long => "long",
+            Self::Many => "many",
+            Self::Withheld => "withheld",
+        }
+    }
 }
 
 impl Diff<'_> {
@@ -119,6 +160,8 @@ pub struct Options<'a> {
     pub threads: usize,
     /// Paths of which nobody knows what is there and below: they are left out.
     pub unknown: &'a [String],
+    /// Paths of which the content on the old side is not shown: it may be anybody's.
+    pub withheld: &'a HashSet<String>,
 }
 
 impl Options<'_> {
@@ -182,12 +225,27 @@ pub fn diff<'a>(
         }
         Ok(ServiceDiff { name, place, impact, entries })
     };
-    let services = in_parallel(named, options.threads, one);
-    Ok(Diff {
-        services: services.into_iter().collect::<Result<_, Failure>>()?,
-        is_whole: options.unknown.is_empty(),
-        lacks_causes: memo.is_spent(),
-    })
+    // Some at a time, so that what is too much is never in memory; which these are depends on the lines alone.
+    let mut services = vec![];
+    let mut shown = 0;
+    let mut waiting = named.into_iter().peekable();
+    while waiting.peek().is_some() {
+        let mut lines = 0_usize;
+        let mut some = vec![];
+        while lines < LINES_AT_ONCE
+            && let Some(next) = waiting.next()
+        {
+            lines =
+                next.1.iter().fold(lines, |lines, (_, was, is)| lines.saturating_add(lines_of(*was, *is)));
+            some.push(next);
+        }
+        for service in in_parallel(some, options.threads, &one) {
+            let mut service = service?;
+            limit(&mut service, &mut shown);
+            services.push(service);
+        }
+    }
+    Ok(Diff { services, is_whole: options.unknown.is_empty(), lacks_causes: memo.is_spent() })
 }
 
 /// Where a service lies on a disk: by its record, if what that says is still so, or by what is there.
@@ -241,6 +299,36 @@ fn differing<'a>(old: &'a Tree, new: &'a Tree, owners: bool) -> Vec<(Indexed<'a>
     pairs
 }
 
+/// How many lines can be shown of what differs at a path.
+fn lines_of(was: Indexed<'_>, is: Indexed<'_>) -> usize {
+    let (was, is) = (bytes(was.map(|(_, entry)| entry)), bytes(is.map(|(_, entry)| entry)));
+    if was == is { 0 } else { hunks::at_most(was, is) }
+}
+
+/// Leaves out the hunks of what is too much, with those that are `shown` already.
+fn limit(service: &mut ServiceDiff<'_>, shown: &mut usize) {
+    for entry in &mut service.entries {
+        let lines: usize = entry.hunks.iter().map(|hunk| hunk.lines.len()).sum();
+        if *shown + lines <= MOST_SHOWN_OF_ALL {
+            *shown += lines;
+            continue;
+        }
+        let of =
+            |sign| entry.hunks.iter().flat_map(|hunk| &hunk.lines).filter(|line| line.sign == sign).count();
+        entry.unshown =
+            Some(Unshown { added: of(Sign::Added), removed: of(Sign::Removed), why: WhyUnshown::Many });
+        entry.hunks = vec![];
+    }
+}
+
+/// The content of a file; nothing of anything else.
+fn bytes(entry: Option<&Entry>) -> &[u8] {
+    match entry.map(|entry| &entry.kind) {
+        Some(Kind::File(bytes)) => bytes,
+        _ => &[],
+    }
+}
+
 fn ways(old: &Entry, new: &Entry, owners: bool) -> Vec<How> {
     let mut seen = Seen::from(old);
     if !owners {
@@ -270,24 +358,32 @@ fn entry_diff<'a>(
         secret,
         masked: false,
         hunks: vec![],
+        unshown: None,
         causes: vec![],
         foreign: false,
     };
     if !found.touches_content() {
         return found;
     }
-    let bytes = |entry: Option<&'a Entry>| match entry.map(|entry| &entry.kind) {
-        Some(Kind::File(bytes)) => bytes.as_slice(),
-        _ => &[],
-    };
     let (was, is) = (bytes(old), bytes(new));
-    found.hunks = if secret && !options.show_secrets { masked(was, is) } else { hunks(was, is, CONTEXT) };
+    if secret && !options.show_secrets {
+        found.hunks = masked(was, is);
+        return found;
+    }
+    let (removed, added) = (hunks::count(was), hunks::count(is));
+    if options.withheld.contains(path) {
+        found.unshown = Some(Unshown { added, removed, why: WhyUnshown::Withheld });
+    } else if removed.max(added) > MOST_SHOWN {
+        found.unshown = Some(Unshown { added, removed, why: WhyUnshown::Long });
+    } else {
+        found.hunks = hunks(was, is, CONTEXT);
+    }
     found
 }
 
 /// A hunk that says that a secret changed and nothing of it.
-fn masked(old: &[u8], new: &[u8]) -> Vec<Hunk> {
-    let line = |sign| Line { sign, text: MASK.as_bytes().to_vec(), newline: true };
+fn masked(old: &[u8], new: &[u8]) -> Vec<Hunk<'static>> {
+    let line = |sign| Line { sign, text: MASK.as_bytes().into(), newline: true };
     let mut lines = vec![];
     if !old.is_empty() {
         lines.push(line(Sign::Removed));

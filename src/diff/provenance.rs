@@ -6,7 +6,7 @@
 //! nothing where nobody asks. What was found for a file holds for others that are alike ([`memo`]). Of
 //! what lies on a host there is no pillar: its own lines say which keys it had ([`host`]).
 
-use super::hunks::removed;
+use super::hunks::{MOST_SHOWN, count, removed};
 use crate::failure::Failure;
 use crate::pillar::{Node, Value};
 use crate::plan::plan;
@@ -14,6 +14,7 @@ use crate::services::Known;
 use crate::source::Sources;
 use crate::template::Templates;
 use crate::tree::{Entry, Kind};
+use crate::visible::visible;
 
 mod host;
 mod leaf;
@@ -99,6 +100,13 @@ pub fn explain(
     let base = plan(&known.service, &known.key, templates)?;
     let Some(at) = base.iter().position(|entry| entry.path == path) else { return Ok(None) };
     let Kind::File(own) = &base[at].kind else { return Ok(None) };
+    let count = count(own);
+    if count > MOST_SHOWN {
+        return Err(Failure::Usage(format!(
+            "--explain: {} has {count} lines; the most that are explained are {MOST_SHOWN}",
+            visible(path)
+        )));
+    }
     let text = String::from_utf8_lossy(own);
     let mut lines: Vec<Explained> =
         text.lines().map(|line| Explained { text: line.to_owned(), origins: vec![] }).collect();

@@ -1,6 +1,7 @@
 //! What the differences of one service do to it while it runs.
 
 use super::EntryDiff;
+use super::hunks::MOST_SHOWN;
 use super::impact::{Effect, Effects, Impact, Role, effect};
 use super::script::{Script, Way, without_comments};
 use crate::record::{Site, led_to};
@@ -106,11 +107,20 @@ pub(super) fn impact(entries: &[EntryDiff<'_>], old: &Tree, was: Option<&Site>, 
     impact
 }
 
+/// As much of a run script as is looked into. Those of services are shorter; a value may make one as long as one likes.
+pub(super) fn beginning(script: &[u8]) -> &[u8] {
+    /// In bytes, as of a service's files of which the causes are looked for.
+    const MOST_BYTES: usize = 32 << 20;
+    let script = script.get(..MOST_BYTES).unwrap_or(script);
+    let end = script.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(MOST_SHOWN);
+    end.and_then(|(at, _)| script.get(..at)).unwrap_or(script)
+}
+
 /// The effects of the files of a service that stays where it is.
 fn files(entries: &[EntryDiff<'_>], old: &Tree, directory: &str, effects: &mut Effects) {
     let path = format!("{directory}/run");
     let read = |entry: Option<&Entry>| match entry.map(|entry| &entry.kind) {
-        Some(Kind::File(bytes)) => Some(Script::read(&String::from_utf8_lossy(bytes))),
+        Some(Kind::File(bytes)) => Some(Script::read(&String::from_utf8_lossy(beginning(bytes)))),
         _ => None,
     };
     let was = read(old.get(&path));
@@ -120,8 +130,16 @@ fn files(entries: &[EntryDiff<'_>], old: &Tree, directory: &str, effects: &mut E
     let script = was.as_ref().or(is.as_ref());
     let way = script.map_or(Way::Sockets, Script::way);
     effects.native = script.is_some_and(|script| script.native);
-    if let (Some(was), Some(is)) = (&was, &is) {
-        effects.run(was, is);
+    match (&was, &is) {
+        // Too long, or not to be shown.
+        (Some(_), Some(_)) if run.is_some_and(|run| run.unshown.is_some()) => {
+            effects.push(
+                Effect::Restart,
+                "`run` changes and is not looked into: any of its values may be another one",
+            );
+        }
+        (Some(was), Some(is)) => effects.run(was, is),
+        _ => {}
     }
     for entry in entries.iter().filter(|entry| entry.touches_content()) {
         one(entry, way, directory, effects);
@@ -148,7 +166,7 @@ fn one(entry: &EntryDiff<'_>, way: Way, directory: &str, effects: &mut Effects) 
         _ if matches!(base, "gunicorn.py" | "unicorn.rb") => Role::ServerConfig,
         _ => Role::Other,
     };
-    if role == Role::ServerConfig {
+    if role == Role::ServerConfig && entry.unshown.is_none() {
         let (was, is) = (text(entry.old), text(entry.new));
         for field in settings(&was, &is) {
             let (effect, why) = effect(role, &field, way);
@@ -157,7 +175,7 @@ fn one(entry: &EntryDiff<'_>, way: Way, directory: &str, effects: &mut Effects) 
         return;
     }
     // svlogd reads its first lines as comments, too.
-    if !whole && role != Role::Variable && text(entry.old) == text(entry.new) {
+    if !whole && entry.unshown.is_none() && role != Role::Variable && text(entry.old) == text(entry.new) {
         return;
     }
     let (effect, why) = effect(role, if whole && role == Role::LogRun { "exists" } else { "" }, way);

@@ -14,7 +14,7 @@ const LONGEST: usize = 2_000;
 
 /// For each line the ranges of its characters' bytes that its counterpart on the other side has
 /// not. A removed line's counterpart is the added line at the same place of the run that follows.
-pub fn changed_words(lines: &[Line]) -> Vec<Vec<Range<usize>>> {
+pub fn changed_words(lines: &[Line<'_>]) -> Vec<Vec<Range<usize>>> {
     let mut marks = vec![vec![]; lines.len()];
     let mut at = 0;
     while at < lines.len() {

@@ -87,6 +87,16 @@ pub fn read_recorded(
     // Without a number for each name nobody can tell which owners differ.
     let mut found = read_for(root, &reduced, Some(&run).filter(|_| refused.is_none()))?;
     found.used = used;
+    if !adopt {
+        let is_unclaimed = |entry: &&Entry| match &entry.kind {
+            Kind::File(content) => {
+                !content.is_empty() && !record::is_marked(content) && !run.is_recorded(&top, &entry.path)
+            }
+            Kind::Directory | Kind::Link(_) => false,
+        };
+        found.unclaimed =
+            found.tree.entries().iter().filter(is_unclaimed).map(|entry| entry.path.clone()).collect();
+    }
     found.refused.extend(refused);
     match adopt {
         true => notes.extend(found.foreign.iter().cloned().map(Note::Adopted)),

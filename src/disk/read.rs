@@ -16,6 +16,7 @@ use crate::record::Site;
 use crate::steps::parent;
 use crate::tree::{Entry, Kind, Seen, SeenKind, Tree};
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -38,6 +39,9 @@ pub struct Found {
     pub foreign: Vec<Foreign>,
     /// Wanted directories that would be used as they are, and not be changed.
     pub used: Vec<String>,
+    /// Files at wanted paths that neither a record nor their own first lines claim: whoever wrote the pillar has named them, and
+    /// may be somebody who is not to read them. None if they may be adopted.
+    pub unclaimed: HashSet<String>,
 }
 
 /// Files larger than this in bytes are not read: none of ours is, and an application may have made it.
@@ -148,6 +152,7 @@ impl Reader<'_> {
             sites: vec![],
             foreign: self.foreign,
             used: vec![],
+            unclaimed: HashSet::new(),
         })
     }
 

@@ -144,6 +144,11 @@ impl Run {
         made.as_ref().is_some_and(|made| made.contains_key(path))
     }
 
+    /// Whether any record names this path, as far as records can be read.
+    pub(super) fn is_recorded(&self, root: &Directory, path: &str) -> bool {
+        self.names(path) || self.others.get_or_init(|| recorded::named(root)).contains_key(path)
+    }
+
     /// Whether an earlier run gave the directory at this path to the user `owner`.
     pub(super) fn gave(&self, path: &str, owner: &str) -> bool {
         let made = self.made.read().unwrap_or_else(PoisonError::into_inner);

@@ -48,6 +48,8 @@ fn steps(steps: &str, path: &str) -> Result<(), String> {
                 ));
             }
             "." | ".." => return Err(format!("the path has a {step:?} step: write the path it leads to")),
+            // What `--diff` shows of what is there may be for others than the pillar's reader.
+            ".git" => return Err(format!("the path has a {step:?} step: what is below it is git's own")),
             _ if step.contains('\0') => return Err("a path cannot hold a NUL character".to_owned()),
             _ if step.len() > NAME_MAX => {
                 return Err(format!(
@@ -59,4 +61,18 @@ fn steps(steps: &str, path: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gits_own_is_no_place() {
+        for path in ["/home/r/w/.git", "/home/r/.git/x"] {
+            assert!(absolute(path).is_err_and(|reason| reason.contains("\".git\" step")), "{path}");
+        }
+        assert!(below("/srv/web", ".git/x").is_err() && below("/srv/.git", "x").is_err());
+        assert!(absolute("/srv/web.git/.github/git").is_ok());
+    }
 }

@@ -1,6 +1,8 @@
 //! Which values are sensitive: the one classifier. It decides by the name of a value and by what the value holds; whatever it
 //! recognises is kept in files of root's and masked wherever something is printed.
 
+use std::ops::Range;
+
 use crate::pillar::Value;
 
 /// What a key of a pillar says about the value that follows.
@@ -381,8 +383,59 @@ fn private_key_in(text: &str) -> Option<usize> {
     begin.filter(|at| text[*at..].contains("PRIVATE KEY")).or_else(|| text.find("PuTTY-User-Key-File-"))
 }
 
-/// Where a token of a well-known form is. The forms are those that the services document.
-fn token_in(text: &str) -> Option<std::ops::Range<usize>> {
+/// Each part of a sensitive text that is a secret by itself: passwords of URLs, what is given to names and options, tokens.
+/// Where a value ends is a guess: it is there as far as it seems to go, and to the next blank.
+pub fn parts(text: &str) -> Vec<&str> {
+    /// Values that are looked for in one word. Each goes on to the end of the word, so the sum of all would be quadratic.
+    const MOST_IN_A_WORD: usize = 8;
+    let is_end = |c: char| matches!(c, '"' | '\'' | ',' | ';' | '}' | '&');
+    let mut parts: Vec<&str> = passwords(text).filter_map(|range| text.get(range)).collect();
+    let mut starts: Vec<(usize, bool)> =
+        assignments(text).chain(option_values(text).map(|at| (at, false))).collect();
+    starts.sort_unstable();
+    // Where the last word ends, and how many values have begun in it.
+    let (mut word_end, mut begun) = (0, 0);
+    for (at, is_bare) in starts {
+        let value = unquoted(text.get(at..).unwrap_or_default());
+        let start = text.len() - value.len();
+        if start >= word_end {
+            word_end = start + value.find(char::is_whitespace).unwrap_or(value.len());
+            begun = 0;
+        }
+        begun += 1;
+        if begun > MOST_IN_A_WORD {
+            continue;
+        }
+        let word = text.get(start..word_end).unwrap_or_default();
+        let short = word.split(is_end).next().unwrap_or_default();
+        if !is_bare || is_random(short) {
+            parts.extend([short, word].into_iter().filter(|part| !is_filled_in(part) && !is_ordinary(part)));
+        }
+    }
+    let token = |range| text.get::<Range<usize>>(range)?.split_whitespace().next();
+    parts.extend(tokens(text).filter_map(token));
+    parts
+}
+
+/// Where values begin that a text gives to names of secrets, and whether the name is only `key`.
+fn assignments(text: &str) -> impl Iterator<Item = (usize, bool)> {
+    text.match_indices([':', '=']).filter_map(|(separator, _)| {
+        let name = name_before(text, separator)?;
+        let before = text.get(..separator)?.strip_suffix(name).unwrap_or_default();
+        let is_bare = is_bare_key(name);
+        // What stands before a colon in a URL is a user or a host.
+        ((is_bare || named(name) != Named::No) && !before.ends_with("://"))
+            .then_some((separator + 1, is_bare))
+    })
+}
+
+/// Where the first token of a well-known form is.
+fn token_in(text: &str) -> Option<Range<usize>> {
+    tokens(text).next()
+}
+
+/// Where tokens of a well-known form are. The forms are those that the services document.
+fn tokens(text: &str) -> impl Iterator<Item = Range<usize>> {
     /// What a token begins with, and how many characters follow at least.
     const FORMS: &[(&str, usize)] = &[
         ("AGE-SECRET-KEY-1", 40),
@@ -427,20 +480,11 @@ fn token_in(text: &str) -> Option<std::ops::Range<usize>> {
         ("ya29.", 30),
     ];
     const SHORTEST: usize = 22;
-    if text.len() < SHORTEST {
-        return None;
-    }
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
     let bytes = text.as_bytes();
-    let mut at = 0;
-    while at < bytes.len() {
-        if !is_part(bytes[at]) {
-            at += 1;
-            continue;
-        }
-        let length = bytes[at..].iter().position(|byte| !is_part(*byte)).unwrap_or(bytes.len() - at);
-        let word = &text[at..at + length];
-        let is_token = length >= SHORTEST
+    let is_token = move |range: &Range<usize>| {
+        let word = &text[range.clone()];
+        word.len() >= SHORTEST
             && FORMS.iter().any(|(begin, least)| {
                 word.strip_prefix(begin).is_some_and(|rest| {
                     rest.len() >= *least
@@ -450,14 +494,19 @@ fn token_in(text: &str) -> Option<std::ops::Range<usize>> {
                         // A sentence with dashes is none.
                         && (*begin != "sk-" || rest.bytes().any(|byte| byte.is_ascii_uppercase()))
                 })
-            });
-        if is_token {
-            return Some(at..at + length);
-        }
-        at += length;
-    }
+            })
+    };
+    let mut at = if text.len() < SHORTEST { bytes.len() } else { 0 };
+    let words = std::iter::from_fn(move || {
+        at += bytes[at..].iter().position(|byte| is_part(*byte))?;
+        let start = at;
+        at += bytes[at..].iter().position(|byte| !is_part(*byte)).unwrap_or(bytes.len() - at);
+        Some(start..at)
+    });
     const HOOK: &str = "hooks.slack.com/services/";
-    text.find(HOOK).map(|at| at + HOOK.len()..text.len()).filter(|range| range.len() >= SHORTEST)
+    let hook =
+        move || text.find(HOOK).map(|at| at + HOOK.len()..text.len()).filter(|range| range.len() >= SHORTEST);
+    words.filter(is_token).chain(std::iter::once_with(hook).flatten())
 }
 
 /// Where a value begins that a text gives to a name of a secret: `host=db password=hunter2`. In a text a key may be
@@ -501,22 +550,29 @@ pub fn value_in(line: &str) -> Option<usize> {
     named.into_iter().chain(token).chain(others).min()
 }
 
-/// Where a value begins that follows an option of a command in a word of its own: `--password X`, `"--token", "X"`.
+/// Where the first value begins that follows an option of a command in a word of its own.
 fn option_value_in(line: &str) -> Option<usize> {
+    option_values(line).next()
+}
+
+/// Where values begin that follow an option of a command in a word of its own: `--password X`, `"--token", "X"`.
+fn option_values(line: &str) -> impl Iterator<Item = usize> {
     let mut from = 0;
-    while let Some(found) = line[from..].find("--") {
-        let at = from + found;
+    let options = std::iter::from_fn(move || {
+        let at = from + line[from..].find("--")?;
         let rest = &line[at..];
         let end = at + rest.find(|c: char| !is_part_of_name(c)).unwrap_or(rest.len());
-        let follows =
-            line[end..].starts_with([' ', '\t', '"', '\'', ',']) && !line[end..].trim_start().is_empty();
-        if follows && is_secret_option(&line[at..end]) {
-            return Some(end);
-        }
         // Dashes are a part of names: a row of thousands is one.
         from = end;
-    }
-    None
+        Some(at..end)
+    });
+    let follows = move |option: &Range<usize>| {
+        let rest = &line[option.end..];
+        rest.starts_with([' ', '\t', '"', '\'', ',']) && !rest.trim_start().is_empty()
+    };
+    options
+        .filter(move |option| follows(option) && is_secret_option(&line[option.clone()]))
+        .map(|option| option.end)
 }
 
 /// Whether the word of a command is an option whose value, which follows, is a secret.
@@ -530,13 +586,19 @@ fn is_part_of_name(c: char) -> bool {
 
 /// Where the password begins in `scheme://user:password@host`.
 pub fn password_in_url(text: &str) -> Option<usize> {
-    text.match_indices("://").find_map(|(at, sign)| {
+    passwords(text).next().map(|password| password.start)
+}
+
+/// Where passwords are in URLs.
+fn passwords(text: &str) -> impl Iterator<Item = Range<usize>> {
+    text.match_indices("://").filter_map(|(at, sign)| {
         let is_scheme = text[..at].chars().next_back().is_some_and(|c| c.is_ascii_alphanumeric());
         let begin = at + sign.len();
         let rest = &text[begin..];
         let (user, _) = rest[..authority(rest)].rsplit_once('@')?;
         let (name, password) = user.split_once(':')?;
-        (is_scheme && !is_filled_in(password)).then_some(begin + name.len() + 1)
+        let start = begin + name.len() + 1;
+        (is_scheme && !is_filled_in(password)).then_some(start..start + password.len())
     })
 }
 
@@ -716,6 +778,33 @@ mod tests {
     fn a_text_of_many_names_is_looked_at_in_a_moment() {
         for text in ["key=", "password:", "token: \"", "a://b:", "--token ", "-----BEGIN "] {
             let _ = (why("x", &text.repeat(20_000)), value_in(&text.repeat(20_000)));
+        }
+        for text in
+            ["key=", "password:", "token: \"", "a://b:", "a://b:c@", "--token ", "token=x&", "--token='"]
+        {
+            let text = text.repeat(20_000);
+            let bytes: usize = parts(&text).iter().map(|part| part.len()).sum();
+            assert!(bytes <= 20 * text.len(), "{text:.20}: {bytes}");
+        }
+    }
+
+    #[test]
+    fn every_secret_of_a_text_is_a_part() {
+        for (text, wanted) in [
+            ("srv --token Aaaaaa11x --password Bbbbbb22y", vec!["Aaaaaa11x", "Bbbbbb22y"]),
+            ("srv --token=Aaaaaa11x --password=Bb,2y", vec!["Aaaaaa11x", "Bb,2y"]),
+            ("--token Tok12345x --dsn postgres://u:Pw123456@h/db", vec!["Tok12345x", "Pw123456"]),
+            ("a://u:Pw1@h b://v:Pw2@h", vec!["Pw1", "Pw2"]),
+            ("host=db password='hunter2' token=x1", vec!["hunter2", "x1"]),
+            (
+                "x glpat-0123456789abcdefghij y glpat-0123456789abcdefghik",
+                vec!["glpat-0123456789abcdefghij", "glpat-0123456789abcdefghik"],
+            ),
+            ("--token-file /etc/x --private-key /etc/ssl/x.key password=${X} https://token:80/", vec![]),
+        ] {
+            let parts = parts(text);
+            assert!(wanted.iter().all(|part| parts.contains(part)), "{text}: {parts:?}");
+            assert!(!wanted.is_empty() || parts.is_empty(), "{text}: {parts:?}");
         }
     }
 

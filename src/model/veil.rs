@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
-use super::secret::{password_in_url, value_in};
+use super::secret::{parts, password_in_url, value_in};
 use crate::quote;
 use crate::visible::visible;
 
@@ -38,8 +38,8 @@ enum Finder {
 }
 
 impl Veil {
-    /// Covers these values, as they are and as the rendered languages write them, each line of them, and the password that one
-    /// of them holds.
+    /// Covers these values, as they are and as the rendered languages write them, each line of them, and each secret that one of
+    /// them holds among other things.
     pub fn over<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> Self {
         // A single word in small letters is not looked for: `production` and `unicorn` are parts of everything, and names of keys.
         let is_meant = |needle: &str| needle.trim().len() >= SHORTEST && !is_word(needle);
@@ -55,15 +55,14 @@ impl Veil {
         let mut needles = HashSet::new();
         for value in values {
             let value = value.as_ref();
-            let password = password(value);
-            for part in [Some(value), password, assigned(value)].into_iter().flatten() {
+            spellings(value, &mut needles);
+            for part in assigned(value).into_iter().chain(parts(value)) {
                 spellings(part, &mut needles);
-            }
-            // In a URL, what would end the password is written as `%40`.
-            if let Some(decoded) =
-                password.filter(|password| password.contains('%')).and_then(percent_decoded)
-            {
-                spellings(&decoded, &mut needles);
+                // In a URL, what would end the password is written as `%40`.
+                if let Some(decoded) = Some(part).filter(|part| part.contains('%')).and_then(percent_decoded)
+                {
+                    spellings(&decoded, &mut needles);
+                }
             }
         }
         needles.retain(|needle| is_meant(needle) && !is_frame(needle));
@@ -152,13 +151,6 @@ fn is_frame(needle: &str) -> bool {
     needle.trim_matches('*').is_empty() || needle.starts_with("-----BEGIN") || needle.starts_with("-----END")
 }
 
-/// The password of the URL that a value is.
-fn password(value: &str) -> Option<&str> {
-    let rest = &value[password_in_url(value)?..];
-    let authority = &rest[..rest.find(['/', '?', '#', ' ', '\n']).unwrap_or(rest.len())];
-    authority.rsplit_once('@').map(|(password, _)| password)
-}
-
 /// A text in which each `%` and two digits are a byte (RFC 3986, 2.1).
 fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = vec![];
@@ -186,9 +178,19 @@ fn assigned(value: &str) -> Option<&str> {
 
 /// A value as the rendered languages write it, whole and line by line.
 fn spellings(value: &str, all: &mut HashSet<String>) {
+    written(value, all);
+    // What is shown line by line is masked line by line; a word of sh goes on over lines, so each is quoted, too.
+    if value.contains(['\n', '\r']) || value.trim() != value {
+        value.lines().for_each(|line| written(line.trim(), all));
+    }
+}
+
+/// A text as the rendered languages write it.
+fn written(value: &str, all: &mut HashSet<String>) {
     let inside = |text: &str| text.get(1..text.len().saturating_sub(1)).unwrap_or_default().to_owned();
-    all.insert(value.to_owned());
-    all.extend(value.lines().map(|line| line.trim().to_owned()));
+    if !all.insert(value.to_owned()) {
+        return;
+    }
     if value.contains('\'') {
         all.insert(value.replace('\'', "''"));
     }
@@ -227,6 +229,14 @@ mod tests {
             ("Authorization: Bearer hunter2", "Bearer hunter2", "Bearer ********"),
             ("first line\nsecond line", "a second line b", "a ******** b"),
             ("hunter2hunter3", "hunter2hunter3", "********"),
+            ("one'two three\nfour \"fi've\" six", "A='one'\\''two three", "A='********"),
+            ("one'two three\nfour \"fi've\" six", "four \"fi'\\''ve\" six'", "********'"),
+            ("one\"two three\nfour", "x: \"one\\\"two three\" y", "x: \"********\" y"),
+            (
+                "srv --token Aaaaaa11x --password Bbbbbb22y",
+                "- Aaaaaa11x\n- Bbbbbb22y",
+                "- ********\n- ********",
+            ),
             ("postgres://u:hunt%40r2@h/db", "is hunt@r2 right", "is ******** right"),
         ];
         for (value, text, want) in cases {

@@ -15,8 +15,10 @@ pub(super) struct Builder<'g, 'a> {
     pub(super) graph: &'g mut Graph<'a>,
     pub(super) dialect: Dialect,
     source: SourceId,
-    /// Bytes that aliases and merge keys have copied so far.
-    expanded: usize,
+    /// Bytes that aliases and merge keys have copied so far, in this document and those before it.
+    expanded: &'g mut usize,
+    /// Those before it.
+    expanded_before: usize,
     findings: &'g mut Vec<Diagnostic>,
     /// Set when going on would only repeat what was said.
     gave_up: bool,
@@ -38,12 +40,14 @@ struct Way {
 }
 
 /// The tree of a graph without flaws; findings are added to `findings`, and there is no tree if one
-/// of them is an error. Beside it where Jinja was found, if `look_for_jinja`.
+/// of them is an error. Beside it where Jinja was found, if `look_for_jinja`. What aliases and merge keys copy is added to
+/// `expanded`.
 pub(super) fn build(
     graph: &mut Graph<'_>,
     dialect: Dialect,
     source: SourceId,
     look_for_jinja: bool,
+    expanded: &mut usize,
     findings: &mut Vec<Diagnostic>,
 ) -> (Option<Node>, Option<Range>) {
     let Some(root) = graph.root else { return (None, None) };
@@ -55,7 +59,8 @@ pub(super) fn build(
         graph,
         dialect,
         source,
-        expanded: 0,
+        expanded_before: *expanded,
+        expanded,
         findings,
         gave_up: false,
         look_for_jinja,
@@ -72,33 +77,32 @@ impl Builder<'_, '_> {
 
     /// Adds a finding unless it was made before: an alias leads to the same place again and again.
     pub(super) fn found(&mut self, finding: Diagnostic) {
-        if self.gave_up {
+        let enough = self.findings.len() >= MOST_FINDINGS;
+        let is_error = finding.severity == Severity::Error;
+        if self.gave_up || (enough && !is_error) {
             return;
         }
         let known = |other: &Diagnostic| other.rule == finding.rule && other.span() == finding.span();
         if self.findings.iter().any(known) {
             return;
         }
-        let is_error = finding.severity == Severity::Error;
-        let enough = self.findings.len() >= MOST_FINDINGS;
-        if is_error || !enough {
-            self.findings.push(finding);
-        }
+        self.findings.push(finding);
         self.gave_up = is_error && enough;
     }
 
     /// Counts what an alias or a merge key copies.
     pub(super) fn charge(&mut self, bytes: usize, at: Range) -> Option<()> {
-        self.expanded += bytes;
-        if self.expanded <= MAX_EXPANSION {
+        *self.expanded = self.expanded.saturating_add(bytes);
+        if *self.expanded <= MAX_EXPANSION {
             return Some(());
         }
-        let finding = Diagnostic::error(
-            &rule::ALIAS_BOMB,
-            "aliases and merge keys blow this document up beyond all measure",
-        )
-        .at(self.span(at), "expanded again and again")
-        .help("Write the values out, or refer to fewer of them.");
+        let message = match self.expanded_before {
+            0 => "aliases and merge keys blow this document up beyond all measure",
+            _ => "up to this document, aliases and merge keys blow the pillars up beyond all measure",
+        };
+        let finding = Diagnostic::error(&rule::ALIAS_BOMB, message)
+            .at(self.span(at), "expanded again and again")
+            .help("Write the values out, or refer to fewer of them.");
         self.give_up(finding);
         None
     }

@@ -2,7 +2,7 @@
 
 use super::event::{Event, Events, Properties, Range, SyntaxError};
 use super::tag::{Tag, Tags};
-use super::{Dialect, MAX_DEPTH, MAX_NODES, MOST_FINDINGS, Style};
+use super::{Dialect, MAX_DEPTH, MOST_FINDINGS, Style};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
@@ -66,6 +66,8 @@ struct Open {
 
 struct Composer<'a> {
     dialect: Dialect,
+    /// How many nodes it may have.
+    most: usize,
     nodes: Vec<Raw<'a>>,
     tags: Tags<'a>,
     open: Vec<Open>,
@@ -75,12 +77,13 @@ struct Composer<'a> {
     flaws: Vec<Flaw<'a>>,
 }
 
-/// The next document, with everything that is wrong with it; nothing at the end of the stream. A
+/// The next document, of `most` nodes at the most, with everything that is wrong with it; nothing at the end of the stream. A
 /// document with flaws is not to be built, and after [`Flaw::Syntax`], [`Flaw::TooDeep`] and
 /// [`Flaw::TooMany`] there is no next one.
 pub(super) fn compose<'a>(
     events: &mut impl Events<'a>,
     dialect: Dialect,
+    most: usize,
 ) -> Option<(Graph<'a>, Vec<Flaw<'a>>)> {
     match events.next_event() {
         Ok((Event::StreamEnd, _)) => return None,
@@ -89,6 +92,7 @@ pub(super) fn compose<'a>(
     }
     let mut composer = Composer {
         dialect,
+        most,
         nodes: Vec::new(),
         tags: Tags::default(),
         open: Vec::new(),
@@ -160,7 +164,7 @@ impl<'a> Composer<'a> {
         tag: Tag,
         content: Content<'a>,
     ) -> Result<Link, Flaw<'a>> {
-        if self.nodes.len() >= MAX_NODES {
+        if self.nodes.len() >= self.most {
             return Err(Flaw::TooMany(range));
         }
         let node = self.nodes.len() as u32;

@@ -2,7 +2,7 @@
 //! variables file before it reads YAML.
 
 use super::number::{LONGEST_NUMBER, normal};
-use super::{Int, MAX_DEPTH, Node, Pair, Style, Value};
+use super::{Int, MAX_DEPTH, MAX_NODES, MOST_FINDINGS, Node, Pair, Style, Used, Value};
 use crate::diagnostic::Diagnostic;
 use crate::rule;
 use crate::source::{SourceId, Span};
@@ -16,25 +16,29 @@ pub(super) enum Strictness {
     Python,
 }
 
-struct Reader<'a> {
+struct Reader<'a, 'u> {
     text: &'a str,
     bytes: &'a [u8],
     at: usize,
     source: SourceId,
     strictness: Strictness,
-    /// Keys given twice, which do not stop the reading.
+    /// What the texts of the run have used up.
+    used: &'u mut Used,
+    /// Keys given twice, which do not stop the reading; no more than anybody reads.
     repeated: Vec<Diagnostic>,
 }
 
 type Result<T> = std::result::Result<T, Box<Diagnostic>>;
 
-/// The value of a JSON text, and the keys that are given twice; or what is wrong with it.
+/// The value of a JSON text, and the keys that are given twice; or what is wrong with it. Its values are added to those `used`.
 pub(super) fn read(
     text: &str,
     source: SourceId,
     strictness: Strictness,
+    used: &mut Used,
 ) -> std::result::Result<(Node, Vec<Diagnostic>), Box<Diagnostic>> {
-    let mut reader = Reader { text, bytes: text.as_bytes(), at: 0, source, strictness, repeated: Vec::new() };
+    let mut reader =
+        Reader { text, bytes: text.as_bytes(), at: 0, source, strictness, used, repeated: Vec::new() };
     if strictness == Strictness::Rfc && text.starts_with('\u{feff}') {
         reader.at = 3;
     }
@@ -46,7 +50,7 @@ pub(super) fn read(
     Ok((node, reader.repeated))
 }
 
-impl Reader<'_> {
+impl Reader<'_, '_> {
     fn byte(&self) -> u8 {
         self.bytes.get(self.at).copied().unwrap_or(0)
     }
@@ -67,9 +71,19 @@ impl Reader<'_> {
         }
     }
 
+    /// One more value or key, of those that a run may have.
+    fn count(&mut self, start: usize) -> Result<()> {
+        self.used.nodes += 1;
+        if self.used.nodes > MAX_NODES {
+            return Err(Box::new(super::too_many(Span::new(self.source, start, start + 1))));
+        }
+        Ok(())
+    }
+
     fn value(&mut self, depth: usize) -> Result<Node> {
         self.blanks();
         let start = self.at;
+        self.count(start)?;
         if depth > MAX_DEPTH {
             return Err(Box::new(super::too_deep(Span::new(self.source, start, start + 1))));
         }
@@ -154,6 +168,7 @@ impl Reader<'_> {
             if self.byte() != b'"' {
                 return self.fail("expected a key in double quotes");
             }
+            self.count(start)?;
             let value = Value::Str(self.string()?);
             let key =
                 Node { span: self.span(start), via: None, style: Style::Quoted, ordinary: false, value };
@@ -200,17 +215,21 @@ impl Reader<'_> {
             return pairs;
         }
         for (at, first) in &repeated {
-            let message = "this key is given twice in the same object";
-            let finding = match self.strictness {
-                Strictness::Rfc => Diagnostic::error(&rule::DUPLICATE_KEY, message),
-                Strictness::Python => Diagnostic::warning(&rule::DUPLICATE_KEY, message),
-            };
-            let finding = finding
-                .at(pairs[*at].key.span, "")
-                .at(pairs[*first].key.span, "given first here")
-                .help("Remove or rename one of them.");
-            self.repeated.push(finding);
-            let last = pairs[*at].value.clone();
+            if self.repeated.len() < MOST_FINDINGS {
+                let message = "this key is given twice in the same object";
+                let finding = match self.strictness {
+                    Strictness::Rfc => Diagnostic::error(&rule::DUPLICATE_KEY, message),
+                    Strictness::Python => Diagnostic::warning(&rule::DUPLICATE_KEY, message),
+                };
+                let finding = finding
+                    .at(pairs[*at].key.span, "")
+                    .at(pairs[*first].key.span, "given first here")
+                    .help("Remove or rename one of them.");
+                self.repeated.push(finding);
+            }
+            // Taken, not copied: objects within objects would be copied once on each level.
+            let hollow = pairs[*at].value.hollow();
+            let last = std::mem::replace(&mut pairs[*at].value, hollow);
             pairs[*first].value = last;
         }
         let gone: std::collections::HashSet<usize> = repeated.iter().map(|(at, _)| *at).collect();
@@ -354,5 +373,35 @@ impl Reader<'_> {
             self.at += 1;
         }
         Ok(unit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str, used: &mut Used) -> Result<(Node, Vec<Diagnostic>)> {
+        read(text, SourceId(0), Strictness::Rfc, used)
+    }
+
+    #[test]
+    fn values_of_all_texts_are_counted_and_so_are_keys() {
+        let mut used = Used { nodes: MAX_NODES - 9, expanded: 0 };
+        assert!(of("[0, 0]", &mut used).is_ok() && of("{\"a\": [], \"b\": 1}", &mut used).is_ok());
+        assert_eq!(used.nodes, MAX_NODES - 1);
+        let refused = of("[0]", &mut used).unwrap_err();
+        assert!(
+            refused.rule == &rule::TOO_LARGE && refused.message.contains("4000000 values"),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn of_keys_that_are_given_twice_some_are_told() {
+        let text = format!("{{{}\"\":1}}", "\"\":0,".repeat(50_000));
+        let (node, repeated) = of(&text, &mut Used::default()).unwrap();
+        assert_eq!(repeated.len(), MOST_FINDINGS);
+        let Value::Map(pairs) = node.value else { panic!("a map") };
+        assert!(matches!(&pairs[..], [Pair { value: Node { value: Value::Int(Int::Small(1)), .. }, .. }]));
     }
 }

@@ -32,12 +32,20 @@ use graph::Flaw;
 /// How deep lists and mappings may be nested, expanded aliases counted. People stop at ten.
 pub const MAX_DEPTH: usize = 128;
 
-/// How many values one document may have. 10,000 services have 300,000.
+/// How many values the documents of one run may have. 10,000 services have 300,000.
 pub const MAX_NODES: usize = 4_000_000;
 
-/// How many bytes aliases and merge keys may copy in one document. 10,000 services that merge forty
-/// defaults each copy 80 MB.
+/// How many bytes aliases and merge keys may copy in one run. 10,000 services that merge forty defaults each copy 80 MB.
 pub const MAX_EXPANSION: usize = 128 << 20;
+
+/// What the texts of one run have used up of what they may have together.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Used {
+    /// Values, as they were written.
+    nodes: usize,
+    /// Bytes that aliases and merge keys have copied.
+    expanded: usize,
+}
 
 /// More findings than anybody reads at once: what comes after them is left out.
 const MOST_FINDINGS: usize = 100;
@@ -191,6 +199,31 @@ impl Node {
         count
     }
 
+    /// How many bytes its keys and values have as text.
+    pub fn text_bytes(&self) -> usize {
+        let mut waiting = vec![self];
+        let mut bytes = 0_usize;
+        while let Some(node) = waiting.pop() {
+            bytes = bytes.saturating_add(match &node.value {
+                Value::Str(text)
+                | Value::Timestamp(text)
+                | Value::Vault(text)
+                | Value::Int(Int::Big(text)) => text.len(),
+                Value::Bytes(bytes) => bytes.len(),
+                Value::Map(pairs) => {
+                    waiting.extend(pairs.iter().flat_map(|pair| [&pair.key, &pair.value]));
+                    0
+                }
+                Value::List(items) => {
+                    waiting.extend(items);
+                    0
+                }
+                Value::Null | Value::Bool(_) | Value::Int(Int::Small(_)) | Value::Float(_) => 0,
+            });
+        }
+        bytes
+    }
+
     /// Where it begins: of a map its first key, so that an excerpt shows one line and not all.
     pub fn head(&self) -> Span {
         match &self.value {
@@ -259,12 +292,26 @@ pub fn parse(
     format: Format,
     dialect: Dialect,
 ) -> Result<Parsed, Vec<Diagnostic>> {
+    parse_one_of(source, id, format, dialect, &mut Used::default())
+}
+
+/// As [`parse`], of one of the texts of a run: what they have together is limited.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_one_of(
+    source: &Source,
+    id: SourceId,
+    format: Format,
+    dialect: Dialect,
+    used: &mut Used,
+) -> Result<Parsed, Vec<Diagnostic>> {
     let text = source.text();
     if let Some(finding) = too_large(text.len() as u64, id) {
         return Err(vec![finding]);
     }
     if format == Format::Json {
-        return match json::read(text, id, json::Strictness::Rfc) {
+        return match json::read(text, id, json::Strictness::Rfc, used) {
             Ok((node, repeated)) if repeated.is_empty() => {
                 Ok(Parsed { documents: vec![node], warnings: Vec::new() })
             }
@@ -276,10 +323,13 @@ pub fn parse(
         return Err(vec![finding]);
     }
     // ansible/parsing/utils/yaml.py, from_yaml: what is JSON is read as JSON.
-    if dialect == Dialect::Ansible
-        && let Ok((node, warnings)) = json::read(text, id, json::Strictness::Python)
-    {
-        return Ok(Parsed { documents: vec![node], warnings });
+    if dialect == Dialect::Ansible {
+        // What is no JSON has used up nothing.
+        let mut tried = *used;
+        if let Ok((node, warnings)) = json::read(text, id, json::Strictness::Python, &mut tried) {
+            *used = tried;
+            return Ok(Parsed { documents: vec![node], warnings });
+        }
     }
     if let Some(finding) = control_character(text, id) {
         return Err(vec![finding]);
@@ -287,9 +337,9 @@ pub fn parse(
     let jinja = jinja::suspected(text);
     match dialect {
         Dialect::Salt | Dialect::Ansible => {
-            documents(&mut yaml11::Parser::new(text), text, id, dialect, jinja)
+            documents(&mut yaml11::Parser::new(text), text, id, dialect, jinja, used)
         }
-        Dialect::Yaml12 => documents(&mut yaml12::Scanner::new(text), text, id, dialect, jinja),
+        Dialect::Yaml12 => documents(&mut yaml12::Scanner::new(text), text, id, dialect, jinja, used),
     }
 }
 
@@ -302,7 +352,7 @@ pub fn parse_rendered(source: &Source, id: SourceId) -> Result<Parsed, Vec<Diagn
     if let Some(finding) = too_large(text.len() as u64, id).or_else(|| control_character(text, id)) {
         return Err(vec![finding]);
     }
-    documents(&mut yaml12::Scanner::new(text), text, id, Dialect::Yaml12, false)
+    documents(&mut yaml12::Scanner::new(text), text, id, Dialect::Yaml12, false, &mut Used::default())
 }
 
 fn documents<'a>(
@@ -311,13 +361,17 @@ fn documents<'a>(
     id: SourceId,
     dialect: Dialect,
     look_for_jinja: bool,
+    used: &mut Used,
 ) -> Result<Parsed, Vec<Diagnostic>> {
     let mut documents = Vec::new();
     let mut findings = Vec::new();
-    while let Some((mut graph, flaws)) = graph::compose(events, dialect) {
+    while let Some((mut graph, flaws)) = graph::compose(events, dialect, MAX_NODES.saturating_sub(used.nodes))
+    {
+        used.nodes = used.nodes.saturating_add(graph.nodes.len());
         let is_final = flaws.iter().any(Flaw::is_final);
         if flaws.is_empty() {
-            let (node, jinja) = build::build(&mut graph, dialect, id, look_for_jinja, &mut findings);
+            let (node, jinja) =
+                build::build(&mut graph, dialect, id, look_for_jinja, &mut used.expanded, &mut findings);
             if let Some(range) = jinja {
                 return Err(vec![jinja::finding(dialect, id, range)]);
             }
@@ -326,7 +380,9 @@ fn documents<'a>(
             findings.extend(flaws.into_iter().map(|flaw| flaw_finding(flaw, id, text)));
         }
         let is_wrong = || findings.iter().any(|finding| finding.severity == Severity::Error);
-        if is_final || findings.len() >= MOST_FINDINGS && is_wrong() {
+        // Whatever copies more is refused.
+        let is_spent = used.expanded > MAX_EXPANSION;
+        if is_final || is_spent || findings.len() >= MOST_FINDINGS && is_wrong() {
             break;
         }
     }
@@ -440,10 +496,49 @@ fn flaw_finding(flaw: Flaw<'_>, id: SourceId, text: &str) -> Diagnostic {
                 .help("Give each anchor a name of its own.")
         }
         Flaw::TooDeep(range) => too_deep(span(range)),
-        Flaw::TooMany(range) => {
-            Diagnostic::error(&rule::TOO_LARGE, format!("this document has more than {MAX_NODES} values"))
-                .at(span(range), "")
-                .help("Split it into several files.")
-        }
+        Flaw::TooMany(range) => too_many(span(range)),
+    }
+}
+
+/// The finding on the first value that is too much.
+fn too_many(at: Span) -> Diagnostic {
+    let message =
+        format!("up to here the pillars have more than {MAX_NODES} values, the most that is read in one run");
+    Diagnostic::error(&rule::TOO_LARGE, message).at(at, "").help("Name fewer pillars at once.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Aliases that copy some ten million bytes.
+    fn nested() -> String {
+        let each = (1..6).map(|n| format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 8].join(", ")));
+        format!("a0: &a0 [x, x, x, x]\n{}", each.collect::<String>())
+    }
+
+    /// What is kept of one document is in memory while the next one is read, whichever text it is in.
+    #[test]
+    fn what_aliases_copy_is_counted_for_all_documents_and_texts() {
+        let parse = |text: String, used: &mut Used| {
+            parse_one_of(&Source::new("t", text), SourceId(0), Format::Yaml, Dialect::Salt, used)
+        };
+        let one = parse(nested(), &mut Used::default());
+        assert!(one.is_ok());
+        let mut used = Used::default();
+        let refused = |found: Result<Parsed, Vec<Diagnostic>>| match found {
+            Ok(_) => None,
+            Err(found) => Some((found.len(), found[0].rule.name)),
+        };
+        assert_eq!(
+            refused(parse(format!("---\n{}", nested()).repeat(30), &mut used)),
+            Some((1, "alias-bomb"))
+        );
+        let mut used = Used::default();
+        let at = (0..30).find_map(|_| refused(parse(nested(), &mut used)));
+        assert_eq!(at, Some((1, "alias-bomb")));
+        // Values are counted alike.
+        let mut used = Used { nodes: MAX_NODES - 5, expanded: 0 };
+        assert_eq!(refused(parse("a: 1\n---\nb: 1\n".to_owned(), &mut used)), Some((1, "too-large")));
     }
 }

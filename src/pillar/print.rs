@@ -1,4 +1,5 @@
-//! A value as JSON, as Python's `json.dumps(value, indent=2, ensure_ascii=False)` writes it.
+//! A value as JSON, as Python's `json.dumps(value, indent=2, ensure_ascii=False)` writes it, but for characters that a terminal
+//! would obey or that do not show: these are escaped, which means the same.
 //!
 //! Where JSON has no word for what YAML can say: bytes are their base64, dates their ISO form, an
 //! infinity or NaN the string `"Infinity"`, `"-Infinity"` or `"NaN"`, and a vault text the object
@@ -6,6 +7,7 @@
 //! `json.dumps` does (`true`, `1`, `null`).
 
 use super::{Int, Node, Value, base64};
+use crate::visible::misleads;
 use std::fmt::{self, Write};
 
 /// The key Ansible's own JSON has for an encrypted text.
@@ -123,25 +125,29 @@ fn indent(level: usize, out: &mut dyn Write) -> fmt::Result {
 fn string(text: &str, out: &mut dyn Write) -> fmt::Result {
     out.write_char('"')?;
     let mut from = 0;
-    for (at, byte) in text.bytes().enumerate() {
-        let escape = match byte {
-            b'"' => "\\\"",
-            b'\\' => "\\\\",
-            b'\n' => "\\n",
-            b'\r' => "\\r",
-            b'\t' => "\\t",
-            0x08 => "\\b",
-            0x0C => "\\f",
-            0..=0x1F => "",
+    for (at, c) in text.char_indices() {
+        let escape = match c {
+            '"' => "\\\"",
+            '\\' => "\\\\",
+            '\n' => "\\n",
+            '\r' => "\\r",
+            '\t' => "\\t",
+            '\u{8}' => "\\b",
+            '\u{c}' => "\\f",
+            ' '..='~' => continue,
+            // What a terminal would obey, or what makes others show elsewhere.
+            c if misleads(c) => "",
             _ => continue,
         };
         out.write_str(&text[from..at])?;
         if escape.is_empty() {
-            write!(out, "\\u{byte:04x}")?;
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                write!(out, "\\u{unit:04x}")?;
+            }
         } else {
             out.write_str(escape)?;
         }
-        from = at + 1;
+        from = at + c.len_utf8();
     }
     out.write_str(&text[from..])?;
     out.write_char('"')
@@ -167,5 +173,19 @@ fn float(value: f64) -> String {
             let sign = if exponent < 0 { '-' } else { '+' };
             format!("{digits}e{sign}{:02}", exponent.abs())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        let text = "a\"\\\n\u{1}\u{7f}\u{9b}\u{202e}\u{e0041}é漢";
+        let mut out = String::new();
+        string(text, &mut out).unwrap();
+        assert_eq!(out, "\"a\\\"\\\\\\n\\u0001\\u007f\\u009b\\u202e\\udb40\\udc41é漢\"");
+        assert_eq!(serde_json::from_str::<String>(&out).unwrap(), text);
     }
 }

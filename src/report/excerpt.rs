@@ -24,13 +24,13 @@ pub(super) struct Excerpt {
 
 /// The lines from the one that holds `span`'s start to the one that holds its end.
 ///
-/// `focus` are the places that have to be seen, in the order of their importance; `secrets` those
-/// that must not be. `width` is how many columns a line may take.
+/// `focus` are the places that have to be seen, in the order of their importance; `secret` tells of a byte the secret that it
+/// is in. `width` is how many columns a line may take.
 pub(super) fn excerpt(
     source: &Source,
     span: Range<usize>,
     focus: &[Range<usize>],
-    secrets: &[Range<usize>],
+    secret: &impl Fn(usize) -> Option<Range<usize>>,
     width: usize,
 ) -> Excerpt {
     let text = source.text();
@@ -40,7 +40,7 @@ pub(super) fn excerpt(
         let line = line_around(text, at);
         let important = focus.iter().find(|focus| focus.start <= line.end && line.start <= focus.end);
         let wanted = important.map_or(line.start, |focus| focus.start.max(line.start));
-        out.line(text, &line, wanted, secrets, width);
+        out.line(text, &line, wanted, secret, width);
         let Some(next) = next_line(text, line.end).filter(|next| *next <= span.end) else { break };
         out.text.push('\n');
         at = next;
@@ -64,7 +64,7 @@ impl Excerpt {
         text: &str,
         line: &Range<usize>,
         wanted: usize,
-        secrets: &[Range<usize>],
+        secret: &impl Fn(usize) -> Option<Range<usize>>,
         width: usize,
     ) {
         let shown = window(text, line, wanted, width);
@@ -75,7 +75,7 @@ impl Excerpt {
         let mut rest = text.get(shown.clone()).unwrap_or_default();
         while let Some(c) = rest.chars().next() {
             self.places.push((at, self.text.len()));
-            if let Some(secret) = secrets.iter().find(|secret| secret.contains(&at)) {
+            if let Some(secret) = secret(at) {
                 self.text.push_str(MASK);
                 let end = secret.end.min(shown.end);
                 at =
@@ -169,7 +169,7 @@ fn next_line(text: &str, end: usize) -> Option<usize> {
 }
 
 /// The nearest character boundary at or before `at`, within the text.
-fn floor(text: &str, at: usize) -> usize {
+pub(super) fn floor(text: &str, at: usize) -> usize {
     let mut at = at.min(text.len());
     while !text.is_char_boundary(at) {
         at -= 1;

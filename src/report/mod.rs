@@ -25,10 +25,11 @@ use std::ops::Range;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::failure::Failure;
 use crate::model::secret::{password_in_url, value_in};
-use crate::model::veil::{MASK, Veil};
+use crate::model::veil::{MASK, SHORTEST, Veil};
 use crate::rule;
 use crate::source::{SourceId, Sources, Span};
 use crate::visible::visible;
+use excerpt::floor;
 use hidden::{disjoint, veil, with_others, without_passwords};
 use place::{Place, trimmed};
 
@@ -46,6 +47,9 @@ pub struct Findings<'a> {
 
 /// So many findings are printed, the first ones by place. Nobody reads more, and a file can have millions.
 const MOST: usize = 10_000;
+
+/// So much of a secret is looked for in a sentence, in bytes: no sentence quotes more of a text.
+const LONGEST_QUOTED: usize = 4 << 10;
 
 /// What is said of the findings that are not printed; as bad as the worst of them.
 fn more(rest: &[&Diagnostic]) -> Option<Diagnostic> {
@@ -111,6 +115,8 @@ impl<'a> Findings<'a> {
     /// at all the same, and that is a secret, it says so no more.
     fn redacted(&self, finding: &'a Diagnostic) -> Cow<'a, Diagnostic> {
         let mut words: Vec<Cow<'_, str>> = vec![];
+        // Beginnings of longer texts: whatever follows one in a sentence may be the rest of it.
+        let mut beginnings: Vec<&str> = vec![];
         for label in &finding.labels {
             let source = self.sources.get(label.span.source);
             let range = trimmed(source.text(), label.span.range());
@@ -121,18 +127,31 @@ impl<'a> Findings<'a> {
                 && let Some(text) = source.text().get(range)
             {
                 let bare = |c: char| c.is_whitespace() || "\"'*&!|>[]{},".contains(c);
-                words.extend([text, text.trim_matches(bare)].map(Cow::Borrowed));
+                // Thousands of findings may be about the same text.
+                let start = text.get(..floor(text, LONGEST_QUOTED)).unwrap_or_default();
+                let mut end = text;
+                if start.len() < text.len() {
+                    beginnings.extend([start, start.trim_start_matches(bare)]);
+                    let value = value_in(start).and_then(|at| start.get(at..));
+                    beginnings.extend(value.map(|value| value.trim_start_matches(bare)));
+                    end = text.get(floor(text, text.len() - LONGEST_QUOTED)..).unwrap_or_default();
+                } else {
+                    words.extend([text, text.trim_matches(bare)].map(Cow::Borrowed));
+                }
                 // What is quoted may be a part of it.
-                if let Some(value) = value_in(text).and_then(|at| text.get(at..)) {
+                if let Some(value) = value_in(end).and_then(|at| end.get(at..)) {
                     words.push(value.trim_matches(bare).into());
                     words.extend(value.rsplit_once('@').map(|(password, _)| format!(":{password}@").into()));
                 }
             }
         }
         words.retain(|word| !word.is_empty());
+        // What is shorter would be found in any sentence.
+        beginnings.retain(|start| start.len() >= SHORTEST);
         let said = |text: &str| {
             password_in_url(text).is_some()
                 || words.iter().any(|word| text.contains(word.as_ref()))
+                || beginnings.iter().any(|start| text.contains(start))
                 || self.veil.hides(text.as_bytes())
         };
         let texts = std::iter::once(&finding.message).chain(&finding.help);
@@ -141,6 +160,10 @@ impl<'a> Findings<'a> {
         }
         let mut finding = finding.clone();
         let clean = |text: &mut String| {
+            if let Some(at) = beginnings.iter().filter_map(|start| text.find(start)).min() {
+                text.truncate(at);
+                text.push_str(MASK);
+            }
             for word in &words {
                 if word.chars().count() > 3 {
                     *text = text.replace(word.as_ref(), MASK);
@@ -197,10 +220,10 @@ impl<'a> Findings<'a> {
         let text = self.sources.get(span.source).text();
         let range = trimmed(text, span.range());
         let shown = text.get(range.clone()).unwrap_or_default();
-        let line = shown.split(['\n', '\r']).next().unwrap_or_default();
         let mut out = String::new();
         let mut after = range.start;
-        for (at, c) in line.char_indices().take(MOST).map(|(at, c)| (range.start + at, c)) {
+        let line = shown.char_indices().take(MOST).take_while(|(_, c)| !matches!(c, '\n' | '\r'));
+        for (at, c) in line.map(|(at, c)| (range.start + at, c)) {
             if at < after {
                 continue;
             }

@@ -41,6 +41,9 @@ pub(super) fn plain(mut path: &str) -> &str {
     path
 }
 
+/// So many bytes of blanks are left out at the end of a place.
+const MOST_BLANKS: usize = 16 << 10;
+
 /// A range within the text, without the line ends and blanks at its end: a block scalar's span
 /// ends where the next line begins, which it is not about.
 pub(super) fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {
@@ -52,6 +55,11 @@ pub(super) fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {
     while !text.is_char_boundary(end) {
         end += 1;
     }
-    let kept = text.get(start..end).unwrap_or_default().trim_end().len();
-    start..start + kept
+    // Thousands of findings may be about the same place: of millions of blanks some are left.
+    let mut from = start.max(end.saturating_sub(MOST_BLANKS));
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    let kept = text.get(from..end).unwrap_or_default().trim_end().len();
+    start..from + kept
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 /// A list whose elements are made one after the other.
 pub(super) struct Each<F>(pub(super) F);
 
-impl<F: Fn() -> I, I: Iterator<Item = Value>> Serialize for Each<F> {
+impl<F: Fn() -> I, I: Iterator<Item: Serialize>> Serialize for Each<F> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut list = serializer.serialize_seq(None)?;
         for element in (self.0)() {
@@ -27,6 +27,18 @@ pub(super) fn write_json(value: &impl Serialize, out: &mut dyn Write) -> io::Res
     serde_json::to_writer_pretty(&mut out, value)?;
     out.write_all(b"\n")?;
     out.flush()
+}
+
+/// JSON on one line, as [`write_json`], without a newline at its end.
+///
+/// # Errors
+/// Those of `out`.
+pub(super) fn write_line(value: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
+    // serde_json writes in small pieces, each of which would be a virtual call.
+    let mut out = BufWriter::new(Harmless(out));
+    serde_json::to_writer(&mut out, value)?;
+    // What the line is written to keeps its own buffer.
+    out.into_inner().map(|_| ()).map_err(|error| error.into_error())
 }
 
 /// [`write_json`] as a text.

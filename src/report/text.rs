@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
 
-use super::excerpt::{REACH, excerpt};
+use super::excerpt::{REACH, excerpt, floor};
 use super::place::trimmed;
 use super::{Findings, counted, summary};
 use crate::diagnostic::{Diagnostic, Label, Severity};
@@ -112,7 +112,9 @@ impl Painter<'_> {
             let mut last = source.position(range.end as u32).line;
             let mut words = label.text.clone();
             if last - first >= MANY {
-                let line = source.text().get(range.start..).unwrap_or_default();
+                // No line is shown further than it is looked at around a place.
+                let to = floor(source.text(), range.start + 2 * REACH);
+                let line = source.text().get(range.start..to).unwrap_or_default();
                 let length = line.find(['\n', '\r']).unwrap_or(line.len());
                 range.end = range.start + length;
                 words = format!("{words} (up to line {last})").trim_start().to_owned();
@@ -143,12 +145,11 @@ impl Painter<'_> {
         let focus: Vec<_> = by_weight.iter().map(|(.., range, _)| range.clone()).collect();
         let span = focus.iter().map(|range| range.start).min().unwrap_or(0)
             ..focus.iter().map(|range| range.end).max().unwrap_or(0);
-        // No line is shown further than that.
-        let near = span.start.saturating_sub(2 * REACH)..span.end + 2 * REACH;
-        let secrets: Vec<_> = self.findings.secrets_in(cluster.source, near).collect();
+        // Asked for each character that is shown: between the ends of a line may be millions of secrets.
+        let secret = |at: usize| self.findings.secrets_in(cluster.source, at..at + 1).next();
         let gutter = cluster.lines.1.to_string().len() + 3;
         let width = self.width.saturating_sub(gutter).max(20);
-        let excerpt = excerpt(source, span, &focus, &secrets, width);
+        let excerpt = excerpt(source, span, &focus, &secret, width);
 
         // The renderer would count columns in the excerpt, which is cut and escaped.
         let place = source.position(focus.first().map_or(0, |range| range.start as u32));

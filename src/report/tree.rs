@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::stream::{write_json, write_line};
 use crate::failure::Failure;
 use crate::model::veil::{MASK, Veil};
 use crate::tree::{Change, Entry, How, Kind, Tree};
@@ -109,18 +110,14 @@ pub fn json(tree: &Tree, show_secrets: bool, out: &mut dyn Write) -> io::Result<
     let veil = veil(tree, show_secrets);
     let mut masked = 0;
     write!(out, "{{\n  \"version\": 1,\n  \"entries\": [")?;
-    // serde_json writes in small pieces, each of which would be a virtual call.
-    let mut line = vec![];
     for (index, entry) in tree.entries().iter().enumerate() {
-        line.clear();
-        line.extend_from_slice(if index > 0 { b",\n    " } else { b"\n    " });
+        out.write_all(if index > 0 { b",\n    " } else { b"\n    " })?;
         let mut shown = shown(entry, show_secrets);
         if shown.content.as_ref().is_some_and(|content| veil.hides(content.as_bytes())) {
             masked += 1;
             (shown.content, shown.secret) = (None, Some(true));
         }
-        serde_json::to_writer(&mut line, &shown)?;
-        out.write_all(&line)?;
+        write_line(&shown, out)?;
     }
     writeln!(out, "\n  ]\n}}")?;
     Ok(masked)
@@ -197,6 +194,33 @@ pub fn changes_json(
             json!({"services": services, "message": failure.to_string(), "foreign": foreign(failure)})
         })
         .collect();
-    serde_json::to_writer_pretty(&mut *out, &json!({"version": 1, "changes": list, "failed": failed}))?;
-    writeln!(out)
+    write_json(&json!({"version": 1, "changes": list, "failed": failed}), out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_in_json() {
+        let text = "a\u{9b}31m\u{202e}\u{e0041}\u{7f}é";
+        let entry = Entry {
+            path: format!("/{text}"),
+            kind: Kind::File(text.into()),
+            mode: 0o644,
+            owner: "root".into(),
+            group: "root".into(),
+            secret: false,
+        };
+        let mut out = vec![];
+        json(&Tree::new(vec![entry]).unwrap_or_default(), false, &mut out).unwrap();
+        let change = Change { path: text.to_owned(), how: How::Created("file") };
+        changes_json(&[change], &[], &mut out).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        assert!(!out.contains(['\u{9b}', '\u{202e}', '\u{e0041}', '\u{7f}']), "{out}");
+        let values = serde_json::Deserializer::from_str(&out).into_iter::<Value>();
+        let values: Vec<Value> = values.map(Result::unwrap).collect();
+        assert_eq!(values[0]["entries"][0]["content"], text);
+        assert_eq!(values[1]["changes"][0]["path"], text);
+    }
 }

@@ -10,7 +10,7 @@ rules! { Reading:
     }
     TOO_LARGE = "too-large", Error, Fixed, none {
         "A file, a document, an application or all of them together are too large",
-        what: "A file, or all pillars of one run, have more than 32 MiB; a document has more than 4,000,000 values; an application has more than 5,000 values, or there are more than 15,000 applications or 2,000,000 values in all, each application's defaults counted. A pillar of 10,000 services has 4 MiB; split it.",
+        what: "A file, or all pillars of one run, have more than 32 MiB; all documents of a run have more than 4,000,000 values; an application has more than 5,000 values, or there are more than 15,000 applications, or 2,000,000 values or 128 MiB of text in all, each application's defaults counted. A pillar of 10,000 services has 4 MiB; split it.",
         why: "What is larger is a mistake or an attack, and would cost memory before anybody noticed.",
     }
     TOO_DEEP = "too-deep", Error, Fixed, none {
@@ -70,7 +70,7 @@ rules! { Reading:
     }
     ALIAS_BOMB = "alias-bomb", Error, Fixed, yaml {
         "Aliases and merge keys blow the document up",
-        what: "They would copy more than 128 MiB. Write the values out, or refer to fewer of them.",
+        what: "They would copy more than 128 MiB in one run. Write the values out, or refer to fewer of them.",
         why: "A few hundred bytes could take all the memory of a host.",
     }
     UNKNOWN_TAG = "unknown-tag", Error, Fixed, yaml {

@@ -10,7 +10,7 @@ rules! { Values:
     }
     PATH = "path", Error, Fixed, yaml {
         "A path that is relative, escapes, or is not in its normal form",
-        what: "Paths begin with `/` (those of `layout` may be below `root`) and have no `.`, `..`, `//` or `/` at the end.",
+        what: "Paths begin with `/` (those of `layout` may be below `root`) and have no step `.`, `..` or `.git`, and no `//` or `/` at the end.",
         why: "A path that means something else than it says passes a review and makes a directory where nobody expects one.",
     }
     SHARED_DIRECTORY = "shared-directory", Error, Fixed, yaml {

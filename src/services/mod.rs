@@ -60,6 +60,26 @@ const MOST_APPLICATIONS: usize = 15_000;
 /// How many values all applications may have, each with its defaults: those of 10,000 services with 40 defaults, with room.
 const MOST_VALUES_OF_ALL: usize = 2_000_000;
 
+/// How many bytes the texts of all applications may have, each with its defaults: each application gets a copy of its own. The
+/// pillars of 10,000 services that have 40 defaults need 10 MB.
+const MOST_TEXT_OF_ALL: usize = 128 << 20;
+
+/// How large defaults are; the applications of one document share them.
+#[derive(Clone, Copy)]
+struct Size {
+    values: usize,
+    bytes: usize,
+}
+
+impl Size {
+    /// Of what has too many values the texts are not looked at.
+    fn of(node: &Node) -> Self {
+        let values = node.count(MOST_VALUES + 1);
+        let bytes = if values > MOST_VALUES { 0 } else { node.text_bytes() };
+        Self { values, bytes }
+    }
+}
+
 /// The applications of all documents, and complaints about what is none, or too large. `key` is as in [`pillar::select`].
 pub fn select(documents: Vec<Node>, key: Option<&str>) -> (Vec<Application>, Vec<Diagnostic>) {
     let mut found = vec![];
@@ -79,33 +99,51 @@ fn leave_out_excess(applications: &mut Vec<Application>) -> Vec<Diagnostic> {
     let excess =
         |message, span, help: &str| Diagnostic::error(&rule::TOO_LARGE, message).at(span, "").help(help);
     // Defaults are shared by their applications, one after the other.
-    let mut defaults: Option<(Arc<Node>, usize)> = None;
+    let mut defaults: Option<(Arc<Node>, Size)> = None;
     let mut kept = 0;
-    let mut all = 0;
+    let mut all = Size { values: 0, bytes: 0 };
     let mut is_full = false;
     applications.retain(|application| {
         if is_full {
             return false;
         }
-        let mut values = application.own.count(MOST_VALUES + 1);
+        let Size { mut values, mut bytes } = Size::of(&application.own);
         if let Some(shared) = &application.defaults {
-            values += match &defaults {
-                Some((known, count)) if Arc::ptr_eq(known, shared) => *count,
-                _ => defaults.insert((Arc::clone(shared), shared.count(MOST_VALUES + 1))).1,
+            let size = match &defaults {
+                Some((known, size)) if Arc::ptr_eq(known, shared) => *size,
+                _ => defaults.insert((Arc::clone(shared), Size::of(shared))).1,
             };
+            values += size.values;
+            bytes += size.bytes;
         }
         if values > MOST_VALUES {
             let message = format!("this application has more than {MOST_VALUES} values, the most that one may have");
             found.push(excess(message, application.name_span, "Variables that many belong in a file that the application reads."));
             return false;
         }
-        (kept, all) = (kept + 1, all + values);
-        if kept > MOST_APPLICATIONS || all > MOST_VALUES_OF_ALL {
-            let message = format!(
-                "up to this application there are more than {MOST_APPLICATIONS} applications, or more than {MOST_VALUES_OF_ALL} \
-                 values with their defaults, the most that one run may have"
-            );
-            found.push(excess(message, application.name_span, "Name fewer pillars at once."));
+        kept += 1;
+        all = Size { values: all.values + values, bytes: all.bytes.saturating_add(bytes) };
+        let is_long = all.bytes > MOST_TEXT_OF_ALL;
+        if kept > MOST_APPLICATIONS || all.values > MOST_VALUES_OF_ALL || is_long {
+            let (message, help) = if is_long {
+                (
+                    format!(
+                        "up to this application there are more than {} MiB of text, the defaults counted for each \
+                         application, the most that one run may have",
+                        MOST_TEXT_OF_ALL >> 20
+                    ),
+                    "Long values belong in a file that the applications read; or name fewer pillars at once.",
+                )
+            } else {
+                (
+                    format!(
+                        "up to this application there are more than {MOST_APPLICATIONS} applications, or more than \
+                         {MOST_VALUES_OF_ALL} values with their defaults, the most that one run may have"
+                    ),
+                    "Name fewer pillars at once.",
+                )
+            };
+            found.push(excess(message, application.name_span, help));
             is_full = true;
             return false;
         }
@@ -552,4 +590,39 @@ fn double_names(planned: &[Planned]) -> Vec<Diagnostic> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pillar::{Dialect, Format};
+    use crate::source::{Source, SourceId};
+
+    fn selected(text: String) -> (usize, Vec<Diagnostic>) {
+        let parsed =
+            pillar::parse(&Source::new("t", text), SourceId(0), Format::Yaml, Dialect::Salt).unwrap();
+        let (applications, found) = select(parsed.documents, None);
+        (applications.len(), found)
+    }
+
+    /// Each application gets a copy of its defaults.
+    #[test]
+    fn the_text_of_defaults_counts_for_each_application() {
+        const MIB: usize = 1 << 20;
+        let most = MOST_TEXT_OF_ALL / MIB;
+        let pillar = |applications: usize, own: &str| {
+            let each: String = (0..applications).map(|n| format!("  a{n}: {{{own}}}\n")).collect();
+            let long = "x".repeat(MIB);
+            format!("defaults: {{environment: {{A: {long}}}}}\napplications:\n{each}")
+        };
+        assert_eq!(selected(pillar(most - 1, "")), (most - 1, vec![]));
+        let (kept, found) = selected(pillar(most + 20, ""));
+        assert_eq!((kept, found.len()), (most - 1, 1), "the key and the name of the value count, too");
+        assert!(
+            found[0].rule == &rule::TOO_LARGE && found[0].message.contains("128 MiB of text"),
+            "{found:?}"
+        );
+        let (kept, found) = selected(pillar(most - 1, &format!("app: {}", "y".repeat(2 * MIB / most))));
+        assert_eq!((kept, found.len()), (most - 2, 1));
+    }
 }

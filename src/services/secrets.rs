@@ -13,9 +13,10 @@ use crate::source::{SourceId, Span};
 /// Where secrets stand in a document of which nobody knows yet what it is: all below `secrets`, what [the classifier](why)
 /// recognises wherever it stands, and comments with any of these.
 pub fn secrets_in_document(document: &Node, text: &str) -> Vec<Span> {
-    let mut found = Found { text, spans: vec![], sections: vec![] };
+    let mut found = Found::default();
     found.collect(document, "", Below::Anything);
-    let Found { mut spans, sections, .. } = found;
+    let Found { mut spans, sections, without_value } = found;
+    spans.extend(behind_keys(text, document.span.source, without_value));
     spans.extend(secrets_in_comments(text, document.span.source, &sections));
     // The same value comes by many aliases.
     spans.sort();
@@ -28,20 +29,37 @@ pub fn secrets_in_document(document: &Node, text: &str) -> Vec<Span> {
 pub fn masked(documents: &[Node], secrets: &HashSet<Span>) -> Vec<Node> {
     let mut values = vec![];
     documents.iter().for_each(|document| texts_at(document, secrets, &mut values));
-    let veil = Veil::over(values);
+    let veil = Veil::over(with_words(values));
     documents.iter().map(|document| covered(document, secrets, &veil)).collect()
 }
 
 /// The values of an application that are secret by name or content, wherever they stand in it.
 pub(super) fn values_of(application: &Node) -> Vec<String> {
-    let mut found = Found { text: "", spans: vec![], sections: vec![] };
+    let mut found = Found::default();
     found.collect(application, "", Below::Anything);
     let places: HashSet<Span> = found.spans.into_iter().collect();
     let mut texts = vec![];
     if !places.is_empty() {
         texts_at(application, &places, &mut texts);
     }
-    texts.into_iter().map(Cow::into_owned).collect()
+    with_words(texts).into_iter().map(Cow::into_owned).collect()
+}
+
+/// These texts, and each word of them that is secret if the text is split at blanks, as a command is: then each word is written
+/// by itself.
+fn with_words(mut texts: Vec<Cow<'_, str>>) -> Vec<Cow<'_, str>> {
+    let mut words = vec![];
+    for text in texts.iter().filter(|text| text.contains(char::is_whitespace)) {
+        let mut follows = false;
+        for word in text.split_whitespace() {
+            if (follows && !is_ordinary(word)) || why("", word).is_some() {
+                words.push(Cow::Owned(word.to_owned()));
+            }
+            follows = is_secret_option(word);
+        }
+    }
+    texts.extend(words);
+    texts
 }
 
 /// The texts at these places.
@@ -94,14 +112,16 @@ enum Below {
     Secret,
 }
 
-struct Found<'a> {
-    text: &'a str,
+#[derive(Default)]
+struct Found {
     spans: Vec<Span>,
     /// What stands below `secrets`, comments and all.
     sections: Vec<Span>,
+    /// Where keys end that are to have a secret, and have no value.
+    without_value: Vec<u32>,
 }
 
-impl Found<'_> {
+impl Found {
     /// `name` is the key that the value has, or the list that it is in.
     fn collect(&mut self, node: &Node, name: &str, below: Below) {
         let is_sensitive = match &node.value {
@@ -153,24 +173,35 @@ impl Found<'_> {
                 _ => below,
             };
             if matches!(pair.value.value, Value::Null) && matches!(below, Below::Secret | Below::Named) {
-                self.nothing(&pair.key);
+                self.without_value.push(pair.key.span.end);
             }
             self.collect(&pair.value, &key, below);
         }
     }
+}
 
-    /// `password: &hunter2` is a key without a value, because a password that begins like that needs quotes: what stands behind
-    /// the key on its line is masked.
-    fn nothing(&mut self, key: &Node) {
-        let end = key.span.range().end;
-        let rest = self.text.get(end..).unwrap_or_default();
-        let line = rest.split('\n').next().unwrap_or_default();
-        let meant = line.trim_start_matches(|c: char| c.is_whitespace() || ":\"'".contains(c));
+/// `password: &hunter2` is a key without a value, because a password that begins like that needs quotes: what stands behind
+/// the key on its line is masked. `ends` is where such keys end.
+fn behind_keys(text: &str, id: SourceId, mut ends: Vec<u32>) -> Vec<Span> {
+    // The same key comes by many aliases, and many keys may stand on one line: in their order, each byte is looked at once.
+    ends.sort_unstable();
+    ends.dedup();
+    let mut spans = vec![];
+    let mut masked_to = 0;
+    for end in ends.into_iter().map(|end| end as usize).filter(|end| *end < text.len()) {
+        if end < masked_to {
+            continue;
+        }
+        let rest = text.get(end..).unwrap_or_default();
+        let is_between = |c: char| c != '\n' && (c.is_whitespace() || ":\"'".contains(c));
+        let meant = rest.trim_start_matches(is_between);
         if meant.starts_with(['&', '*', '!']) {
-            let start = end + line.len() - meant.len();
-            self.spans.push(Span::new(key.span.source, start, end + line.len()));
+            let start = end + rest.len() - meant.len();
+            masked_to = start + meant.find('\n').unwrap_or(meant.len());
+            spans.push(Span::new(id, start, masked_to));
         }
     }
+    spans
 }
 
 /// Comments that stand within one of the `sections`, or give a value to a name that says secret.
@@ -354,6 +385,53 @@ mod tests {
             at = span.range().end;
         }
         out + &text[at..]
+    }
+
+    fn parsed(text: &str) -> Node {
+        let source = crate::source::Source::new("t", text);
+        let format = crate::pillar::Format::Yaml;
+        let parsed = crate::pillar::parse(&source, SourceId(0), format, crate::pillar::Dialect::Salt);
+        parsed.unwrap().documents.remove(0)
+    }
+
+    /// Keys without values are looked behind once, however many there are on a line.
+    #[test]
+    fn what_stands_behind_a_key_without_a_value_is_masked() {
+        for (text, masked) in [
+            ("password: &hunter2\nuser: x\n", vec!["&hunter2"]),
+            ("x: &n\nsecrets: {A: *n, B: *n}\nb: 1\n", vec!["*n, B: *n}"]),
+            ("secrets: {A, B: , 'C' : !!null }\n", vec!["!!null }"]),
+            ("password:\n\n  \nuser: x\n", vec![]),
+            ("x: &x {password: }\ny: [*x, *x]\n", vec![]),
+        ] {
+            let document = parsed(text);
+            let mut found = Found::default();
+            found.collect(&document, "", Below::Anything);
+            let spans = behind_keys(text, SourceId(0), found.without_value);
+            assert_eq!(spans.iter().map(|span| &text[span.range()]).collect::<Vec<_>>(), masked, "{text}");
+        }
+        let keys: Vec<String> = (0..200_000).map(|n| format!("K{n}")).collect();
+        let text = format!("secrets: {{{}}}\n", keys.join(","));
+        assert!(secrets_in_document(&parsed(&text), &text).len() <= 1);
+    }
+
+    #[test]
+    fn each_secret_word_of_a_command_is_a_value() {
+        for (command, words) in [
+            ("srv --token Aaaaaa11x --password Bbb,'22y", vec!["Aaaaaa11x", "Bbb,'22y"]),
+            (
+                "srv --token=Tok12345x --dsn postgres://u:Pw123456@h/db",
+                vec!["--token=Tok12345x", "postgres://u:Pw123456@h/db"],
+            ),
+            ("srv --verbose yes", vec![]),
+        ] {
+            let values = values_of(&parsed(&format!("unicorn_command: \"{command}\"\n")));
+            assert!(
+                words.iter().all(|word| values.iter().any(|value| value == word)),
+                "{command}: {values:?}"
+            );
+            assert_eq!(values.is_empty(), words.is_empty(), "{command}: {values:?}");
+        }
     }
 
     #[test]

@@ -299,6 +299,9 @@ def _shown(entry):
         }
     if entry.get("content") and entry.get("hunks"):
         shown["diff"] = _unified(entry["hunks"], entry.get("secret"))
+    elif entry.get("unshown"):
+        unshown = entry["unshown"]
+        shown["diff"] = f"not shown: {unshown['lines_added']} lines added, {unshown['lines_removed']} removed"
     return shown
 
 

@@ -80,7 +80,7 @@ pub(super) fn note(
         let set = |key: &str| {
             key.split_once('.').is_some_and(|(_, name)| configures && settings.contains_key(name))
         };
-        let lines = |hunk: &Hunk, keys: &[Option<String>], sign| -> Vec<String> {
+        let lines = |hunk: &Hunk<'_>, keys: &[Option<String>], sign| -> Vec<String> {
             hunk.changed(sign).iter().filter_map(|line| keys.get(*line)?.clone()).collect()
         };
         let removed = found.hunks.iter().flat_map(|hunk| lines(hunk, &was, Sign::Removed));

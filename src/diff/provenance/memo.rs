@@ -48,6 +48,13 @@ pub(super) struct Budget {
     of_all: usize,
 }
 
+impl Budget {
+    /// Whether so many bytes of one service are too many.
+    pub(super) fn is_less_than(self, bytes: usize) -> bool {
+        bytes > self.of_one
+    }
+}
+
 /// Between two pillars, of which a pull request may have made one: only values that differ are tried, and few do.
 pub(super) const OF_PILLARS: Budget = Budget { of_one: 32 << 20, of_all: 256 << 20 };
 
@@ -68,9 +75,14 @@ impl Memo {
         let of_all = self.spent.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         let may = of_one <= budget.of_one && of_all <= budget.of_all;
         if !may {
-            self.is_spent.store(true, Ordering::Relaxed);
+            self.give_up();
         }
         may
+    }
+
+    /// Something is not worked out.
+    pub(super) fn give_up(&self) {
+        self.is_spent.store(true, Ordering::Relaxed);
     }
 
     /// Whether something was not worked out, because it would have cost too much.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::leaf::{Leaf, leaves};
 use super::memo::{Budget, Key, Memo, OF_A_HOST, OF_PILLARS, Touched, outline, relative, shape};
 use super::{Cause, OriginKind, host, origin};
-use crate::diff::hunks::{Hunk, Sign, gained, removed};
+use crate::diff::hunks::{Hunk, MOST_SHOWN, Sign, count, gained, removed};
 use crate::diff::script::Script;
-use crate::diff::{EntryDiff, Side};
+use crate::diff::service::beginning;
+use crate::diff::{EntryDiff, Side, WhyUnshown};
 use crate::failure::Failure;
 use crate::model::Service;
 use crate::plan::plan;
@@ -95,7 +96,7 @@ impl Tracer<'_> {
     /// The run scripts of both sides, if the old one is runsmith's.
     fn scripts(&self, from: &Site, to: &Site) -> Option<(Script, Script)> {
         let old = run_script(self.old, from).filter(|content| crate::record::is_marked(content))?;
-        let script = |content: &[u8]| Script::read(&String::from_utf8_lossy(content));
+        let script = |content: &[u8]| Script::read(&String::from_utf8_lossy(beginning(content)));
         Some((script(old), script(run_script(self.new, to)?)))
     }
 }
@@ -167,6 +168,17 @@ impl<'a> Traced<'a> {
     /// Gives up, with `false`, where that takes more than [`Memo`] allows.
     fn note(&mut self, counts: &Counts, memo: &Memo, entries: &mut [EntryDiff<'_>]) -> Result<bool, Failure> {
         let service = &self.known.service;
+        // To try anything makes a copy of all files, which those that count may be too large for.
+        let own = |found: &EntryDiff<'_>| {
+            if self.sign == Sign::Added { found.new } else { found.old }.map_or(0, size)
+        };
+        let bytes: usize = entries.iter().map(own).sum();
+        let is_long =
+            |found: &EntryDiff<'_>| found.unshown.is_some_and(|unshown| unshown.why == WhyUnshown::Long);
+        if entries.iter().any(is_long) || counts.budget().is_less_than(bytes) {
+            memo.give_up();
+            return Ok(false);
+        }
         let shape = shape(&self.leaves, service);
         // What each difference is to the service on this side; nothing if the side has nothing there.
         let mut alike: Vec<Option<(Key, &Entry)>> = entries
@@ -270,8 +282,11 @@ fn touched(at: usize, own: &Entry, base: &[Entry], varied: &[Entry]) -> Touched 
     match (&own.kind, &other.kind) {
         (Kind::File(own), Kind::File(other)) if own != other => {
             touched.content = true;
-            touched.lines = removed(own, other);
-            touched.gained = gained(own, other);
+            // The lines of a longer one are not shown.
+            if count(own).max(count(other)) <= MOST_SHOWN {
+                touched.lines = removed(own, other);
+                touched.gained = gained(own, other);
+            }
         }
         (Kind::Link(own), Kind::Link(other)) => touched.target = own != other,
         _ => {}
@@ -312,10 +327,13 @@ fn is_way(how: &How, touched: &Touched) -> bool {
 }
 
 /// Are lines of the hunk others with another value, or are those of its other side what another value makes?
-fn touches(hunk: &Hunk, sign: Sign, touched: &Touched) -> bool {
+fn touches(hunk: &Hunk<'_>, sign: Sign, touched: &Touched) -> bool {
     let other = if sign == Sign::Added { Sign::Removed } else { Sign::Added };
     hunk.changed(sign).iter().any(|line| touched.lines.binary_search(line).is_ok())
-        || hunk.lines.iter().any(|line| line.sign == other && touched.gained.contains(&line.text))
+        || hunk
+            .lines
+            .iter()
+            .any(|line| line.sign == other && touched.gained.iter().any(|gained| *gained == *line.text))
 }
 
 pub(super) fn push(causes: &mut Vec<Cause>, key: &str) {

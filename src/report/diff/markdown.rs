@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::{Summary, causes, facts, shown};
-use crate::diff::{Diff, ServiceDiff};
+use crate::diff::{Diff, EntryDiff, ServiceDiff};
 use crate::visible::visible;
 
 /// The longest comment that GitHub takes, in characters.
@@ -37,16 +37,12 @@ pub fn markdown(diff: &Diff<'_>, limit: usize, out: &mut dyn Write) -> io::Resul
     }
     let mut left_out = 0;
     for service in &diff.services {
-        let whole = section(service, usize::MAX);
         let free = room.saturating_sub(text.len());
-        if whole.len() <= free {
+        if let Some(whole) = section(service, free, Cut::No) {
             text.push_str(&whole);
             continue;
         }
-        let part = section(service, free);
-        if part.len() <= free {
-            text.push_str(&part);
-        }
+        text.extend(section(service, free, Cut::BetweenPaths));
         left_out += 1;
     }
     if left_out > 0 {
@@ -78,8 +74,20 @@ fn reasons(service: &ServiceDiff<'_>) -> String {
     if reasons.is_empty() { String::new() } else { format!(": {}", escaped(&reasons.join("; "))) }
 }
 
-/// One service, folded; hunks that do not fit `limit` bytes are left out, and a note says so.
-fn section(service: &ServiceDiff<'_>, limit: usize) -> String {
+/// What becomes of a section that does not fit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// There is none.
+    No,
+    /// The paths that do not fit are left out, and a note says so.
+    BetweenPaths,
+}
+
+/// The end of each section.
+const END: &str = "</details>\n";
+
+/// One service, folded, if it fits `limit` bytes. No more of it is made than that: a file may be larger than all that is shown.
+fn section(service: &ServiceDiff<'_>, limit: usize, cut: Cut) -> Option<String> {
     let effect = if service.name.is_some() { service.impact.effect.words() } else { "" };
     let mut text = format!("\n<details><summary>{} {effect}</summary>\n\n", name(service));
     if let Some((key, place)) = &service.place {
@@ -90,40 +98,56 @@ fn section(service: &ServiceDiff<'_>, limit: usize) -> String {
         let lines: Vec<_> = service.impact.commands.iter().map(|command| visible(command)).collect();
         text.push_str(&fenced("sh", &lines.join("\n")));
     }
+    let kept = if cut == Cut::No { END.len() } else { NOTES };
     for (at, entry) in service.entries.iter().enumerate() {
-        let mut part = format!("<code>{}</code>", escaped(entry.path));
-        let mut notes = facts(entry);
-        if entry.secret {
-            notes.push("secret".to_owned());
-        }
-        notes.extend(Some(causes(&entry.causes)).filter(|causes| !causes.is_empty()));
-        if !notes.is_empty() {
-            part.push_str(&format!(": {}", escaped(&notes.join("; "))));
-        }
-        part.push_str("\n\n");
-        let mut lines = vec![];
-        for hunk in &entry.hunks {
-            let header = if entry.secret { "@@ secret @@".to_owned() } else { hunk.header() };
-            lines.push(format!("{header} {}", causes(&hunk.causes)).trim_end().to_owned());
-            for line in &hunk.lines {
-                lines.push(format!("{}{}", line.sign.character(), shown(&line.text)));
-                if !line.newline {
-                    lines.push("\\ No newline at end of file".to_owned());
-                }
+        let room = limit.checked_sub(text.len() + kept);
+        match room.and_then(|room| path(entry, room)) {
+            Some(part) => text.push_str(&part),
+            None if cut == Cut::No => return None,
+            None => {
+                let rest = service.entries.len() - at;
+                text.push_str(&format!("{rest} more paths are left out.\n\n"));
+                break;
             }
         }
-        if !lines.is_empty() {
-            part.push_str(&fenced("diff", &lines.join("\n")));
-        }
-        if text.len() + part.len() + NOTES > limit {
-            let rest = service.entries.len() - at;
-            text.push_str(&format!("{rest} more paths are left out.\n\n"));
-            break;
-        }
-        text.push_str(&part);
     }
-    text.push_str("</details>\n");
-    text
+    text.push_str(END);
+    (text.len() <= limit).then_some(text)
+}
+
+/// What differs at one path, if it fits `room` bytes.
+fn path(entry: &EntryDiff<'_>, room: usize) -> Option<String> {
+    let mut part = format!("<code>{}</code>", escaped(entry.path));
+    let mut notes = facts(entry);
+    if entry.secret {
+        notes.push("secret".to_owned());
+    }
+    notes.extend(Some(causes(&entry.causes)).filter(|causes| !causes.is_empty()));
+    if !notes.is_empty() {
+        part.push_str(&format!(": {}", escaped(&notes.join("; "))));
+    }
+    part.push_str("\n\n");
+    let mut lines = String::new();
+    for hunk in &entry.hunks {
+        let header = if entry.secret { "@@ secret @@".to_owned() } else { hunk.header() };
+        lines.push_str(format!("{header} {}", causes(&hunk.causes)).trim_end());
+        lines.push('\n');
+        for line in &hunk.lines {
+            lines.push(line.sign.character());
+            lines.push_str(&shown(&line.text));
+            lines.push('\n');
+            if !line.newline {
+                lines.push_str("\\ No newline at end of file\n");
+            }
+            if part.len() + lines.len() > room {
+                return None;
+            }
+        }
+    }
+    if let Some(lines) = lines.strip_suffix('\n') {
+        part.push_str(&fenced("diff", lines));
+    }
+    (part.len() <= room).then_some(part)
 }
 
 /// A block of code whose fence is longer than any run of backticks in it.

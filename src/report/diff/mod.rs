@@ -11,14 +11,14 @@ use std::fmt::Write as _;
 
 use crate::diff::hunks::Sign;
 use crate::diff::provenance::{Cause, Origin, OriginKind};
-use crate::diff::{Diff, EntryDiff, ServiceDiff};
+use crate::diff::{Diff, EntryDiff, MOST_SHOWN_OF_ALL, ServiceDiff, Unshown, WhyUnshown};
 use crate::tree::{How, Kind};
 use crate::visible::visible;
 
 pub use explain::{explained, explained_json};
 pub use json::json;
 pub use markdown::{GITHUB_LIMIT, markdown};
-pub use patch::patch;
+pub use patch::{LeftOut, patch};
 pub use stat::stat;
 pub use text::text;
 
@@ -89,6 +89,9 @@ impl Summary {
 
 /// Lines that are added and removed.
 fn counts(entry: &EntryDiff<'_>) -> (usize, usize) {
+    if let Some(unshown) = entry.unshown {
+        return (unshown.added, unshown.removed);
+    }
     let of = |sign| entry.hunks.iter().flat_map(|hunk| &hunk.lines).filter(|line| line.sign == sign).count();
     (of(Sign::Added), of(Sign::Removed))
 }
@@ -98,6 +101,15 @@ fn facts(entry: &EntryDiff<'_>) -> Vec<String> {
     let mut facts = vec![];
     if entry.foreign {
         facts.push("runsmith did not make what is there".to_owned());
+    }
+    if let Some(Unshown { added, removed, why }) = entry.unshown {
+        facts.push(match why {
+            WhyUnshown::Long => format!("too long to show: {removed} lines before, {added} after"),
+            WhyUnshown::Withheld => "its content is not shown without --adopt: no record names it".to_owned(),
+            WhyUnshown::Many => {
+                format!("not shown, because more than {MOST_SHOWN_OF_ALL} lines differ: {added} lines added, {removed} removed")
+            }
+        });
     }
     for how in &entry.ways {
         match how {

@@ -6,15 +6,26 @@
 use std::io::{self, Write};
 
 use super::facts;
-use crate::diff::Diff;
-use crate::diff::hunks::{CONTEXT, Hunk, hunks};
+use crate::diff::hunks::{CONTEXT, Hunk, MOST_SHOWN, count, hunks};
+use crate::diff::{Diff, WhyUnshown};
 use crate::tree::{Entry, Kind};
 use crate::visible::visible;
 
+/// How many files a patch has left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Because they are secret, or show a secret.
+    pub masked: usize,
+    /// Because they have too many lines.
+    pub long: usize,
+    /// Because what is there was not made by runsmith.
+    pub withheld: usize,
+}
+
 /// Everything that differs. Of secrets only that they differ, unless the diff was made with them.
-/// Says how many files were left out because they are secret.
-pub fn patch(diff: &Diff<'_>, show_secrets: bool, out: &mut dyn Write) -> io::Result<usize> {
-    let mut masked = 0;
+/// Says how many files were left out.
+pub fn patch(diff: &Diff<'_>, show_secrets: bool, out: &mut dyn Write) -> io::Result<LeftOut> {
+    let mut left_out = LeftOut::default();
     for service in &diff.services {
         if let Some(name) = &service.name {
             let impact = &service.impact;
@@ -34,8 +45,22 @@ pub fn patch(diff: &Diff<'_>, show_secrets: bool, out: &mut dyn Write) -> io::Re
                 _ => None,
             };
             if let Some(why) = why {
-                masked += 1;
+                left_out.masked += 1;
                 writeln!(out, "# {}: {why} left out without --show-secrets", visible(entry.path))?;
+                continue;
+            }
+            if entry.unshown.is_some_and(|unshown| unshown.why == WhyUnshown::Withheld) {
+                left_out.withheld += 1;
+                let why = "no record names what is there; it is left out without --adopt";
+                writeln!(out, "# {}: {why}", visible(entry.path))?;
+                continue;
+            }
+            let is_long =
+                |entry: Option<&Entry>| entry.is_some_and(|entry| count(content(entry)) > MOST_SHOWN);
+            if entry.touches_content() && (is_long(entry.old) || is_long(entry.new)) {
+                left_out.long += 1;
+                let why = "it has more lines than are compared; its changes are left out";
+                writeln!(out, "# {}: {why}", visible(entry.path))?;
                 continue;
             }
             let file = |entry: &Entry| !matches!(entry.kind, Kind::Directory);
@@ -45,7 +70,9 @@ pub fn patch(diff: &Diff<'_>, show_secrets: bool, out: &mut dyn Write) -> io::Re
             let (old, new) = (entry.old.filter(|old| file(old)), entry.new.filter(|new| file(new)));
             match (old, new) {
                 (Some(old), Some(new)) if git_kind(old) == git_kind(new) => {
-                    both(entry.path, old, new, &entry.hunks, out)?;
+                    // What is not shown because of all the others is a part of the patch.
+                    let known = if entry.unshown.is_some() { None } else { Some(entry.hunks.as_slice()) };
+                    both(entry.path, old, new, known, out)?;
                 }
                 (old, new) => {
                     if let Some(old) = old {
@@ -58,7 +85,7 @@ pub fn patch(diff: &Diff<'_>, show_secrets: bool, out: &mut dyn Write) -> io::Re
             }
         }
     }
-    Ok(masked)
+    Ok(left_out)
 }
 
 /// Whether git would give it the mode 100755.
@@ -87,7 +114,13 @@ fn content(entry: &Entry) -> &[u8] {
     }
 }
 
-fn both(path: &str, old: &Entry, new: &Entry, known: &[Hunk], out: &mut dyn Write) -> io::Result<()> {
+fn both(
+    path: &str,
+    old: &Entry,
+    new: &Entry,
+    known: Option<&[Hunk<'_>]>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let (was, is) = (content(old), content(new));
     let (from, to) = (git_mode(old), git_mode(new));
     if from == to && was == is {
@@ -101,7 +134,10 @@ fn both(path: &str, old: &Entry, new: &Entry, known: &[Hunk], out: &mut dyn Writ
         return Ok(());
     }
     names(Some(path), Some(path), out)?;
-    if git_kind(new) { body(&hunks(was, is, CONTEXT), out) } else { body(known, out) }
+    match known.filter(|_| !git_kind(new)) {
+        Some(known) => body(known, out),
+        None => body(&hunks(was, is, CONTEXT), out),
+    }
 }
 
 fn created(path: &str, new: &Entry, out: &mut dyn Write) -> io::Result<()> {
@@ -138,7 +174,7 @@ fn names(old: Option<&str>, new: Option<&str>, out: &mut dyn Write) -> io::Resul
     Ok(())
 }
 
-fn body(hunks: &[Hunk], out: &mut dyn Write) -> io::Result<()> {
+fn body(hunks: &[Hunk<'_>], out: &mut dyn Write) -> io::Result<()> {
     for hunk in hunks {
         let because = super::causes(&hunk.causes);
         let because = if because.is_empty() { because } else { format!(" {because}") };

@@ -61,7 +61,7 @@ fn head(service: &ServiceDiff<'_>, paint: Paint, out: &mut dyn Write) -> io::Res
     Ok(())
 }
 
-fn print(hunk: &Hunk, secret: bool, paint: Paint, out: &mut dyn Write) -> io::Result<()> {
+fn print(hunk: &Hunk<'_>, secret: bool, paint: Paint, out: &mut dyn Write) -> io::Result<()> {
     let header = if secret { "@@ secret @@".to_owned() } else { hunk.header() };
     let because = causes(&hunk.causes);
     let because = if because.is_empty() { because } else { format!(" {because}") };
@@ -93,7 +93,7 @@ impl Paint {
         self.with("36", text)
     }
 
-    fn line(self, line: &Line, marks: &[Range<usize>]) -> String {
+    fn line(self, line: &Line<'_>, marks: &[Range<usize>]) -> String {
         let (plain, strong) = match line.sign {
             Sign::Same => return format!(" {}", super::shown(&line.text)),
             Sign::Removed => ("31", "31;7"),

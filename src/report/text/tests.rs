@@ -332,3 +332,39 @@ fn a_line_of_30_megabytes_costs_no_more_than_a_short_one() {
         Diagnostic::error(&rule::APP, "m").at(Span::new(id, 100, 20 << 20), "").at(Span::new(id, 7, 9), "");
     assert!(text(&[finding], &sources, Look::default()).len() < 1000);
 }
+
+/// However long the place is that findings are about: none of it is looked at more than shows. The place is one secret, its lines
+/// end late, and blanks are at its end; and a sentence that quotes it shows nothing of it.
+#[test]
+fn many_findings_about_one_long_place() {
+    const MIB: usize = 1 << 20;
+    let secret = format!("Zq9{}", "Xw".repeat(4 * MIB));
+    let lines = "\n  x".repeat(20);
+    let blanks = " ".repeat(4 * MIB);
+    let mut sources = Sources::new();
+    let id = sources.add(Source::new("web.sls", format!("a: \"{secret}{lines}{blanks}\"\n")));
+    let place = |from: usize| Span::new(id, from, 4 + secret.len() + lines.len() + blanks.len());
+    let findings: Vec<Diagnostic> = (0..3_000)
+        .map(|n| Diagnostic::error(&rule::INVALID, format!("wrong {n}")).at_hidden(place(4), "here"))
+        .collect();
+    let shown = text(&findings, &sources, Look::default());
+    assert!(shown.contains("wrong 2999") && !shown.contains("Xw"), "{shown:.1000}");
+    let quotes = format!("no {}; nor {}", &secret[..6_000], &secret[..5_000]);
+    let finding = Diagnostic::error(&rule::INVALID, quotes).at_hidden(place(4), "");
+    let shown = text(&[finding], &sources, Look::default());
+    assert!(shown.contains("no ********\n") && !shown.contains("Xw"), "{shown:.1000}");
+}
+
+/// Between the ends of one line are very many secrets.
+#[test]
+fn a_place_with_many_secrets_in_it() {
+    let mut sources = Sources::new();
+    let words = "s3cr3t, ".repeat(200_000);
+    let id = sources.add(Source::new("web.sls", format!("a: [{words}x]\n")));
+    let secrets: Vec<Span> = (0..200_000).map(|n| Span::new(id, 4 + 8 * n, 10 + 8 * n)).collect();
+    let whole = Span::new(id, 3, 4 + words.len());
+    let findings: Vec<Diagnostic> =
+        (0..200).map(|n| Diagnostic::error(&rule::INVALID, format!("wrong {n}")).at(whole, "")).collect();
+    let shown = text(&findings, &sources, Look { secrets: &secrets, ..Look::default() });
+    assert!(shown.contains("a: [********, ********, ") && !shown.contains("s3cr3t"), "{shown:.1000}");
+}

@@ -9,14 +9,12 @@ use std::time::Duration;
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_peercred;
 
-use super::keeper::{
-    COMMAND, Files, HOLDS_FILES, Held, IN_FILES, PROTOCOL, Request, in_file, read_state,
-};
+use super::keeper::{COMMAND, Files, HOLDS_FILES, Held, IN_FILES, PROTOCOL, Request, in_file, read_state};
 use super::keepers::{self, DOOR};
 use super::listen::Listener;
-use super::{clock, passing, shared};
 use super::place::Place;
 use super::process::{self, Process};
+use super::{clock, passing, shared};
 use crate::runtime::protocol::Dropped;
 
 /// How long the keeper may take to answer: it has nothing else to do.

@@ -121,8 +121,9 @@ pub fn write_apart(pipe: impl AsFd, bytes: &[u8], limit: Duration) -> Written {
             libc::syscall(libc::SYS_close_range, number + 1, libc::c_uint::MAX, 0);
             let mut room = libc::pollfd { fd: number, events: libc::POLLOUT, revents: 0 };
             let has_room = libc::poll(&raw mut room, 1, 0) == 1 && room.revents == libc::POLLOUT;
-            let is_whole =
-                has_room && usize::try_from(libc::write(number, bytes.as_ptr().cast(), bytes.len())) == Ok(bytes.len());
+            let is_whole = has_room
+                && usize::try_from(libc::write(number, bytes.as_ptr().cast(), bytes.len()))
+                    == Ok(bytes.len());
             libc::_exit(libc::c_int::from(!is_whole))
         }
     }

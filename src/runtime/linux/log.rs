@@ -54,7 +54,14 @@ impl Log {
             let flags = i32::try_from(flags.bits()).unwrap_or(0);
             OpenOptions::new().append(true).custom_flags(flags).open("/proc/self/fd/1").ok()
         };
-        Self { file, is_pipe, hanging: vec![], untold: 0, dropped: Dropped::default(), mark: LineMark::new().ok() }
+        Self {
+            file,
+            is_pipe,
+            hanging: vec![],
+            untold: 0,
+            dropped: Dropped::default(),
+            mark: LineMark::new().ok(),
+        }
     }
 
     /// What the keeper notes there whether the log is within a line; none without memory for it.

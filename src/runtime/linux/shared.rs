@@ -148,14 +148,19 @@ pub fn is_same(one: &OwnedFd, other: &OwnedFd) -> bool {
 /// The helper itself.
 pub fn main() -> u8 {
     helper::serve(|order: Order, fds| {
-        let each = |done: &dyn Fn(&OwnedFd) -> bool| Reply { are: fds.iter().map(done).collect(), ..Reply::default() };
+        let each = |done: &dyn Fn(&OwnedFd) -> bool| Reply {
+            are: fds.iter().map(done).collect(),
+            ..Reply::default()
+        };
         let reply = match order {
             Order::Take(wanted) => {
                 let found = fds.first().map(|process| listening(process, &wanted)).unwrap_or_default();
                 let (listeners, taken) = found.into_iter().unzip();
                 return (Reply { listeners, ..Reply::default() }, taken);
             }
-            Order::TakeOutput => return (Reply::default(), fds.first().and_then(reading).into_iter().collect()),
+            Order::TakeOutput => {
+                return (Reply::default(), fds.first().and_then(reading).into_iter().collect());
+            }
             Order::OpenLog => {
                 let log = fds.first().and_then(|log| keeper::log(log.as_fd()));
                 return (Reply::default(), log.into_iter().collect());

@@ -719,7 +719,9 @@ impl Shell {
             listener.unlink(&self.identity);
         }
         let turned = shared::turn_away(&listeners);
-        self.closed.extend(listeners.into_iter().zip(turned).filter_map(|(one, is_turned)| is_turned.then_some(one)));
+        self.closed.extend(
+            listeners.into_iter().zip(turned).filter_map(|(one, is_turned)| is_turned.then_some(one)),
+        );
         self.update_keeper(false);
     }
 
@@ -729,7 +731,8 @@ impl Shell {
         // With `usr2` those that come later write to it.
         let needed: Vec<u32> = self.generations.keys().map(|one| self.pipe_of(*one).0).collect();
         let outputs = std::mem::take(&mut self.outputs).into_iter();
-        let (kept, gone) = outputs.partition::<Vec<_>, _>(|(one, _)| *one != generation.0 || needed.contains(one));
+        let (kept, gone) =
+            outputs.partition::<Vec<_>, _>(|(one, _)| *one != generation.0 || needed.contains(one));
         self.outputs = kept;
         shared::close(gone.into_iter().map(|(_, pipe)| pipe).collect());
         self.probes.remove(&generation);
