@@ -150,7 +150,9 @@ impl Place {
 
 /// Paths that a refusal names.
 fn named(text: &str) -> Vec<&str> {
-    text.lines().filter_map(|line| line.strip_prefix("  ")?.split_once(": ")).map(|(path, _)| path).collect()
+    let named =
+        text.lines().filter_map(|line| line.strip_prefix("  ")?.split_once(": ")).map(|(path, _)| path);
+    named.filter(|path| path.starts_with('/')).collect()
 }
 
 /// Where its configuration goes is said, so that it meets the team's.

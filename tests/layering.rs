@@ -17,7 +17,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("tree", &["visible"]),
     ("record", &["steps", "tree"]),
     // Pure stages, in the order of the data.
-    ("pillar", &["source", "diagnostic", "rule"]),
+    ("pillar", &["source", "diagnostic", "rule", "visible"]),
     ("model", &["source", "diagnostic", "rule", "pillar", "steps", "quote", "visible"]),
     ("schema", &["diagnostic", "rule", "failure", "pillar", "model"]),
     ("facts", &["model"]),
@@ -45,7 +45,10 @@ const MAY: &[(&str, &[&str])] = &[
     ),
     (
         "diff",
-        &["source", "failure", "pillar", "model", "template", "plan", "record", "services", "tree", "steps"],
+        &[
+            "source", "failure", "pillar", "model", "template", "plan", "record", "services", "tree",
+            "steps", "visible",
+        ],
     ),
     (
         "report",
