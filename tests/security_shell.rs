@@ -235,18 +235,19 @@ while True:
 /// Whoever traces what the script runs as the user keeps its end from the script, for ever: it goes on all the same.
 #[test]
 fn helpers_that_their_user_traces_do_not_hold_up_the_script() {
-    let (mut service, _) = with_own_program();
+    let (mut service, program) = with_own_program();
     let (reader, writer) = std::io::pipe().unwrap();
     service.supervise_by(Command::new("runsv"), writer);
     service.log = Log::follow(reader);
     service.log.wait(0, &["ready:"], HANDOVER);
     let mut attacker = Python::run(&service.user, KEEPS, &[]);
     attacker.wait_for_bytes(1);
+    takes_long_to_read(&program);
     let mark = service.log.mark();
     service.sv("2");
-    service.log.wait(mark, &["it is stopped and started again"], HANDOVER);
-    // Of those that send signals, too.
-    attacker.wait_for_bytes(3);
+    // What looks at the new program is held first.
+    attacker.wait_for_bytes(1);
+    service.log.wait(mark, &["hand-over FAILED"], HANDOVER);
     let down = Command::new("sv").args(["-w", "180", "down"]).arg(&service.directory).output().unwrap();
     drop(attacker);
     assert!(down.status.success(), "{down:?}; the log:\n{}", service.log.text(0));
