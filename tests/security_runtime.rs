@@ -962,6 +962,7 @@ fn root_is_led_through_no_process_of_the_users() {
     }
     service.until("it serves", |service| service.runsmith(&["status"]).status.code() == Some(0));
     assert_eq!(service.version(), "1");
+    drop(through);
     service.down();
 }
 
