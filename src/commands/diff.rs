@@ -28,7 +28,7 @@ use crate::visible::visible;
 /// What is compared with.
 enum Old {
     /// What lies on a disk.
-    Disk(disk::Found),
+    Disk(Box<disk::Found>),
     /// What other pillars make, and with which templates.
     Host(Box<Services>, Option<Box<Templates>>),
 }
@@ -156,7 +156,7 @@ fn host(
 /// What was read from a disk: a file is a secret if its owner alone may read it, or if it is a
 /// variable of a service.
 fn disk(found: disk::Found) -> Old {
-    Old::Disk(hidden(found))
+    Old::Disk(Box::new(hidden(found)))
 }
 
 /// Marks what may be secret of what was read from a disk.
@@ -288,7 +288,7 @@ fn compare(
     terminal: &mut Terminal,
 ) -> Outcome {
     let (tree, host, used, found) = match old {
-        Old::Disk(found) => (&found.tree, None, templates, Some(found)),
+        Old::Disk(found) => (&found.tree, None, templates, Some(&**found)),
         Old::Host(host, used) => (&host.tree, Some(&**host), used.as_deref().unwrap_or(templates), None),
     };
     let unknown = found.map_or(&[][..], |found| found.unknown.as_slice());

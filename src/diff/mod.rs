@@ -239,7 +239,7 @@ pub fn diff<'a>(
                 next.1.iter().fold(lines, |lines, (_, was, is)| lines.saturating_add(lines_of(*was, *is)));
             some.push(next);
         }
-        for service in in_parallel(some, options.threads, &one) {
+        for service in in_parallel(some, options.threads, one) {
             let mut service = service?;
             limit(&mut service, &mut shown);
             services.push(service);
