@@ -428,6 +428,78 @@ fn a_process_whose_first_thread_has_ended_is_not_waited_for() {
     service.down();
 }
 
+/// What runsv has open besides is neither the script's nor the application's.
+#[test]
+fn descriptors_of_whoever_starts_runsv_do_not_reach_the_application() {
+    let (mut service, _) = with_own_program();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let secret = service.scratch().join("of-root");
+    fs::write(&secret, "root alone").unwrap();
+    let mut runsv = Command::new("bash");
+    let open = format!("exec 60<{0} 255<{0}; exec runsv \"$0\"", secret.display());
+    runsv.args(["-c", &open]);
+    service.supervise_by(runsv, writer);
+    service.log = Log::follow(reader);
+    service.log.wait(0, &["ready:"], HANDOVER);
+    for pid in [service.runtime(), service.master()] {
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
+            assert_ne!(fs::read_link(entry.path()).ok(), Some(secret.clone()), "{pid}: {entry:?}");
+        }
+    }
+    service.down();
+}
+
+/// Whoever can open the script's lock can hold it: nobody but root can, and one that an earlier version has left is replaced.
+#[test]
+fn the_lock_of_the_script_is_roots_alone() {
+    let (mut service, _) = with_own_program();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let run = service.run_directory();
+    fs::create_dir_all(&run).unwrap();
+    let lock = run.join("lock");
+    fs::write(&lock, "").unwrap();
+    fs::set_permissions(&lock, fs::Permissions::from_mode(0o644)).unwrap();
+    let holds = "import fcntl, os, signal, sys\nfcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX)\nos.write(1, b'.')\nsignal.pause()";
+    let mut outsider = Python::run(&service.user, holds, &[lock.to_str().unwrap()]);
+    outsider.wait_for_bytes(1);
+    service.supervise_by(Command::new("runsv"), writer);
+    service.log = Log::follow(reader);
+    service.log.wait(0, &["ready:"], HANDOVER);
+    assert_eq!(fs::metadata(&lock).unwrap().permissions().mode() & 0o777, 0o600);
+    drop(outsider);
+    service.down();
+}
+
+/// Whoever stops what sends SIGKILL as the user is killed by root.
+#[test]
+fn who_stops_what_kills_is_killed_all_the_same() {
+    const STOPS: &str = r#"
+import os, signal
+os.write(1, b".")
+mine, seen = os.getpid(), set()
+while True:
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or name in seen or int(name) == mine: continue
+        try:
+            if os.stat("/proc/" + name).st_uid == os.getuid(): os.kill(int(name), signal.SIGSTOP)
+            else: continue
+        except OSError: continue
+"#;
+    let (mut service, _) = with_own_program();
+    let (reader, writer) = std::io::pipe().unwrap();
+    service.supervise_by(Command::new("runsv"), writer);
+    service.log = Log::follow(reader);
+    service.log.wait(0, &["ready:"], HANDOVER);
+    let master = service.master();
+    let mut attacker = Python::run(&service.user, STOPS, &[]);
+    attacker.wait_for_bytes(1);
+    let down = Command::new("sv").args(["-w", "180", "down"]).arg(&service.directory).output().unwrap();
+    drop(attacker);
+    assert!(down.status.success(), "{down:?}; the log:\n{}", service.log.text(0));
+    assert!(!lives(master), "{}", service.log.text(0));
+    service.sv("exit");
+}
+
 /// Nobody reads the log, and it is full: the application ends all the same.
 #[test]
 fn a_log_that_nobody_reads_does_not_keep_a_shell_script_from_ending() {
