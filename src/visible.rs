@@ -50,7 +50,7 @@ pub fn without_numbers(text: &str) -> Cow<'_, str> {
 /// Is it a character that acts instead of being seen?
 pub fn misleads(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        || matches!(c, '\u{ad}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
             | '\u{061c}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
@@ -62,6 +62,7 @@ mod tests {
     fn spells_out_what_a_terminal_would_obey() {
         assert_eq!(visible("a\u{1b}[31m\nb\tc"), "a\\u{1b}[31m\\nb\\tc");
         assert_eq!(visible("x\u{202e}y\u{9b}"), "x\\u{202e}y\\u{9b}");
+        assert_eq!(visible("soft\u{ad}hyphen"), "soft\\u{ad}hyphen");
         assert_eq!(without_numbers("a: no (os error 2); b: no (os error 13)"), "a: no; b: no");
         assert_eq!(without_numbers("(os error x) (os error 2"), "(os error x) (os error 2");
         assert!(matches!(visible("päth 'q' \\ 漢"), Cow::Borrowed(_)));
