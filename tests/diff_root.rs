@@ -355,11 +355,11 @@ fn what_nobody_claims_is_not_shown_unless_it_may_be_adopted() {
     let place = Place::new();
     fs::set_permissions(&place.0, fs::Permissions::from_mode(0o755)).unwrap();
     let program = place.program();
-    let config = place.at("/home/runner/work/private/config");
+    let config = place.at("/srv/work/private/config");
     fs::create_dir_all(config.parent().unwrap()).unwrap();
     fs::write(&config, format!("[http]\n\textraheader = {TOKEN}\n")).unwrap();
     fs::set_permissions(&config, fs::Permissions::from_mode(0o644)).unwrap();
-    let pillar = format!("{BASE}log: {{directory: /home/runner/work/private}}\n");
+    let pillar = format!("{BASE}log: {{directory: /srv/work/private}}\n");
     let run = |pillar: &str, uid: u32, more: &[&str]| {
         fs::write(place.0.path().join("new.yaml"), pillar).unwrap();
         let mut command = Command::new(&program);
@@ -372,7 +372,7 @@ fn what_nobody_claims_is_not_shown_unless_it_may_be_adopted() {
     for uid in [0, 65534] {
         for format in ["text", "json", "markdown", "patch"] {
             let (code, out) = run(&pillar, uid, &["--format", format]);
-            assert!(code > 0 && out.contains("/home/runner/work/private/config"), "{uid} {format}: {out}");
+            assert!(code > 0 && out.contains("/srv/work/private/config"), "{uid} {format}: {out}");
             assert!(!out.contains(TOKEN) && !out.contains("extraheader"), "{uid} {format}: {out}");
             let says = if format == "json" { "\"withheld\"" } else { "without --adopt" };
             assert!(out.contains(says), "{uid} {format}: {out}");

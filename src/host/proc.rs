@@ -48,11 +48,16 @@ fn whole(pid: u32, name: &str, most: usize) -> Option<Vec<u8>> {
 /// waited for.
 pub fn state(pid: u32) -> Option<(u8, u64)> {
     let bytes = file(pid, "stat")?;
-    // The name may hold anything, also blanks, parentheses and bytes that are no text.
-    let after = bytes.iter().rposition(|byte| *byte == b')')?;
-    let mut fields = std::str::from_utf8(bytes.get(after + 2..)?).ok()?.split_ascii_whitespace();
+    let mut fields = behind_name(&bytes)?.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
     Some((state, fields.nth(18)?.parse().ok()?))
+}
+
+/// The fields of `stat` that follow the name of the program (proc_pid_stat(5)). The name may hold anything, also blanks, parentheses and
+/// bytes that are not text.
+pub fn behind_name(stat: &[u8]) -> Option<&str> {
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    std::str::from_utf8(stat.get(end + 2..)?).ok()
 }
 
 /// The user that a process runs as, if all four of its users are the same (proc_pid_status(5)).

@@ -268,10 +268,14 @@ fn wait_for<T>(keeper: &Process, limit: Duration, step: impl Fn(Duration) -> Opt
     let until = clock::now().after(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
     let mut held = 0;
     loop {
+        // Nearly always it is there at once, and nothing else is looked at.
         let found = step(STEP);
-        held = if process::is_uninterruptible(keeper.pid) { held + 1 } else { 0 };
-        if found.is_some() || held >= HELD || clock::now() >= until {
+        if found.is_some() || clock::now() >= until {
             return found;
+        }
+        held = if process::is_uninterruptible(keeper.pid) { held + 1 } else { 0 };
+        if held >= HELD {
+            return None;
         }
     }
 }

@@ -355,7 +355,7 @@ fn make(directory: &Path) -> Result<(), String> {
     if look::is_there(directory) {
         return Ok(());
     }
-    let above = directory.parent().ok_or("it is no path")?;
+    let above = directory.parent().ok_or("it is not a path")?;
     make(above)?;
     proven(above, false)?;
     match fs::DirBuilder::new().mode(0o755).create(directory) {
@@ -383,7 +383,7 @@ fn proven(directory: &Path, last: bool) -> Result<(), String> {
         |path: &Path| path.components().rev().map(|step| step.as_os_str().to_owned()).collect::<Vec<_>>();
     let mut left = steps(directory);
     if left.is_empty() {
-        return Err("it is no path".to_owned());
+        return Err("it is not a path".to_owned());
     }
     let mut at = PathBuf::new();
     let mut links = 0;

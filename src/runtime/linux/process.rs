@@ -91,11 +91,8 @@ fn living_thread(pid: u32) -> Option<u8> {
 
 /// A process or thread, and how many threads its process has; also of one that has ended.
 fn read_stat(pid: u32, name: &str) -> Option<(Stat, u64)> {
-    // The name may hold anything, also blanks, parentheses and bytes that are no text.
     let bytes = proc::file(pid, name)?;
-    let after = bytes.iter().rposition(|byte| *byte == b')')?;
-    let text = std::str::from_utf8(bytes.get(after + 2..)?).ok()?;
-    let fields: Vec<&str> = text.split_ascii_whitespace().collect();
+    let fields: Vec<&str> = proc::behind_name(&bytes)?.split_ascii_whitespace().collect();
     let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
     let stat = Stat {
         state: *fields.first()?.as_bytes().first()?,
