@@ -1,7 +1,14 @@
 //! What is wrong with a user's text: a value, which `report` turns into words.
 
+mod kept;
+
+pub use kept::Kept;
+
 use crate::rule::Rule;
 use crate::source::Span;
+
+/// So many findings are printed, the first ones by place. Nobody reads more, and a file can have millions.
+pub const MOST_PRINTED: usize = 10_000;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -158,6 +165,20 @@ impl Diagnostic {
     pub fn fix(mut self, fix: Fix) -> Self {
         self.fix = Some(fix);
         self
+    }
+
+    /// Takes the sentences away, which cost the most memory.
+    pub fn strip(&mut self) {
+        self.message = String::new();
+        self.labels.iter_mut().for_each(|label| label.text = String::new());
+        self.labels.shrink_to_fit();
+        self.help = vec![];
+        self.fix = None;
+    }
+
+    /// Whether its sentences are [gone](Self::strip): it counts, and is not printed.
+    pub fn is_bare(&self) -> bool {
+        self.message.is_empty()
     }
 
     /// The place it is about, if it has one.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Int, Node, Pair, Style, Value};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Kept};
 use crate::rule;
 use crate::source::Span;
 
@@ -63,23 +63,24 @@ const DEFAULT_KEY: &str = "unicorn";
 /// application at its top is flat, and its key `unicorn` holds the settings of Ruby unicorn.
 ///
 /// Nothing at `key` is not a complaint, because several documents may be given and one of them has
-/// it: the caller sees that no document did. Complaints come with the applications that they are not about.
-pub fn select(document: Node, key: Option<&str>) -> (Vec<Application>, Vec<Diagnostic>) {
+/// it: the caller sees that no document did. What is wrong with what is no application is added to `found`.
+pub fn select(document: Node, key: Option<&str>, found: &mut Kept) -> Vec<Application> {
     let flat = document.get("application").is_some() || document.get("unicorn_application").is_some();
     let nested = !flat && document.has(&[DEFAULT_KEY]);
     let (node, path) = match key.or(nested.then_some(DEFAULT_KEY)) {
         Some(key) => match descend(document, key) {
             Some(node) => (node, key.to_owned()),
-            None => return (vec![], vec![]),
+            None => return vec![],
         },
         None => (document, String::new()),
     };
     let Value::Map(_) = node.value else {
         let what = if path.is_empty() { "the document".to_owned() } else { format!("`{path}`") };
-        let finding =
+        found.push(
             Diagnostic::error(&rule::NOT_A_PILLAR, format!("{what} is not a map of keys and values"))
-                .at(node.span, "expected an application, or `applications` with their names");
-        return (vec![], vec![finding]);
+                .at(node.span, "expected an application, or `applications` with their names"),
+        );
+        return vec![];
     };
     if node.get("applications").is_none() && node.get("defaults").is_none() {
         let application = Application {
@@ -90,17 +91,17 @@ pub fn select(document: Node, key: Option<&str>) -> (Vec<Application>, Vec<Diagn
             defaults: None,
             is_first: true,
         };
-        return (vec![application], vec![]);
+        return vec![application];
     }
-    applications(node, &path)
+    applications(node, &path, found)
 }
 
-fn applications(node: Node, path: &str) -> (Vec<Application>, Vec<Diagnostic>) {
-    let mut found = vec![];
+fn applications(node: Node, path: &str, found: &mut Kept) -> Vec<Application> {
+    let mut is_odd = false;
     let mut defaults: Option<Arc<Node>> = None;
     let mut named: Vec<Pair> = vec![];
     let span = node.span;
-    let Value::Map(pairs) = node.value else { return (vec![], vec![]) };
+    let Value::Map(pairs) = node.value else { return vec![] };
     for pair in pairs {
         match (&pair.key.value, &pair.value.value) {
             (Value::Str(key), Value::Map(_)) if key == "defaults" => {
@@ -114,12 +115,14 @@ fn applications(node: Node, path: &str) -> (Vec<Application>, Vec<Diagnostic>) {
             }
             (Value::Str(key), Value::Null) if key == "applications" => {}
             (Value::Str(key), _) if key == "defaults" || key == "applications" => {
+                is_odd = true;
                 found.push(
                     Diagnostic::error(&rule::WRONG_TYPE, format!("`{key}` is not a map"))
                         .at(pair.value.span, "expected a map"),
                 );
             }
             _ => {
+                is_odd = true;
                 let key = key_text(&pair.key.value);
                 let diagnostic = Diagnostic::error(&rule::UNKNOWN_KEY, format!("unknown key: `{key}`"));
                 found.push(diagnostic.at(
@@ -129,7 +132,7 @@ fn applications(node: Node, path: &str) -> (Vec<Application>, Vec<Diagnostic>) {
             }
         }
     }
-    if named.is_empty() && found.is_empty() {
+    if named.is_empty() && !is_odd {
         found.push(
             Diagnostic::error(&rule::MISSING_KEY, "there is no application")
                 .at(span, "expected `applications` with at least one name"),
@@ -168,7 +171,7 @@ fn applications(node: Node, path: &str) -> (Vec<Application>, Vec<Diagnostic>) {
         let defaults = defaults.clone();
         applications.push(Application { key, name, name_span: pair.key.span, own, defaults, is_first });
     }
-    (applications, found)
+    applications
 }
 
 /// `over` on top of `base`: maps are merged key by key, everything else is replaced.

@@ -22,7 +22,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::{Diagnostic, MOST_PRINTED, Severity};
 use crate::failure::Failure;
 use crate::model::secret::{password_in_url, value_in};
 use crate::model::veil::{MASK, SHORTEST, Veil};
@@ -44,9 +44,6 @@ pub struct Findings<'a> {
     /// The values of secrets, for the sentences.
     veil: Veil,
 }
-
-/// So many findings are printed, the first ones by place. Nobody reads more, and a file can have millions.
-const MOST: usize = 10_000;
 
 /// So much of a secret is looked for in a sentence, in bytes: no sentence quotes more of a text.
 const LONGEST_QUOTED: usize = 4 << 10;
@@ -71,12 +68,14 @@ impl<'a> Findings<'a> {
             let span = finding.span()?;
             Some((sources.get(span.source).name(), span.source, span.start))
         };
-        list.sort_by(|a, b| place(a).cmp(&place(b)));
+        // What has no sentences comes last, where it is only counted.
+        list.sort_by(|a, b| (a.is_bare(), place(a)).cmp(&(b.is_bare(), place(b))));
         // What one finding hides no other may show: they may be about the same line.
         let labels = list.iter().flat_map(|finding| &finding.labels);
         let hidden = labels.filter(|label| label.hidden).map(|label| label.span);
         let secrets = disjoint(hidden.chain(secrets.iter().copied()), sources);
-        let rest = list.split_off(list.len().min(MOST));
+        let whole = list.partition_point(|finding| !finding.is_bare());
+        let rest = list.split_off(whole.min(MOST_PRINTED));
         // Nothing is printed of a text that no finding is about.
         let shown: BTreeSet<SourceId> =
             list.iter().flat_map(|finding| &finding.labels).map(|label| label.span.source).collect();

@@ -10,7 +10,7 @@ rules! { Reading:
     }
     TOO_LARGE = "too-large", Error, Fixed, none {
         "A file, a document, an application or all of them together are too large",
-        what: "A file, or all pillars of one run, have more than 32 MiB; all documents of a run have more than 4,000,000 values; an application has more than 5,000 values, or there are more than 15,000 applications, or 2,000,000 values or 128 MiB of text in all, each application's defaults counted. A pillar of 10,000 services has 4 MiB; split it.",
+        what: "A file, or all pillars of one run, have more than 32 MiB; all documents of a run have more than 4,000,000 values; an application has more than 5,000 values, or there are more than 15,000 applications, or 800,000 values or 128 MiB of text in all, each application's defaults counted. A pillar of 10,000 services has 4 MiB; split it.",
         why: "What is larger is a mistake or an attack, and would cost memory before anybody noticed.",
     }
     TOO_DEEP = "too-deep", Error, Fixed, none {

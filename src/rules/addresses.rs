@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::{Subject, finding, paths};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Kept};
 use crate::model::Service;
 use crate::model::address::Address;
 use crate::model::input::{RunScript, Server};
@@ -99,17 +99,15 @@ impl Claims {
     }
 }
 
-/// What two services, or one twice, want for themselves.
-pub fn clashes(all: &[Claims]) -> Vec<Diagnostic> {
-    let mut found = vec![];
-    addresses(all, &mut found);
-    owned_by_others(all, &mut found);
-    same_state(all, &mut found);
-    found
+/// Adds what two services, or one twice, want for themselves.
+pub fn clashes(all: &[Claims], found: &mut Kept) {
+    addresses(all, found);
+    owned_by_others(all, found);
+    same_state(all, found);
 }
 
 /// Services that keep what they know at one path.
-fn same_state(all: &[Claims], found: &mut Vec<Diagnostic>) {
+fn same_state(all: &[Claims], found: &mut Kept) {
     let mut taken: HashMap<(&str, Cow<'_, str>), (&str, Span)> = HashMap::with_capacity(2 * all.len());
     for claims in all {
         let application = claims.application();
@@ -136,7 +134,7 @@ fn same_state(all: &[Claims], found: &mut Vec<Diagnostic>) {
 }
 
 /// What root runs for one application, below what another one's user owns.
-fn owned_by_others(all: &[Claims], found: &mut Vec<Diagnostic>) {
+fn owned_by_others(all: &[Claims], found: &mut Kept) {
     let mut owners: HashMap<&str, (&Claims, &str)> = HashMap::with_capacity(8 * all.len());
     for claims in all.iter().filter(|claims| claims.service.user != "root") {
         for (key, path) in paths::owned(&claims.service) {
@@ -192,7 +190,7 @@ struct Port {
 }
 
 /// By address and port, so that ten thousand services need not each be compared with each.
-fn addresses(all: &[Claims], found: &mut Vec<Diagnostic>) {
+fn addresses(all: &[Claims], found: &mut Kept) {
     let bounds: Vec<(Address, Taken<'_>)> = all
         .iter()
         .flat_map(|claims| claims.addresses.iter().map(move |(address, span)| (claims, address, span)))

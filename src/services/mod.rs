@@ -9,11 +9,11 @@ mod secrets;
 mod threads;
 mod wanted;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::{Diagnostic, Kept, Said, Severity};
 use crate::failure::Failure;
 use crate::model::{self, Service, input};
 use crate::pillar::{self, Application, Merged, Node};
@@ -26,7 +26,7 @@ use crate::source::Span;
 use crate::template::Templates;
 use crate::tree::{Entry, Kind, Tree};
 use json::{Nulls, json};
-use threads::in_two;
+use threads::{in_parallel_with, in_two};
 use wanted::{Wanted, clashes, compare_contents, in_order};
 
 pub use empty::without_empty;
@@ -57,8 +57,9 @@ const MOST_VALUES: usize = 5_000;
 /// How many applications one run may have. A host has hundreds.
 const MOST_APPLICATIONS: usize = 15_000;
 
-/// How many values all applications may have, each with its defaults: those of 10,000 services with 40 defaults, with room.
-const MOST_VALUES_OF_ALL: usize = 2_000_000;
+/// How many values all applications may have, each with its defaults: those of 10,000 services with 40 defaults and 40 of their
+/// own. The value of a secret is a file of its own and costs nearly a kilobyte.
+const MOST_VALUES_OF_ALL: usize = 800_000;
 
 /// How many bytes the texts of all applications may have, each with its defaults: each application gets a copy of its own. The
 /// pillars of 10,000 services that have 40 defaults need 10 MB.
@@ -82,20 +83,17 @@ impl Size {
 
 /// The applications of all documents, and complaints about what is none, or too large. `key` is as in [`pillar::select`].
 pub fn select(documents: Vec<Node>, key: Option<&str>) -> (Vec<Application>, Vec<Diagnostic>) {
-    let mut found = vec![];
+    let mut found = Kept::default();
     let mut applications = vec![];
     for document in documents {
-        let (some, complaints) = pillar::select(document, key);
-        applications.extend(some);
-        found.extend(complaints);
+        applications.extend(pillar::select(document, key, &mut found));
     }
-    found.extend(leave_out_excess(&mut applications));
-    (applications, found)
+    leave_out_excess(&mut applications, &mut found);
+    (applications, found.into_vec())
 }
 
 /// Leaves out applications that are too large, and those that are too many.
-fn leave_out_excess(applications: &mut Vec<Application>) -> Vec<Diagnostic> {
-    let mut found = vec![];
+fn leave_out_excess(applications: &mut Vec<Application>, found: &mut Kept) {
     let excess =
         |message, span, help: &str| Diagnostic::error(&rule::TOO_LARGE, message).at(span, "").help(help);
     // Defaults are shared by their applications, one after the other.
@@ -149,7 +147,6 @@ fn leave_out_excess(applications: &mut Vec<Application>) -> Vec<Diagnostic> {
         }
         true
     });
-    found
 }
 
 /// What is wrong with the defaults whoever has them. What they lack an application may add.
@@ -185,8 +182,12 @@ pub fn service(application: Merged, checker: &Checker) -> Result<Placed, Box<Unf
     found.extend(findings);
     found.extend(checker.unknown(&nulls, &node));
     if let Some(defaults) = defaults {
-        for finding in wrong_defaults(&defaults, checker) {
-            match found.iter_mut().find(|one| one.said() == finding.said()) {
+        let wrong = wrong_defaults(&defaults, checker);
+        let at: HashMap<Said<'_>, usize> =
+            found.iter().enumerate().map(|(at, one)| (one.said(), at)).collect();
+        let same: Vec<Option<usize>> = wrong.iter().map(|finding| at.get(&finding.said()).copied()).collect();
+        for (finding, same) in wrong.into_iter().zip(same) {
+            match same.and_then(|at| found.get_mut(at)) {
                 // What is free among the defaults may be taken by the application, which is another map.
                 Some(one) => one.fix = one.fix.take().or(finding.fix),
                 None => found.push(finding),
@@ -417,14 +418,17 @@ fn plan_all(
 ) -> Result<All, Failure> {
     let checker = Checker::new();
     let mut all = All::default();
+    let mut found = Kept::default();
     let mut planned = Vec::with_capacity(applications.len());
     let mut claims = Vec::with_capacity(applications.len());
     let room = AtomicUsize::new(MOST_BYTES);
-    for result in in_parallel(applications, asked.threads, |application| {
-        plan_one(application, &checker, templates, texts, asked, &room)
-    }) {
-        let (one, found) = result?;
-        match one {
+    let plan = |application, found: &mut Kept| {
+        plan_one(application, &checker, templates, texts, asked, &room, found)
+    };
+    let (results, founds) = in_parallel_with(applications, asked.threads, plan);
+    founds.into_iter().for_each(|after| found.append(after));
+    for result in results {
+        match result? {
             Ok((plan, claim)) => {
                 planned.push(plan);
                 claims.push(claim);
@@ -432,17 +436,15 @@ fn plan_all(
             Err(Look::Part) => all.unjudged.partly += 1,
             Err(Look::None) => all.unjudged.wholly += 1,
         }
-        all.found.extend(found);
     }
     let twice = double_names(&planned);
     // Two of one name want the same paths and addresses, and that has been said.
     if twice.is_empty() {
         if asked.files {
-            all.found.extend(rules::clashes(&claims));
+            rules::clashes(&claims, &mut found);
         } else {
-            let one = || rules::clashes(&claims);
-            let (found, meet) = in_two(planned.len(), asked.threads, one, || meeting(&planned));
-            all.found.extend(found);
+            let one = || rules::clashes(&claims, &mut found);
+            let ((), meet) = in_two(planned.len(), asked.threads, one, || meeting(&planned));
             plan_these(&meet, &mut planned, templates, asked.threads)?;
         }
         all.records.extend(planned.iter_mut().filter_map(|one| one.record.take()));
@@ -453,9 +455,10 @@ fn plan_all(
         if !asked.files {
             compare_contents(&mut all.wanted, &planned, templates)?;
         }
-        all.found.extend(clashes(&all.wanted, &planned));
+        clashes(&all.wanted, &planned, &mut found);
     }
-    all.found.extend(twice);
+    found.extend(twice);
+    all.found = found.into_vec();
     all.remains = (planned, claims);
     Ok(all)
 }
@@ -506,7 +509,7 @@ enum Look {
     None,
 }
 
-/// What one application comes to, if nothing keeps it from being used, and everything found.
+/// What one application comes to, if nothing keeps it from being used. Everything found is added to `all`.
 fn plan_one(
     application: Application,
     checker: &Checker,
@@ -514,7 +517,8 @@ fn plan_one(
     texts: Texts<'_>,
     asked: Asked<'_>,
     room: &AtomicUsize,
-) -> Result<(Result<Usable, Look>, Vec<Diagnostic>), Failure> {
+    all: &mut Kept,
+) -> Result<Result<Usable, Look>, Failure> {
     let application = application.merge();
     let spelling = rules::check_spelling(&application.node, texts);
     let placed = match service(application, checker) {
@@ -529,12 +533,13 @@ fn plan_one(
             let spelling: Vec<_> = spelling.into_iter().filter(is_new).collect();
             found.extend(spelling);
             found.extend(beside.into_iter().flatten());
-            return Ok((Err(look), found));
+            all.extend(found);
+            return Ok(Err(look));
         }
     };
-    let mut found = spelling;
+    all.extend(spelling);
     let Placed { service, key, span, node } = placed;
-    found.extend(rules::check(&service, &node, span));
+    all.extend(rules::check(&service, &node, span));
     let service = Arc::new(service);
     let claims = rules::claims(&service, &node, span);
     let entries = match asked.files {
@@ -569,7 +574,7 @@ fn plan_one(
     let known = asked.known.then(|| Known { service: Arc::clone(&service), key: key.clone(), span, node });
     let may_meet_itself = !asked.files && grounds::may_meet_itself(&service);
     let planned = Planned { service, key, span, entries, may_meet_itself, record, disabled, known, hidden };
-    Ok((Ok((planned, claims)), found))
+    Ok(Ok((planned, claims)))
 }
 
 /// Services that cannot be on one host because they have the same name.

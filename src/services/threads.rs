@@ -43,9 +43,25 @@ pub(crate) fn in_parallel<T: Send, R: Send>(
     threads: usize,
     map: impl Fn(T) -> R + Sync,
 ) -> Vec<R> {
-    let threads = threads.min(items.len() / WORTH_A_THREAD).max(1);
+    in_parallel_with(items, threads, |item, (): &mut ()| map(item)).0
+}
+
+/// As [`in_parallel`], with something that each thread collects; the collections are in the order of the items.
+pub(super) fn in_parallel_with<T: Send, R: Send, S: Default + Send>(
+    items: Vec<T>,
+    threads: usize,
+    map: impl Fn(T, &mut S) -> R + Sync,
+) -> (Vec<R>, Vec<S>) {
+    let all = |items: Vec<T>| {
+        let mut collected = S::default();
+        let mapped: Vec<R> = items.into_iter().map(|item| map(item, &mut collected)).collect();
+        (mapped, collected)
+    };
+    let count = items.len();
+    let threads = threads.min(count / WORTH_A_THREAD).max(1);
     if threads == 1 {
-        return items.into_iter().map(map).collect();
+        let (mapped, collected) = all(items);
+        return (mapped, vec![collected]);
     }
     let size = items.len().div_ceil(threads);
     let room = (size * ROOM_OF_AN_ITEM).min(MOST_ROOM);
@@ -55,19 +71,22 @@ pub(crate) fn in_parallel<T: Send, R: Send>(
         runs.push(items.by_ref().take(size).collect::<Vec<T>>());
     }
     std::thread::scope(|scope| {
-        let map = &map;
+        let all = &all;
         let handles: Vec<_> = runs
             .into_iter()
             .map(|run| {
                 scope.spawn(move || {
                     make_room(room);
-                    run.into_iter().map(map).collect::<Vec<R>>()
+                    all(run)
                 })
             })
             .collect();
-        handles
-            .into_iter()
-            .flat_map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
+        let (mut mapped, mut collected) = (Vec::with_capacity(count), vec![]);
+        for handle in handles {
+            let (run, one) = handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            mapped.extend(run);
+            collected.push(one);
+        }
+        (mapped, collected)
     })
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Planned;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Kept};
 use crate::failure::Failure;
 use crate::plan::plan;
 use crate::rule;
@@ -51,9 +51,8 @@ fn first_steps(path: &str) -> &str {
     path.match_indices('/').nth(2).map_or(path, |(end, _)| &path[..end])
 }
 
-/// Paths that are wanted for different things; `wanted` is in order.
-pub(super) fn clashes(wanted: &[Wanted], planned: &[Planned]) -> Vec<Diagnostic> {
-    let mut found = vec![];
+/// Adds the paths that are wanted for different things; `wanted` is in order.
+pub(super) fn clashes(wanted: &[Wanted], planned: &[Planned], found: &mut Kept) {
     for pair in wanted.windows(2) {
         if let [(one, first), (two, second)] = pair
             && one.path == two.path
@@ -69,7 +68,6 @@ pub(super) fn clashes(wanted: &[Wanted], planned: &[Planned]) -> Vec<Diagnostic>
             });
         }
     }
-    found
 }
 
 /// Where several applications want one file, its contents decide whether they want the same.
