@@ -10,7 +10,7 @@ use std::fmt;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -647,6 +647,69 @@ fn two_runs_wait_for_each_other() {
     // Somebody who may read ROOT keeps nobody waiting.
     let _held = lock(scratch.root());
     scratch.apply(&want("free".into())).unwrap();
+}
+
+/// A run that waits for many others has patience with each of them.
+#[test]
+fn a_run_waits_for_one_other_after_the_other() {
+    let scratch = Scratch::new();
+    let locks = scratch.1.path();
+    scratch.apply(&tree(service())).unwrap();
+    let path = locks.join(".apply.lock");
+    // Each says that it has the lock, and has it until it is killed.
+    let holder = || {
+        let mut command = Command::new("flock");
+        command.arg(&path).args(["-c", "echo; exec sleep 1000"]).stdout(Stdio::piped());
+        command.process_group(0).spawn().unwrap()
+    };
+    let mut first = holder();
+    BufReader::new(first.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    let second = holder();
+    // It stands in line before the run does.
+    let waits = format!("-> FLOCK  ADVISORY  WRITE {} ", second.id());
+    while !fs::read_to_string("/proc/locks").unwrap().contains(&waits) {
+        std::thread::yield_now();
+    }
+    let holders = Mutex::new(vec![second, first]);
+    let told = Mutex::new(vec![]);
+    let waiting = |held: &str| {
+        told.lock().unwrap().push(held.to_owned());
+        let mut holder = holders.lock().unwrap().pop().unwrap();
+        end_group(&mut holder);
+    };
+    let options = Options { waiting: &waiting, patience: Duration::from_secs(1), locks, ..scratch.quick() };
+    disk::apply(&tree(vec![file("/d/x", "x")]), scratch.root(), &options).unwrap();
+    for mut left in holders.into_inner().unwrap() {
+        end_group(&mut left);
+    }
+    let told = told.into_inner().unwrap();
+    assert!(told.iter().all(|held| held.ends_with(&format!(" holds {}", path.display()))), "{told:?}");
+}
+
+/// Ends `flock` and what it has started, which has the lock as well.
+fn end_group(child: &mut std::process::Child) {
+    let group = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
+    child.wait().unwrap();
+}
+
+/// A run that waits for a service to end says for how long.
+#[test]
+fn a_run_has_the_patience_that_the_holder_asks_for() {
+    const LONGER: Duration = Duration::from_secs(2);
+    let scratch = Scratch::new();
+    let locks = scratch.1.path();
+    scratch.apply(&tree(service())).unwrap();
+    let path = locks.join(".apply.lock");
+    let held = lock(&path);
+    let ahead = |time: Duration| held.set_modified(std::time::SystemTime::now() + time).unwrap();
+    let began = std::time::Instant::now();
+    ahead(LONGER + Duration::from_secs(1));
+    assert_eq!(kept_waiting(scratch.root(), locks), held_by_this(&path));
+    assert!(began.elapsed() >= LONGER, "the run failed before the holder was to be ready");
+    // Written before the clock was set back, by a day: it would keep everybody waiting.
+    ahead(Duration::from_secs(24 * 3600));
+    assert_eq!(kept_waiting(scratch.root(), locks), held_by_this(&path));
 }
 
 #[test]

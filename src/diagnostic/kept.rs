@@ -1,7 +1,7 @@
 //! Findings of many applications, collected in a bounded amount of memory.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, RandomState};
 
 use super::{Diagnostic, MOST_PRINTED};
 use crate::rule;

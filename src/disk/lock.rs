@@ -9,9 +9,12 @@ use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, fchmod, flock, fstat, major, minor, mkdirat, openat};
+use rustix::fs::{
+    CWD, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, flock, fstat, futimens,
+    major, minor, mkdirat, openat,
+};
 use rustix::io::Errno;
 
 use super::directory::{Directory, failure};
@@ -24,40 +27,111 @@ pub(super) const DIRECTORY: &str = "/run/runsmith";
 /// The file in it.
 const FILE: &str = ".apply.lock";
 
-/// How long a run waits for others. Thousands of services take seconds to put on disk: who holds the
-/// lock for a minute is stuck, or is not one of ours.
+/// How long a run waits for one other. Thousands of services take seconds to put on disk: who holds the
+/// lock for a minute, and has not said that it takes longer, is stuck, or is not one of ours.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// No run says that it takes longer than this. What lies further ahead was written before the clock was set back.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// The lock of a run; it is released when this is dropped, or the process is gone.
+#[derive(Debug, Default)]
+pub(super) struct Lock {
+    fd: Option<OwnedFd>,
+    /// Only root can open it: what it says is what a run of root's has said.
+    is_private: bool,
+}
+
+impl Lock {
+    /// Tells those who wait that this run waits itself, up to `limit`, for a service that is to go; they have [`PATIENCE`] after
+    /// that. It holds until what is returned is dropped.
+    ///
+    /// The time of the last change of the file says it. Where it cannot be set, they fail earlier, and may be run again.
+    pub(super) fn takes(&self, limit: Duration) -> Takes<'_> {
+        self.set(limit.min(LONGEST));
+        Takes(self)
+    }
+
+    fn set(&self, limit: Duration) {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let until = since.saturating_add(limit).as_secs();
+        let omitted = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let until = Timespec { tv_sec: i64::try_from(until).unwrap_or(0), tv_nsec: 0 };
+        if let Some(fd) = self.fd.as_ref().filter(|_| self.is_private) {
+            let _ = futimens(fd, &Timestamps { last_access: omitted, last_modification: until });
+        }
+    }
+}
+
+/// What a run waits for has not ended.
+#[must_use]
+pub(super) struct Takes<'a>(&'a Lock);
+
+impl Drop for Takes<'_> {
+    fn drop(&mut self) {
+        self.0.set(Duration::ZERO);
+    }
+}
+
 /// Keeps other runs away until what is returned is dropped, or the process is gone.
-pub(super) fn hold(root: &Directory, options: &Options<'_>) -> Result<OwnedFd, Failure> {
+pub(super) fn hold(root: &Directory, options: &Options<'_>) -> Result<Lock, Failure> {
     let private = if rustix::process::geteuid().is_root() { private(options.locks)? } else { None };
+    let is_private = private.is_some();
     let (fd, path) = match private {
         Some(found) => found,
         None => on(root)?,
     };
     match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => return Ok(fd),
+        Ok(()) => return Ok(Lock { fd: Some(fd), is_private }),
         Err(Errno::WOULDBLOCK) => {}
         Err(error) => return Err(failure("lock", path, error)),
     }
-    (options.waiting)(&format!("{} holds {path}", holder(&fd)));
+    let mut seen = holder(&fd);
+    let say = |pid| (options.waiting)(&format!("{} holds {path}", named(pid)));
+    say(seen);
     let waiting = fd.try_clone().map_err(|error| Failure::path("lock", &path, error))?;
-    match wait(waiting, options.patience) {
-        // The lock is that of the open file, so it stays when the thread closes its own descriptor.
-        Some(Ok(())) => Ok(fd),
-        Some(Err(error)) => Err(failure("lock", path, error)),
-        None => {
-            let reason = format!("{} has held it for {} s", holder(&fd), options.patience.as_secs());
-            Err(Failure::path("lock", path, reason))
+    let waiting = waiter(waiting);
+    let mut limit = options.patience;
+    loop {
+        match waiting.recv_timeout(limit) {
+            // The lock is that of the open file, so it stays when the thread closes its own descriptor.
+            Ok(Ok(())) => return Ok(Lock { fd: Some(fd), is_private }),
+            Ok(Err(error)) => return Err(failure("lock", path, error)),
+            Err(_) => {}
         }
+        let now = holder(&fd);
+        let more = remaining(&fd).map(|rest| rest + options.patience);
+        // Whoever may read ROOT can hold a lock on it, one process after the other, for ever.
+        let goes_on = is_private && (more.is_some() || (now.is_some() && now != seen));
+        if !goes_on {
+            let waited = limit.as_secs();
+            return Err(Failure::path("lock", path, format!("{} has held it for {waited} s", named(now))));
+        }
+        if now != seen {
+            say(now);
+        }
+        seen = now;
+        limit = more.unwrap_or(options.patience);
     }
 }
 
+/// How long the holder of a lock has said that it still takes; nothing if that has passed.
+fn remaining(fd: &OwnedFd) -> Option<Duration> {
+    let stat = fstat(fd).ok()?;
+    let until = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(stat.st_mtime).ok()?);
+    until.duration_since(SystemTime::now()).ok().filter(|rest| !rest.is_zero() && *rest <= LONGEST)
+}
+
 /// Waits until nobody else holds a lock; nothing if that takes longer than `limit`.
+pub(super) fn wait(fd: OwnedFd, limit: Duration) -> Option<Result<(), Errno>> {
+    waiter(fd).recv_timeout(limit).ok()
+}
+
+/// Gets how it went, once nobody else holds a lock.
 ///
 /// The kernel wakes whoever waits in line; a thread of its own, because that call knows no time-out.
-/// Where the limit ends first, the thread and its descriptor go with the process, which then fails.
-pub(super) fn wait(fd: OwnedFd, limit: Duration) -> Option<Result<(), Errno>> {
+/// Where the patience ends first, the thread and its descriptor go with the process, which then fails.
+fn waiter(fd: OwnedFd) -> mpsc::Receiver<Result<(), Errno>> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let locked = loop {
@@ -68,7 +142,7 @@ pub(super) fn wait(fd: OwnedFd, limit: Duration) -> Option<Result<(), Errno>> {
         };
         let _ = sender.send(locked);
     });
-    receiver.recv_timeout(limit).ok()
+    receiver
 }
 
 /// Opens the file that only root can open, made where it is missing, and says its path; nothing
@@ -131,11 +205,14 @@ fn on(root: &Directory) -> Result<(OwnedFd, String), Failure> {
 
 /// Who has locked it, as far as `/proc/locks` tells: it knows nothing of processes in other
 /// containers, and on some file systems (btrfs) it has another device than `stat`.
-fn holder(fd: &OwnedFd) -> String {
+fn holder(fd: &OwnedFd) -> Option<u32> {
     /// The kernel may leave out lines of a list that changes while it is read.
     const LOOKS: usize = 5;
-    let pid = fstat(fd).ok().and_then(|stat| (0..LOOKS).find_map(|_| holder_of(stat.st_dev, stat.st_ino)));
-    pid.map_or_else(|| "another run".to_owned(), |pid| format!("process {pid}"))
+    fstat(fd).ok().and_then(|stat| (0..LOOKS).find_map(|_| holder_of(stat.st_dev, stat.st_ino)))
+}
+
+fn named(holder: Option<u32>) -> String {
+    holder.map_or_else(|| "another run".to_owned(), |pid| format!("process {pid}"))
 }
 
 /// The process that has locked a file by flock(2), as the kernel's table has it (proc_locks(5)). Anybody can make that long: no more of

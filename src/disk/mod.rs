@@ -309,9 +309,10 @@ pub fn apply(tree: &Tree, root: &Path, options: &Options<'_>) -> Result<Applied,
         notes.push(Note::RootMade(shown(root)));
     }
     let root = directory::Directory::root(root)?;
-    let _lock = lock::hold(&root, options)?;
+    let lock = lock::hold(&root, options)?;
 
-    let run = run::Run::new(ids, options.backup, options.adopt);
+    let mut run = run::Run::new(ids, options.backup, options.adopt);
+    run.lock = lock;
     let durable = options.durable;
     let result = match options.recording {
         None => unrecorded(&run, &root, &entries, durable),

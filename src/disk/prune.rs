@@ -76,7 +76,7 @@ pub(super) fn prune(
     let mut pruned = Pruned::default();
     for (directory, wait) in &leaving.directories {
         let end = || {
-            supervise::end(root, directory, *wait)?;
+            supervise::end(&run.lock, root, directory, *wait)?;
             OWN.iter().try_for_each(|own| leave(run, root, directory, own))?;
             leave(run, root, &format!("{directory}/log"), &SUPERVISE)
         };

@@ -226,7 +226,7 @@ impl Recorded<'_> {
         let mut all = true;
         let disabled = self.recording.disabled.iter().filter(|retired| !out.contains(&retired.service));
         for retired in disabled.chain(left) {
-            match supervise::retire(self.root, retired) {
+            match supervise::retire(&self.run.lock, self.root, retired) {
                 Ok(unlinked) => {
                     if unlinked.stopped {
                         progress.note([Note::Stopped(retired.service.clone())]);

@@ -13,6 +13,7 @@ use super::backup::Backup;
 use super::directory::Directory;
 use super::journal::Journal;
 use super::leftover::{TempNames, remove};
+use super::lock::Lock;
 use super::names::Ids;
 use super::origin::{self, There};
 use super::recorded;
@@ -23,6 +24,8 @@ use crate::tree::{Entry, How, Seen, SeenKind};
 
 /// What is the same for a whole run.
 pub(super) struct Run {
+    /// Keeps other runs away; of a run that changes nothing there is none.
+    pub(super) lock: Lock,
     pub(super) ids: Ids,
     pub(super) temps: TempNames,
     pub(super) journal: Journal,
@@ -51,6 +54,7 @@ impl Run {
         let spare = std::thread::available_parallelism().map_or(1, usize::from) - 1;
         let temps = TempNames::new();
         Self {
+            lock: Lock::default(),
             ids,
             journal: Journal::none(temps.run().to_owned()),
             temps,

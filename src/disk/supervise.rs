@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::directory::{Directory, Step, failure, only_ours};
-use super::lock;
+use super::lock::{self, Lock};
 use super::recorded::removed;
 use crate::failure::Failure;
 use crate::record::Retired;
@@ -35,7 +35,7 @@ pub(super) struct Unlinked {
 
 /// Stops a service that its link makes run, and takes the link away. A link that leads elsewhere is
 /// somebody else's, and so is what runs behind it: nothing is done then.
-pub(super) fn retire(root: &Directory, retired: &Retired) -> Result<Unlinked, Failure> {
+pub(super) fn retire(lock: &Lock, root: &Directory, retired: &Retired) -> Result<Unlinked, Failure> {
     let Some((parent, name)) = parent_of(root, &retired.link)? else { return Ok(Unlinked::default()) };
     match rustix::fs::readlinkat(parent.fd(), name, vec![]) {
         Ok(target) if target.to_bytes() == retired.directory.as_bytes() => {}
@@ -43,6 +43,7 @@ pub(super) fn retire(root: &Directory, retired: &Retired) -> Result<Unlinked, Fa
         Err(error) => return Err(failure("read the link", parent.path_of(name), error)),
     }
     let runs = Supervised::find(root, &retired.directory)?;
+    let _takes = runs.as_ref().map(|_| lock.takes(longest(retired.wait)));
     if let Some(runs) = &runs {
         runs.sv("down", retired.wait)?;
     }
@@ -57,10 +58,16 @@ pub(super) fn retire(root: &Directory, retired: &Retired) -> Result<Unlinked, Fa
 }
 
 /// Waits until nothing supervises a service directory that is to be removed; stops what does.
-pub(super) fn end(root: &Directory, directory: &str, wait: u64) -> Result<(), Failure> {
+pub(super) fn end(lock: &Lock, root: &Directory, directory: &str, wait: u64) -> Result<(), Failure> {
     let Some(runs) = Supervised::find(root, directory)? else { return Ok(()) };
+    let _takes = lock.takes(longest(wait));
     runs.sv("down", wait)?;
     runs.exit(wait)
+}
+
+/// How long a service may take to end and its runsv to exit, if `sv` waits `wait` seconds for each.
+fn longest(wait: u64) -> Duration {
+    Duration::from_secs(wait.max(1).saturating_mul(2)).saturating_add(FAREWELL)
 }
 
 /// A service directory that a runsv works in.
