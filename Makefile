@@ -9,13 +9,13 @@ demo:
 
 test:
 	scripts/setup test
-	$(CARGO) test --locked --no-fail-fast
+	CARGO=$(CARGO) scripts/test
 
 lint:
 	scripts/setup lint
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	shellcheck -x scripts/setup .ci/run packaging/deb packaging/wheel
+	shellcheck -x scripts/setup scripts/test .ci/run packaging/deb packaging/wheel
 
 bench:
 	scripts/setup bench

@@ -546,6 +546,29 @@ fn templates_have_fuel() {
     });
 }
 
+/// What needs more than a run may have ends with an answer, whatever it is.
+#[test]
+fn what_needs_too_much_ends_with_an_answer() {
+    let job = Job::new(NOBODY, &[("good.yaml", BASE)]);
+    let ends = |limit: &str, arguments: &[&str], why: &str| {
+        let mut command = job.command("prlimit", "work");
+        command.args([limit, "--core=0"]).arg(program()).args(arguments);
+        let ran = Ran::of(&command.output().unwrap());
+        let answers = ran.code == Some(2) && ran.errors.contains(why);
+        assert!(answers, "{arguments:?} {limit}: {:?} {:.1000}", ran.code, ran.errors);
+    };
+    job.write("work/pillar/web.yaml", &format!("{BASE}x: [{}]\n", "1,".repeat(500_000)));
+    for arguments in readers("pillar/web.yaml") {
+        ends("--data=33554432", &arguments, "this needs more than 32 MiB of memory");
+    }
+    // Ten times what an optimised program does in a second.
+    let each: String = (0..14_000).map(|n| format!("  a{n}: {{bind: 'unix:/run/{n}'}}\n")).collect();
+    let defaults = "defaults: {user: deploy, virtualenv_home: /h, run_script: shell}";
+    job.write("work/pillar/web.yaml", &format!("{defaults}\napplications:\n{each}"));
+    let why = "this takes more than 1 s of the processor";
+    ends("--cpu=1:60", &["render", "pillar/web.yaml", "--format", "json"], why);
+}
+
 /// Neither a long row of operators nor a deep value overflows a stack.
 #[test]
 fn templates_of_one_long_expression_end() {
@@ -588,6 +611,12 @@ fn large(share: usize) -> Vec<(&'static str, String)> {
     let applications = |count: usize, more: fn(usize) -> String| {
         let each: String = (0..count).map(|n| format!("    a{n}: {{{}}}\n", more(n))).collect();
         format!("unicorn:\n  defaults: {{user: deploy, virtualenv_home: /h}}\n  applications:\n{each}")
+    };
+    let shared = |count: usize, defaults: &str| {
+        let each: String = (0..count).map(|n| format!("    a{n}:\n")).collect();
+        format!(
+            "unicorn:\n  defaults: {{user: deploy, virtualenv_home: /h, {defaults}}}\n  applications:\n{each}"
+        )
     };
     let nested = |levels: usize| {
         let each: String = (1..levels)
@@ -721,6 +750,30 @@ fn large(share: usize) -> Vec<(&'static str, String)> {
             format!(
                 "unicorn:\n  defaults: {{user: deploy, virtualenv_home: /h, layout: {{{layout}}}}}\n  applications:\n{each}"
             )
+        }),
+        ("findings about defaults", {
+            let values = |value: &str| {
+                (0..125).map(|n| format!("DB_PASSWORD_{n}: {value}")).collect::<Vec<_>>().join(", ")
+            };
+            let wrong = (0..20).map(|n| format!("'W {n}': 1")).collect::<Vec<_>>().join(", ");
+            shared(6_000 / share, &format!("environment: {{{}, N: 010, {wrong}}}", values("hunter2x")))
+        }),
+        ("numbers in defaults", {
+            let values = (0..125).map(|n| format!("N{n}: 010")).collect::<Vec<_>>().join(", ");
+            shared(6_000 / share, &format!("environment: {{{values}}}"))
+        }),
+        ("addresses in defaults", {
+            let all = (0..120).map(|n| format!("'127.0.0.1:{}'", 2_000 + n)).collect::<Vec<_>>().join(", ");
+            shared(6_000 / share, &format!("bind: [{all}]"))
+        }),
+        ("secrets in defaults", {
+            let values = (0..125).map(|n| format!("S{n}: secret{n}")).collect::<Vec<_>>().join(", ");
+            shared(6_000 / share, &format!("secrets: {{{values}}}"))
+        }),
+        ("documents that are none", "--- &a b\n".repeat(3_500_000 / share)),
+        ("applications that are none", {
+            let each: String = (0..2_000_000 / share).map(|n| format!(" a{n}: 1\n")).collect();
+            format!("applications:\n{each}")
         }),
         ("many wrong applications", {
             let values = (0..1_000).map(|n| format!("V{n}: {{}}")).collect::<Vec<_>>().join(", ");

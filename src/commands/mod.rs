@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "commands are where arguments, environment and files are read")]
 
 mod beneath;
+mod bounds;
 mod diff;
 mod file;
 mod fix;
@@ -133,7 +134,21 @@ fn without_options(words: &[OsString]) -> Option<Exit> {
     }
 }
 
+/// Whether a command only reads what others have written: whoever opens a pull request decides what that is. What asks the host's
+/// servers, or changes the host, is for root's own pillars, and is not ended in the middle.
+fn only_reads(command: &Command) -> bool {
+    match command {
+        Command::Validate(arguments) => !arguments.host,
+        Command::Render(arguments) => arguments.out.is_none(),
+        Command::Read(_) => true,
+        _ => false,
+    }
+}
+
 fn run(command: Command, terminal: &mut Terminal) -> Outcome {
+    if only_reads(&command) {
+        bounds::set();
+    }
     terminal.out.spell(spelling(&command));
     match command {
         Command::Render(arguments) => render::render(&arguments, terminal),
