@@ -489,7 +489,7 @@ const KINDS: &[(&str, &str)] = &[
     ("URL_WITH_SIGNS", "postgres://u:hunter2/x#y?z@h/db"),
     ("URL_WITH_BLANK", "postgres://u:hunter2 x@h/db"),
     ("URL_WITH_USER", "https://hunter2abcdefghij0123@h/x"),
-    ("NEXT_LINE", "password:\n  hunter2\n"),
+    ("NEXT_LINE", "db_password:\n  hunter2\n"),
     ("TWO_SIGNS", "password==hunter2"),
     ("RUBY", ":password => 'hunter2'"),
     ("ESCAPED", "{\\\"password\\\":\\\"hunter2\\\"}"),
