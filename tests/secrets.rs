@@ -432,7 +432,7 @@ fn a_value_with_what_does_not_show_is_masked_in_every_output() {
     }
 }
 
-/// Forty kinds of secrets, as variables of an application. What stands for the secret in each has SECRET in it.
+/// Kinds of secrets, as variables of an application. What stands for the secret in each has SECRET in it.
 const KINDS: &[(&str, &str)] = &[
     ("DB_PASSWORD", "hunter2"),
     ("DBPASSWORD", "hunter2"),
@@ -474,9 +474,38 @@ const KINDS: &[(&str, &str)] = &[
     ("SLACK", "xoxb-hunter2abcdefghij0123"),
     ("STRIPE", "sk_live_hunter2abcdefghij0123"),
     ("JWT", "eyJhunter2bGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJlc2ln"),
+    ("MASTERKEY", "hunter2"),
+    ("ENCRYPTIONKEY", "hunter2"),
+    ("PASS1", "hunter2"),
+    ("PASSWORD2", "hunter2"),
+    ("AUTH_JWT", "hunter2"),
+    ("HTTP_BASIC_AUTH", "u:hunter2"),
+    ("SESSION_COOKIE", "hunter2"),
+    ("OTP_SEED", "hunter2"),
+    ("APP_SESSION_KEY", "hunter2abcdefghij0"),
+    ("DEFAULT_OF_A_SHELL", "password=${X:-hunter2}"),
+    ("COMMAND_OF_A_SHELL", "password=$(echo hunter2)"),
+    ("MARKUP", "password=<b>hunter2"),
+    ("URL_WITH_SIGNS", "postgres://u:hunter2/x#y?z@h/db"),
+    ("URL_WITH_BLANK", "postgres://u:hunter2 x@h/db"),
+    ("URL_WITH_USER", "https://hunter2abcdefghij0123@h/x"),
+    ("NEXT_LINE", "db_password:\n  hunter2\n"),
+    ("TWO_SIGNS", "password==hunter2"),
+    ("RUBY", ":password => 'hunter2'"),
+    ("ESCAPED", "{\\\"password\\\":\\\"hunter2\\\"}"),
+    ("XML", "<password>hunter2</password>"),
+    ("NETRC", "machine h login u password hunter2"),
+    ("SQL", "ALTER ROLE x WITH PASSWORD 'hunter2'"),
+    ("MYSQL", "CREATE USER x IDENTIFIED BY 'hunter2'"),
+    ("PYPI", "pypi-AgEIcHlwaS5vcmchunter2"),
+    ("AGE_OF_X", "AGE-SECRET-KEY-1hunter2ABCDEFGHIJ"),
+    (
+        "SSH",
+        "---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\nhunter2==\n---- END SSH2 ENCRYPTED PRIVATE KEY ----",
+    ),
 ];
 
-/// Forty variables that look like secrets and are none. Each value has `plainNx` in it, where N is its place.
+/// Variables that look like secrets and are none. Each value has `plainNx` in it, where N is its place.
 const LOOK_ALIKES: &[(&str, &str)] = &[
     ("KEYBOARD", "plain0x"),
     ("PUBLIC_KEY", "plain1x"),
@@ -518,6 +547,20 @@ const LOOK_ALIKES: &[(&str, &str)] = &[
     ("CERTIFICATE", "-----BEGIN CERTIFICATE-----\nplain37x\n-----END CERTIFICATE-----"),
     ("SHORT_FORM", "ghp_plain38x"),
     ("SKETCH", "sk-plain39x-is-a-branch-of-a-repository"),
+    ("NO_PASSWORD", "plain40x"),
+    ("PASS_THROUGH", "plain41x"),
+    ("PASSTHROUGH", "plain42x"),
+    ("PASSWORDLESS", "plain43x"),
+    ("SECRET_MANAGER", "plain44x"),
+    ("SESSION_KEY", "plain45x"),
+    ("A_VARIABLE", "password=$TOKEN plain46x"),
+    ("SHELL_TOKEN", "$token_plain47x"),
+    ("COMPARED", "token == plain48x"),
+    ("EMPTY_FIELDS", "password:\nusername: plain49x\n"),
+    ("HOST_AND_PORT", "https://plain50x:80/x?y=a@b"),
+    ("TO_BE_REPLACED", "mysql -p <password> plain51x"),
+    ("IDENTIFIED", "users are identified by plain52x"),
+    ("SSH_USER", "ssh://deploy-user-plain53x@host/x"),
 ];
 
 /// Every output of every command that has the pillar's values in it.

@@ -628,7 +628,19 @@ fn large(share: usize) -> Vec<(&'static str, String)> {
     let chain: String = (1..20_000 / share).map(|n| format!("a{n}: &a{n} {{y: *a{}}}\n", n - 1)).collect();
     let merged: String =
         (1..3_000 / share).map(|n| format!("d{n}: &d{n} {{<<: *d{}, k{n}: 1}}\n", n - 1)).collect();
+    // One value that seems to hold a secret in every few bytes.
+    let many = |one: &str| one.repeat(30_000_000 / share / one.len());
+    let variable = |one: &str| format!("{BASE}environment: {{A: '{}'}}\n", many(one));
+    let command = |one: &str| format!("{BASE}unicorn_command: '{}'\n", many(one));
     vec![
+        ("names before quotes and backslashes in a variable", variable("password=\"\\")),
+        ("names before quotes and backslashes in a command", command("password=\"\\")),
+        ("JSON within JSON in a variable", variable("{\"password\":")),
+        ("JSON within JSON in a command", command("{\"password\":")),
+        ("names before brackets in a variable", variable("token:[")),
+        ("names before brackets in a command", command("token:[")),
+        ("names that are values in a variable", variable("password=")),
+        ("names that are values in a command", command("password=")),
         ("variables", below("environment", 200_000 / share, |n| format!("V{n}: x"))),
         ("variables that are allowed", below("environment", few, |n| format!("V{n}: x"))),
         ("secrets that are allowed", below("secrets", few, |n| format!("V{n}: secret{n}"))),

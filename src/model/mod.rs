@@ -5,14 +5,17 @@
 
 pub mod address;
 pub mod duration;
+mod given;
 pub mod input;
 mod nearest;
 pub mod paths;
+mod placeholder;
 mod resolve;
 pub mod secret;
 pub mod service;
 pub mod settings;
 mod system;
+mod url_password;
 pub mod veil;
 
 pub use nearest::nearest;

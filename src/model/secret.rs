@@ -3,6 +3,9 @@
 
 use std::ops::Range;
 
+use super::given::{assignments, elements, name_before, option_values, sentences, unquoted, up_to, value_at};
+use super::placeholder::{is_filled_in, is_placeholders, is_variable_of_shell};
+pub use super::url_password::{password_in_url, passwords_in_urls};
 use crate::pillar::Value;
 
 /// What a key of a pillar says about the value that follows.
@@ -90,7 +93,8 @@ fn has_any(name: &str, words: &[&str]) -> bool {
     })
 }
 
-/// The words of a name: `db_password`, `apiKey` and `API-KEY` have two each. In capitals.
+/// The words of a name: `db_password`, `apiKey` and `API-KEY` have two each. In capitals, without numbers: the second password
+/// is called `PASSWORD2` or `PASSWORD_2`.
 fn words(name: &str) -> impl Iterator<Item = String> {
     let mut words = vec![String::new()];
     let mut before = None;
@@ -107,8 +111,11 @@ fn words(name: &str) -> impl Iterator<Item = String> {
         }
         before = Some(c);
     }
-    // A name may end in what is no letter.
-    words.into_iter().filter(|word| !word.is_empty())
+    words.into_iter().filter_map(|mut word| {
+        word.truncate(word.trim_end_matches(|c: char| c.is_ascii_digit()).len());
+        // A name may end in what is no letter.
+        Some(word).filter(|word| !word.is_empty())
+    })
 }
 
 /// Words whose last place in a name says that the value is about a secret and not one.
@@ -160,6 +167,7 @@ const ABOUT: &[&str] = &[
     "LIFETIME",
     "LIMIT",
     "LOCATION",
+    "MANAGER",
     "MAX",
     "METHOD",
     "MIN",
@@ -207,8 +215,8 @@ const ABOUT: &[&str] = &[
 
 /// Words whose first place in a name says the same.
 const MEASURED: &[&str] = &[
-    "ALLOW", "COUNT", "DISABLE", "ENABLE", "HAS", "IS", "MAX", "MIN", "NUM", "REQUIRE", "REQUIRES", "USE",
-    "USES",
+    "ALLOW", "COUNT", "DISABLE", "ENABLE", "HAS", "IS", "MAX", "MIN", "NO", "NUM", "REQUIRE", "REQUIRES",
+    "USE", "USES", "WITHOUT",
 ];
 
 /// Words before `KEY` of keys that are none of a lock.
@@ -265,11 +273,17 @@ const LOCKS: &[&str] = &[
     "PRIVATE",
     "SECRET",
     "SERVICE",
-    "SESSION",
     "SIGNING",
     "SSH",
     "STORAGE",
 ];
+
+/// Keys that are one word.
+const KEYS: &[&str] =
+    &["ACCESSKEY", "APIKEY", "ENCRYPTIONKEY", "MASTERKEY", "PRIVATEKEY", "SECRETKEY", "SIGNINGKEY"];
+
+/// Words before `SEED` of what one-time passwords are made from.
+const ONE_TIME: &[&str] = &["HOTP", "MFA", "OTP", "TOTP"];
 
 /// What comes before `PASS` and `PWD` in one word.
 const WHOSE: &[&str] = &[
@@ -281,8 +295,21 @@ const WHOSE: &[&str] = &[
 /// tokens come from, `PASSWORD_MIN_LENGTH` is a number, a `SECRETARY` is a person and a `MONKEY` has no key.
 pub fn is_named(name: &str) -> bool {
     // Nearly no name gets as far as being taken apart.
-    const PARTS: &[&str] =
-        &["AUTHORIZATION", "CREDENTIAL", "CREDS", "DSN", "KEY", "PASS", "PW", "SECRET", "TOKEN"];
+    const PARTS: &[&str] = &[
+        "AUTHORIZATION",
+        "BASIC",
+        "COOKIE",
+        "CREDENTIAL",
+        "CREDS",
+        "DSN",
+        "JWT",
+        "KEY",
+        "PASS",
+        "PW",
+        "SECRET",
+        "SEED",
+        "TOKEN",
+    ];
     has_any(name, PARTS) && is_named_in_words(name, false)
 }
 
@@ -299,19 +326,31 @@ fn is_named_in_words(name: &str, in_text: bool) -> bool {
     words.iter().enumerate().any(|(at, word)| {
         let one = word.strip_suffix('S').unwrap_or(word);
         let before = at.checked_sub(1).and_then(|at| words.get(at)).map_or("", String::as_str);
+        let after = words.get(at + 1).map_or("", String::as_str);
+        let is_last = words.len() == at + 1;
         let ends = |ends: &[&str]| ends.iter().any(|end| word.ends_with(end) || one.ends_with(end));
         let is_whose = |end: &str| word.strip_suffix(end).is_some_and(|whose| WHOSE.contains(&whose));
         match word.as_str() {
+            "PASS" if matches!(after, "THROUGH" | "THRU") => false,
             "PASS" | "PASSPHRASE" | "PASSCODE" | "PW" | "PWD" | "CREDENTIAL" | "CREDENTIALS" | "CREDS" => {
                 !matches!(before, "OLD" | "BY") || word != "PWD" && word != "PASS"
             }
-            "AUTHORIZATION" => words.len() == at + 1,
+            "AUTHORIZATION" | "BASICAUTH" => is_last,
+            "AUTH" => is_last && before == "BASIC",
+            "COOKIE" => is_last && before == "SESSION",
+            "JWT" => is_last && !in_text,
+            "SEED" => ONE_TIME.contains(&before),
+            // It is a secret only if it looks like one.
+            "KEY" | "KEYS" if before == "SESSION" => false,
             "KEY" | "KEYS" if LOCKS.contains(&before) => true,
-            "KEY" | "KEYS" => !in_text && at > 0 && words.len() == at + 1 && !OTHER_KEYS.contains(&before),
+            "KEY" | "KEYS" => !in_text && at > 0 && is_last && !OTHER_KEYS.contains(&before),
+            "SECRET" | "SECRETS" if after == "MANAGER" => false,
+            "PASSWORDLESS" | "NOPASSWORD" | "NOPASSWD" => false,
             _ => {
                 word.contains("PASSWORD")
                     || word.contains("PASSWD")
-                    || ends(&["SECRET", "TOKEN", "DSN", "APIKEY", "ACCESSKEY", "SECRETKEY", "PRIVATEKEY"])
+                    || ends(&["SECRET", "TOKEN", "DSN"])
+                    || ends(KEYS)
                     || is_whose("PASS")
                     || is_whose("PWD")
             }
@@ -319,13 +358,18 @@ fn is_named_in_words(name: &str, in_text: bool) -> bool {
     })
 }
 
-/// A key of what, nobody knows.
+/// A key of what, nobody knows. That of a session may be its name.
 fn is_bare_key(name: &str) -> bool {
-    ["key", "keys"].iter().any(|key| name.eq_ignore_ascii_case(key))
+    const SESSIONS: &[&str] = &["session_key", "session_keys", "session-key", "sessionkey"];
+    let ends = |end: &str| {
+        let at = name.len().checked_sub(end.len());
+        at.and_then(|at| name.get(at..)).is_some_and(|rest| rest.eq_ignore_ascii_case(end))
+    };
+    ["key", "keys"].iter().any(|key| name.eq_ignore_ascii_case(key)) || SESSIONS.iter().any(|key| ends(key))
 }
 
 /// Whether a text is as long and as mixed as keys are, and nothing that people write.
-fn is_random(text: &str) -> bool {
+pub(super) fn is_random(text: &str) -> bool {
     const SHORTEST: usize = 16;
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=_-".contains(&byte);
     text.len() >= SHORTEST
@@ -335,7 +379,8 @@ fn is_random(text: &str) -> bool {
         && !text.starts_with('/')
 }
 
-/// Whether a text is no secret whatever its name is: nothing, a switch, or a path below the usual directories.
+/// Whether a text is no secret whatever its name is: nothing, a switch, a variable of a shell, or a path below the usual
+/// directories.
 pub fn is_ordinary(text: &str) -> bool {
     const SWITCHES: &[&str] = &["true", "false", "yes", "no", "on", "off", "none", "null"];
     const ROOTS: &[&str] =
@@ -345,14 +390,7 @@ pub fn is_ordinary(text: &str) -> bool {
         || (text.starts_with('/')
             && ROOTS.iter().any(|root| text.starts_with(root))
             && !text.contains(char::is_whitespace))
-}
-
-/// Whether a text begins with what a program fills in later.
-fn is_filled_in(text: &str) -> bool {
-    ["%(", "${", "$(", "{{", "{%", "<"].iter().any(|sign| text.starts_with(sign))
-        || text.chars().next().is_none_or(|first| first == '=')
-        // Where this ends at the first other byte: it is asked for each name in a text.
-        || text.bytes().all(|byte| byte == b'*')
+        || is_variable_of_shell(text)
 }
 
 /// Why a text is sensitive whatever its name is.
@@ -365,68 +403,109 @@ fn found(text: &str) -> Option<Why> {
         if private_key_in(text).is_some() {
             return Some(Why::PrivateKey);
         }
-        if assigned_in(text).is_some() || option_value_in(text).is_some() {
+        if is_assigned_in(text) || is_option_value_in(text) {
             return Some(Why::Assignment);
         }
+    }
+    if held(text).next().is_some() {
+        return Some(Why::Assignment);
     }
     token_in(text).map(|_| Why::Token)
 }
 
-/// A text without what may come between a name and its secret.
-fn unquoted(text: &str) -> &str {
-    let text = text.trim_start_matches(['"', '\'', ' ', '\t', ',']);
-    ["Bearer ", "Basic ", "Token "].iter().find_map(|word| text.strip_prefix(word)).unwrap_or(text)
+/// What elements of XML hold, and what sentences of SQL and netrc give.
+fn held(text: &str) -> impl Iterator<Item = Range<usize>> {
+    let has_elements = text.contains("</") || text.contains("<![");
+    let has_sentences =
+        text.contains(char::is_whitespace) && has_any(text, &["PASSWORD", "PASSWD", "IDENTIFIED"]);
+    let elements = has_elements.then(|| elements(text)).into_iter().flatten();
+    let sentences = has_sentences.then(|| sentences(text)).into_iter().flatten();
+    elements.chain(sentences).filter(|range| {
+        let value = text.get(range.clone()).unwrap_or_default().trim();
+        !is_placeholders(value) && !is_ordinary(value)
+    })
 }
 
 fn private_key_in(text: &str) -> Option<usize> {
-    let begin = text.find("-----BEGIN ");
+    // SSH2 has four dashes and a blank.
+    const BEGINS: &[&str] = &["-----BEGIN ", "---- BEGIN "];
+    let begin = BEGINS.iter().filter_map(|begin| text.find(begin)).min();
     begin.filter(|at| text[*at..].contains("PRIVATE KEY")).or_else(|| text.find("PuTTY-User-Key-File-"))
 }
 
-/// Each part of a sensitive text that is a secret by itself: passwords of URLs, what is given to names and options, tokens.
-/// Where a value ends is a guess: it is there as far as it seems to go, and to the next blank.
-pub fn parts(text: &str) -> Vec<&str> {
-    /// Values that are looked for in one word. Each goes on to the end of the word, so the sum of all would be quadratic.
-    const MOST_IN_A_WORD: usize = 8;
-    let is_end = |c: char| matches!(c, '"' | '\'' | ',' | ';' | '}' | '&');
-    let mut parts: Vec<&str> = passwords(text).filter_map(|range| text.get(range)).collect();
-    let mut starts: Vec<(usize, bool)> =
-        assignments(text).chain(option_values(text).map(|at| (at, false))).collect();
-    starts.sort_unstable();
-    // Where the last word ends, and how many values have begun in it.
-    let (mut word_end, mut begun) = (0, 0);
-    for (at, is_bare) in starts {
-        let value = unquoted(text.get(at..).unwrap_or_default());
-        let start = text.len() - value.len();
-        if start >= word_end {
-            word_end = start + value.find(char::is_whitespace).unwrap_or(value.len());
-            begun = 0;
-        }
-        begun += 1;
-        if begun > MOST_IN_A_WORD {
-            continue;
-        }
-        let word = text.get(start..word_end).unwrap_or_default();
-        let short = word.split(is_end).next().unwrap_or_default();
-        if !is_bare || is_random(short) {
-            parts.extend([short, word].into_iter().filter(|part| !is_filled_in(part) && !is_ordinary(part)));
+/// Hands over each part of a sensitive text that is a secret by itself: passwords of URLs, what is given to names and options,
+/// tokens. Where a value ends is a guess: it is there as far as it seems to go, and to the next blank. A text of megabytes can
+/// have a part in every few bytes, so they are never all in memory.
+pub fn parts<'a>(text: &'a str, each: &mut dyn FnMut(&'a str)) {
+    for range in passwords_in_urls(text).chain(held(text)) {
+        each(text.get(range).unwrap_or_default().trim());
+    }
+    let mut values = Values::new(text);
+    for given in assignments(text) {
+        let is_bare = is_bare_key(given.name);
+        if is_bare || named(given.name) != Named::No {
+            values.hand_over(value_at(text, &given), is_bare, each);
         }
     }
-    let token = |range| text.get::<Range<usize>>(range)?.split_whitespace().next();
-    parts.extend(tokens(text).filter_map(token));
-    parts
+    let mut values = Values::new(text);
+    for at in option_values(text) {
+        values.hand_over(unquoted(text, at), false, each);
+    }
+    for range in tokens(text) {
+        each(text.get(range).and_then(|token| token.split_whitespace().next()).unwrap_or_default());
+    }
 }
 
-/// Where values begin that a text gives to names of secrets, and whether the name is only `key`.
-fn assignments(text: &str) -> impl Iterator<Item = (usize, bool)> {
-    text.match_indices([':', '=']).filter_map(|(separator, _)| {
-        let name = name_before(text, separator)?;
-        let before = text.get(..separator)?.strip_suffix(name).unwrap_or_default();
-        let is_bare = is_bare_key(name);
-        // What stands before a colon in a URL is a user or a host.
-        ((is_bare || named(name) != Named::No) && !before.ends_with("://"))
-            .then_some((separator + 1, is_bare))
-    })
+/// Values of a text whose beginnings come in their order, and where they may end.
+struct Values<'a> {
+    text: &'a str,
+    /// Where the last word ends, and how many values have begun in it.
+    word: (usize, usize),
+    /// Where the last value ends by its quotes or separators, and how many others have begun within it.
+    short: (usize, usize),
+}
+
+impl<'a> Values<'a> {
+    /// So many values are handed over that go on to the same end. The sum of all would be quadratic.
+    const MOST_TO_AN_END: usize = 8;
+
+    fn new(text: &'a str) -> Self {
+        Self { text, word: (0, 0), short: (0, 0) }
+    }
+
+    fn hand_over(&mut self, start: usize, is_bare: bool, each: &mut dyn FnMut(&'a str)) {
+        let value = self.text.get(start..).unwrap_or_default();
+        if start >= self.word.0 {
+            self.word = (start + value.find(char::is_whitespace).unwrap_or(value.len()), 0);
+        }
+        let word = self.text.get(start..self.word.0).unwrap_or_default();
+        self.word.1 += 1;
+        if start >= self.short.0 {
+            self.short = (start + word.find(is_end_of_value).unwrap_or(word.len()), 0);
+        }
+        let mut short = self.text.get(start..self.short.0).unwrap_or_default();
+        self.short.1 += 1;
+        if self.short.1 > Self::MOST_TO_AN_END {
+            short = short.split([':', '=']).next().unwrap_or_default();
+        }
+        // What escapes a quote, or closes what is not a part of it.
+        let short = short.trim_end_matches('\\');
+        let bare = short.trim_end_matches([')', ']', '>', '|', '`', '.']);
+        if (is_bare && !is_random(short)) || is_filled_in(value) {
+            return;
+        }
+        let whole = Some(word).filter(|_| self.word.1 <= Self::MOST_TO_AN_END);
+        for part in [Some(bare), Some(short).filter(|short| *short != bare), whole].into_iter().flatten() {
+            if !is_ordinary(part) {
+                each(part);
+            }
+        }
+    }
+}
+
+/// What a value in a text ends at, if it has no blank before.
+fn is_end_of_value(c: char) -> bool {
+    matches!(c, '"' | '\'' | ',' | ';' | '}' | '&')
 }
 
 /// Where the first token of a well-known form is.
@@ -438,7 +517,8 @@ fn token_in(text: &str) -> Option<Range<usize>> {
 fn tokens(text: &str) -> impl Iterator<Item = Range<usize>> {
     /// What a token begins with, and how many characters follow at least.
     const FORMS: &[(&str, usize)] = &[
-        ("AGE-SECRET-KEY-1", 40),
+        (AGE, 10),
+        ("AGE-SECRET-KEY-PQ-1", 10),
         ("AIza", 35),
         ("EAACEdEose0cBA", 8),
         ("SG.", 40),
@@ -462,6 +542,7 @@ fn tokens(text: &str) -> impl Iterator<Item = Range<usize>> {
         ("lin_api_", 30),
         ("npm_", 30),
         ("pypi-", 50),
+        ("pypi-AgE", 14),
         ("rk_live_", 16),
         ("rk_test_", 16),
         ("rubygems_", 40),
@@ -479,6 +560,7 @@ fn tokens(text: &str) -> impl Iterator<Item = Range<usize>> {
         ("xoxs-", 20),
         ("ya29.", 30),
     ];
+    const AGE: &str = "AGE-SECRET-KEY-1";
     const SHORTEST: usize = 22;
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
     let bytes = text.as_bytes();
@@ -488,7 +570,8 @@ fn tokens(text: &str) -> impl Iterator<Item = Range<usize>> {
             && FORMS.iter().any(|(begin, least)| {
                 word.strip_prefix(begin).is_some_and(|rest| {
                     rest.len() >= *least
-                        && rest.bytes().any(|byte| byte.is_ascii_digit())
+                        // In what is encoded a digit may be missing.
+                        && (*begin == AGE || rest.bytes().any(|byte| byte.is_ascii_digit()))
                         // Of three parts, the first two are JSON.
                         && (*begin != "eyJ" || rest.contains(".eyJ"))
                         // A sentence with dashes is none.
@@ -509,27 +592,37 @@ fn tokens(text: &str) -> impl Iterator<Item = Range<usize>> {
     words.filter(is_token).chain(std::iter::once_with(hook).flatten())
 }
 
-/// Where a value begins that a text gives to a name of a secret: `host=db password=hunter2`. In a text a key may be
-/// anything, `order=key:asc`, and a colon may be one of prose: `password: eight letters or more`.
-fn assigned_in(text: &str) -> Option<usize> {
-    const LONGEST: usize = 100;
-    text.match_indices([':', '=']).find_map(|(separator, sign)| {
-        let name = name_before(text, separator)?;
-        let is_key = sign == "=" && is_bare_key(name);
+/// Whether a text gives a value to a name of a secret: `host=db password=hunter2`. In a text a key may be anything,
+/// `order=key:asc`, and a colon may be one of prose: `password: eight letters or more`.
+fn is_assigned_in(text: &str) -> bool {
+    assignments(text).any(|given| {
+        let is_key = given.sign == '=' && is_bare_key(given.name);
         // It is asked of every value that has one of the signs.
-        let has_name = is_named(name) && is_named_in_words(name, true);
+        let has_name = is_named(given.name) && is_named_in_words(given.name, true);
         if !is_key && !has_name {
-            return None;
+            return false;
         }
-        let value = unquoted(text.get(separator + 1..)?);
-        let end = |c: char| matches!(c, '"' | '\'' | ',' | ';' | '}' | '&' | '\n');
-        // A text may be full of such names: of what follows each no more is looked at than anybody writes on a line.
-        let most = (0..=LONGEST.min(value.len())).rev().find(|at| value.is_char_boundary(*at)).unwrap_or(0);
-        let whole = value[..value[..most].find(end).unwrap_or(most)].trim();
+        let value = text.get(value_at(text, &given)..).unwrap_or_default();
+        let whole = beginning(value, |c| is_end_of_value(c) || c == '\n').trim().trim_end_matches('\\');
         let is_meant = !is_key || is_random(whole);
-        let is_prose = sign == ":" && whole.contains(' ');
-        (is_meant && !is_prose && !is_filled_in(value) && !is_ordinary(whole)).then_some(separator + 1)
+        let is_prose = given.sign == ':' && whole.contains(' ');
+        is_meant && !is_prose && !is_filled_in(value) && !is_ordinary(whole)
     })
+}
+
+/// Whether an option of a command gives one.
+fn is_option_value_in(text: &str) -> bool {
+    option_values(text).any(|at| {
+        let value = text.get(unquoted(text, at)..).unwrap_or_default();
+        let whole = beginning(value, |c| is_end_of_value(c) || c.is_whitespace());
+        !is_filled_in(value) && !is_ordinary(whole)
+    })
+}
+
+/// What a value begins with. A text may be full of names: of what follows each no more is looked at than anybody writes on a line.
+fn beginning(value: &str, is_end: impl Fn(char) -> bool) -> &str {
+    const LONGEST: usize = 100;
+    up_to(value, LONGEST).split(is_end).next().unwrap_or_default()
 }
 
 /// Whether a text is sensitive whatever its name is.
@@ -540,39 +633,15 @@ pub fn assigns(text: &str) -> bool {
 /// Where in a line the secret begins: what follows the first key or name of a secret and `:` or `=`, the password of a URL, a
 /// token. The line may be of a text that cannot be read, so it covers rather too much.
 pub fn value_in(line: &str) -> Option<usize> {
-    let token = token_in(line).map(|range| range.start);
+    let unnamed = token_in(line).into_iter().chain(held(line)).map(|range| range.start).min();
     // Nearly no value of a large pillar has any of these.
     if !line.bytes().any(|byte| matches!(byte, b':' | b'=' | b'-')) {
-        return token;
+        return unnamed;
     }
     let named = named_before(line, |name| named(name) != Named::No);
-    let others = option_value_in(line).into_iter().chain(password_in_url(line)).chain(private_key_in(line));
-    named.into_iter().chain(token).chain(others).min()
-}
-
-/// Where the first value begins that follows an option of a command in a word of its own.
-fn option_value_in(line: &str) -> Option<usize> {
-    option_values(line).next()
-}
-
-/// Where values begin that follow an option of a command in a word of its own: `--password X`, `"--token", "X"`.
-fn option_values(line: &str) -> impl Iterator<Item = usize> {
-    let mut from = 0;
-    let options = std::iter::from_fn(move || {
-        let at = from + line[from..].find("--")?;
-        let rest = &line[at..];
-        let end = at + rest.find(|c: char| !is_part_of_name(c)).unwrap_or(rest.len());
-        // Dashes are a part of names: a row of thousands is one.
-        from = end;
-        Some(at..end)
-    });
-    let follows = move |option: &Range<usize>| {
-        let rest = &line[option.end..];
-        rest.starts_with([' ', '\t', '"', '\'', ',']) && !rest.trim_start().is_empty()
-    };
-    options
-        .filter(move |option| follows(option) && is_secret_option(&line[option.clone()]))
-        .map(|option| option.end)
+    let option = option_values(line).next();
+    let others = option.into_iter().chain(password_in_url(line)).chain(private_key_in(line));
+    named.into_iter().chain(unnamed).chain(others).min()
 }
 
 /// Whether the word of a command is an option whose value, which follows, is a secret.
@@ -580,49 +649,10 @@ pub fn is_secret_option(word: &str) -> bool {
     word.starts_with('-') && !word.contains('=') && is_named(word.trim_start_matches('-'))
 }
 
-fn is_part_of_name(c: char) -> bool {
-    c.is_alphanumeric() || matches!(c, '_' | '-' | '.')
-}
-
-/// Where the password begins in `scheme://user:password@host`.
-pub fn password_in_url(text: &str) -> Option<usize> {
-    passwords(text).next().map(|password| password.start)
-}
-
-/// Where passwords are in URLs.
-fn passwords(text: &str) -> impl Iterator<Item = Range<usize>> {
-    text.match_indices("://").filter_map(|(at, sign)| {
-        let is_scheme = text[..at].chars().next_back().is_some_and(|c| c.is_ascii_alphanumeric());
-        let begin = at + sign.len();
-        let rest = &text[begin..];
-        let (user, _) = rest[..authority(rest)].rsplit_once('@')?;
-        let (name, password) = user.split_once(':')?;
-        let start = begin + name.len() + 1;
-        (is_scheme && !is_filled_in(password)).then_some(start..start + password.len())
-    })
-}
-
-/// How long the part of a URL is that a text begins with, in which user, password and host stand.
-fn authority(text: &str) -> usize {
-    text.find(['/', '?', '#', ' ', '\n']).unwrap_or(text.len())
-}
-
 /// Where the value begins of the first name before `:` or `=` that is meant.
 fn named_before(line: &str, is_meant: impl Fn(&str) -> bool) -> Option<usize> {
     line.match_indices([':', '='])
         .find_map(|(separator, _)| is_meant(name_before(line, separator)?).then_some(separator + 1))
-}
-
-/// The name that ends before a separator.
-fn name_before(line: &str, separator: usize) -> Option<&str> {
-    let before = line.get(..separator)?.trim_end().trim_end_matches(['"', '\'']);
-    let start = before
-        .char_indices()
-        .rev()
-        .take_while(|(_, c)| is_part_of_name(*c))
-        .last()
-        .map_or(before.len(), |(at, _)| at);
-    before.get(start..)
 }
 
 /// Whether what stands at `steps` (keys and indexes from an application on) is secret.
@@ -703,6 +733,20 @@ mod tests {
             "API_KEY_PROD",
             "PGPASSWORD",
             "Authorization",
+            "MASTERKEY",
+            "ENCRYPTIONKEY",
+            "SIGNINGKEYS",
+            "PASS1",
+            "PASSWORD2",
+            "DB_PASS_2",
+            "STRIPE_KEY_2",
+            "JWT",
+            "AUTH_JWT",
+            "BASIC_AUTH",
+            "HTTP_BASIC_AUTH",
+            "SESSION_COOKIE",
+            "OTP_SEED",
+            "SECRET_MANAGER_TOKEN",
         ] {
             assert!(is_named(name), "{name}");
         }
@@ -731,6 +775,25 @@ mod tests {
             "BROKEN",
             "TURKEY",
             "USE_PASSWORD",
+            "NO_PASSWORD",
+            "NOPASSWD",
+            "PASS_THROUGH",
+            "PASSTHROUGH",
+            "PASSWORDLESS",
+            "PASSWORDLESS_LOGIN",
+            "SECRET_MANAGER",
+            "SECRETS_MANAGER_PROJECT",
+            "PASSWORD_MANAGER",
+            "SESSION_KEY",
+            "SESSION_COOKIE_NAME",
+            "SESSION_COOKIE_SECURE",
+            "JWT_ALGORITHM",
+            "USE_JWT",
+            "BASIC_AUTH_REALM",
+            "AUTH",
+            "COOKIE",
+            "RANDOM_SEED",
+            "TOKEN_URL_2",
             "PASS_",
             "",
             "_",
@@ -763,11 +826,82 @@ mod tests {
             ("-----BEGIN CERTIFICATE-----\nx", false),
             ("/etc/ssl/private/a-long-name-of-a-file-0123456789.pem", false),
             ("redis://:${PASSWORD}@h/0", false),
+            // What is filled in later has no other text beside it.
+            ("password=${X:-hunter2}", true),
+            ("password=${X}hunter2", true),
+            ("password=$(echo hunter2)", true),
+            ("password={{ x }}hunter2", true),
+            ("password={{ x | default('hunter2') }}", true),
+            ("password=<b>hunter2", true),
+            ("password=\"<password>\"", false),
+            ("password=$TOKEN", false),
+            ("password=\"$TOKEN\"", false),
+            ("password=$ecret1", true),
+            ("--token $TOKEN x", false),
+            ("--token ${X:-hunter2}", true),
+            ("--token=$(cat /run/token) x", false),
+            ("Authorization: Bearer ${TOKEN}", false),
+            ("authorization: bearer hunter2", true),
+            ("https://u:$PASSWORD@h", false),
+            ("https://0123456789abcdefABCD@h/x", true),
+            ("postgres://u:pa/ss#w?d@host/db", true),
+            ("https://h:80/x?y=a@b", false),
+            ("https://token:80/", false),
+            // Signs.
+            ("password==hunter2", true),
+            ("if token == x", false),
+            ("token ==x", false),
+            ("password != x", false),
+            (":password => 'hunter2'", true),
+            ("password := hunter2", true),
+            ("{\\\"password\\\":\\\"hunter2\\\"}", true),
+            // On the next line.
+            ("password:\n  hunter2\n", true),
+            ("a:\n  password: |\n    hunter2\n", true),
+            ("password:\r\n  \"hunter2\"", true),
+            ("password:\nhunter2\n", true),
+            ("passwords:\n  - hunter2\n", true),
+            ("--password \\\n  hunter2", true),
+            ("password:\nusername:\n", false),
+            ("password:\n  min: 8\n", false),
+            ("Enter your token:\n  then press enter\n", false),
+            ("PASSWORD=\nUSER=deploy\n", false),
+            ("token:\n", false),
+            // XML, SQL and netrc.
+            ("<password>hunter2</password>", true),
+            ("<x:Password a='1'>hunter2</x:Password>", true),
+            ("<password><![CDATA[hunter2]]></password>", true),
+            ("<user password=\"hunter2\"/>", true),
+            ("<password></password><token/>x</a>", false),
+            ("<password>${X}</password>", false),
+            ("mysql -p <password> <database>", false),
+            ("ALTER ROLE x WITH PASSWORD 'hunter2'", true),
+            ("CREATE ROLE x ENCRYPTED PASSWORD 'correct horse'", true),
+            ("create user x identified by 'hunter2'", true),
+            ("IDENTIFIED WITH mysql_native_password BY 'hunter2'", true),
+            ("IDENTIFIED BY hunter2;", true),
+            ("users are identified by name", false),
+            ("password \"is not what it was\"", false),
+            ("unexpected token 'x'", false),
+            ("machine h login u password hunter2", true),
+            ("default login u password hunter2", true),
+            ("machine learning needs a password today", false),
+            ("login with password authentication", false),
+            // Tokens and keys.
+            ("pypi-AgEIcHlwaS5vcmcCJDhunter2", true),
+            ("AGE-SECRET-KEY-1QQPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L", true),
+            ("---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\nx", true),
+            ("---- BEGIN SSH2 PUBLIC KEY ----\nx", false),
         ] {
             assert_eq!(assigns(text), is_secret, "{text}");
         }
         assert_eq!(why("SSL_KEY", "/etc/ssl/private/x.key"), None);
         assert_eq!(why("DB_PASSWORD", ""), None);
+        assert_eq!(why("DB_PASSWORD", "$TOKEN"), None);
+        assert_eq!(why("DB_PASSWORD", "${TOKEN}"), None);
+        assert_eq!(why("DB_PASSWORD", "${TOKEN:-hunter2}"), Some(Why::Name));
+        assert_eq!(why("SESSION_KEY", "user_id"), None);
+        assert_eq!(why("SESSION_KEY", "0123456789abcdefgh"), Some(Why::Name));
         assert_eq!(why("key", "us"), None);
         assert_eq!(why("key", "0123456789abcdefgh"), Some(Why::Name));
         assert_eq!(why("x", "postgres://u:p@w@h/db"), Some(Why::Url));
@@ -776,15 +910,42 @@ mod tests {
 
     #[test]
     fn a_text_of_many_names_is_looked_at_in_a_moment() {
-        for text in ["key=", "password:", "token: \"", "a://b:", "--token ", "-----BEGIN "] {
-            let _ = (why("x", &text.repeat(20_000)), value_in(&text.repeat(20_000)));
-        }
-        for text in
-            ["key=", "password:", "token: \"", "a://b:", "a://b:c@", "--token ", "token=x&", "--token='"]
-        {
-            let text = text.repeat(20_000);
-            let bytes: usize = parts(&text).iter().map(|part| part.len()).sum();
-            assert!(bytes <= 20 * text.len(), "{text:.20}: {bytes}");
+        const MANY: &[&str] = &[
+            "key=",
+            "password:",
+            "password:\n",
+            "password:\n  ",
+            "token: \"",
+            "a://b:",
+            "a://b:c@",
+            "a://b:c/",
+            "--token ",
+            "token=x&",
+            "--token='",
+            "-----BEGIN ",
+            "password=\"\\",
+            "{\"password\":",
+            "token:[",
+            "password=",
+            "password=${A:-",
+            "password={{ ",
+            "<password",
+            "<password>",
+            "<password>x</",
+            "<password><![CDATA[",
+            "PASSWORD '",
+            "PASSWORD ' \"",
+            "IDENTIFIED BY ",
+            "machine a login b password c ",
+        ];
+        for one in MANY {
+            let text = one.repeat(20_000);
+            let _ = (why("x", &text), value_in(&text));
+            let (mut count, mut bytes) = (0, 0);
+            parts(&text, &mut |part| (count, bytes) = (count + 1, bytes + part.len()));
+            // Three for each name, two for each URL.
+            assert!(count <= 3 * 20_000 + 2, "{one}: {count}");
+            assert!(bytes <= 60 * text.len(), "{one}: {bytes}");
         }
     }
 
@@ -800,9 +961,23 @@ mod tests {
                 "x glpat-0123456789abcdefghij y glpat-0123456789abcdefghik",
                 vec!["glpat-0123456789abcdefghij", "glpat-0123456789abcdefghik"],
             ),
+            ("{\\\"password\\\":\\\"hunter2\\\"}", vec!["hunter2"]),
+            ("(password=hunter2)", vec!["hunter2", "hunter2)"]),
+            ("password==hunter2 :token => 'Tok12345x'", vec!["hunter2", "Tok12345x"]),
+            ("password:\n  hunter2\nx", vec!["hunter2"]),
+            ("<password>hunter2 x</password>", vec!["hunter2 x"]),
+            ("IDENTIFIED BY 'hunter2 x';", vec!["hunter2 x"]),
+            ("machine h login u password hunter2", vec!["hunter2"]),
+            ("postgres://u:pa/ss@host/db", vec!["pa/ss"]),
+            (
+                "token=a1b2c3&token=b1&token=c1&token=d1&token=e1&token=f1&token=g1&token=h1&token=hunter2",
+                vec!["a1b2c3", "hunter2"],
+            ),
             ("--token-file /etc/x --private-key /etc/ssl/x.key password=${X} https://token:80/", vec![]),
+            ("--token $TOKEN password={{ db_password }}", vec![]),
         ] {
-            let parts = parts(text);
+            let mut parts = vec![];
+            super::parts(text, &mut |part| parts.push(part));
             assert!(wanted.iter().all(|part| parts.contains(part)), "{text}: {parts:?}");
             assert!(!wanted.is_empty() || parts.is_empty(), "{text}: {parts:?}");
         }

@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
-use super::secret::{parts, password_in_url, value_in};
+use super::given::up_to;
+use super::secret::parts;
 use crate::quote;
 use crate::visible::visible;
 
@@ -22,6 +23,12 @@ const SHORTEST_SAID: usize = 4;
 /// So many bytes of values are looked for exactly: the search takes some 50 bytes of memory for each.
 const MOST: usize = 2 << 20;
 
+/// A value of more bytes is not looked for as a whole: no variable can be longer.
+const LONGEST: usize = 128 << 10;
+
+/// So many bytes of a longer one are looked for, and what follows them on their line is covered.
+const BEGINNING: usize = 1 << 10;
+
 /// What covers secrets.
 #[derive(Debug, Default)]
 pub struct Veil(Finder);
@@ -31,8 +38,8 @@ enum Finder {
     /// There is nothing to hide.
     #[default]
     Nothing,
-    /// Each value.
-    Values(Box<AhoCorasick>),
+    /// Each value. The first `long` of them are beginnings of values: the rest of the line belongs to them.
+    Values { finder: Box<AhoCorasick>, long: usize },
     /// There are too many values: a line that has the first bytes of any is covered from there to its end.
     Beginnings(HashSet<[u8; SHORTEST]>),
 }
@@ -52,21 +59,9 @@ impl Veil {
     }
 
     fn of<T: AsRef<str>>(values: impl IntoIterator<Item = T>, is_meant: impl Fn(&str) -> bool) -> Self {
-        let mut needles = HashSet::new();
-        for value in values {
-            let value = value.as_ref();
-            spellings(value, &mut needles);
-            for part in assigned(value).into_iter().chain(parts(value)) {
-                spellings(part, &mut needles);
-                // In a URL, what would end the password is written as `%40`.
-                if let Some(decoded) = Some(part).filter(|part| part.contains('%')).and_then(percent_decoded)
-                {
-                    spellings(&decoded, &mut needles);
-                }
-            }
-        }
-        needles.retain(|needle| is_meant(needle) && !is_frame(needle));
-        Self(finder(needles))
+        let mut needles = Needles::new(is_meant);
+        values.into_iter().for_each(|value| needles.value(value.as_ref()));
+        Self(needles.finder())
     }
 
     /// Whether there is nothing to hide.
@@ -78,7 +73,7 @@ impl Veil {
     pub fn hides(&self, text: &[u8]) -> bool {
         match &self.0 {
             Finder::Nothing => false,
-            Finder::Values(finder) => finder.is_match(text),
+            Finder::Values { finder, .. } => finder.is_match(text),
             Finder::Beginnings(all) => text.windows(SHORTEST).any(|window| begins(all, window)),
         }
     }
@@ -87,7 +82,23 @@ impl Veil {
     pub fn ranges(&self, text: &[u8]) -> Vec<Range<usize>> {
         match &self.0 {
             Finder::Nothing => vec![],
-            Finder::Values(finder) => finder.find_iter(text).map(|found| found.range()).collect(),
+            Finder::Values { finder, long } => {
+                let mut ranges = vec![];
+                let mut covered = 0;
+                for found in finder.find_iter(text) {
+                    if found.end() <= covered {
+                        continue;
+                    }
+                    let start = found.start().max(covered);
+                    covered = found.end();
+                    if found.pattern().as_usize() < *long {
+                        let rest = text.get(covered..).unwrap_or_default();
+                        covered += rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+                    }
+                    ranges.push(start..covered);
+                }
+                ranges
+            }
             Finder::Beginnings(all) => {
                 let mut ranges = vec![];
                 let mut at = 0;
@@ -124,22 +135,117 @@ fn begins(all: &HashSet<[u8; SHORTEST]>, window: &[u8]) -> bool {
     <[u8; SHORTEST]>::try_from(window).is_ok_and(|window| all.contains(&window))
 }
 
-fn finder(needles: HashSet<String>) -> Finder {
-    if needles.is_empty() {
-        return Finder::Nothing;
+/// What is looked for, collected in bounded memory: a pillar of megabytes may be one value that holds others in every few bytes.
+struct Needles<F> {
+    is_meant: F,
+    values: HashSet<String>,
+    /// The first bytes of long values.
+    long: HashSet<String>,
+    /// How many bytes both have.
+    bytes: usize,
+    /// Instead of both, once they have too many.
+    beginnings: Option<HashSet<[u8; SHORTEST]>>,
+}
+
+impl<F: Fn(&str) -> bool> Needles<F> {
+    fn new(is_meant: F) -> Self {
+        Self { is_meant, values: HashSet::new(), long: HashSet::new(), bytes: 0, beginnings: None }
     }
-    if needles.iter().map(String::len).sum::<usize>() <= MOST {
-        // Of two that begin alike the longer one is meant.
-        let mut builder = AhoCorasick::builder();
-        // The crate takes a table of a kilobyte for each byte of a few values, unless the kind is given.
-        builder.match_kind(MatchKind::LeftmostLongest).kind(Some(AhoCorasickKind::ContiguousNFA));
-        let built = builder.build(&needles);
-        if let Ok(finder) = built {
-            return Finder::Values(Box::new(finder));
+
+    /// A value, and each secret that it holds among other things.
+    fn value(&mut self, value: &str) {
+        self.add(value);
+        parts(value, &mut |part| {
+            self.add(part);
+            // In a URL, what would end the password is written as `%40`.
+            let near = up_to(part, LONGEST);
+            let is_whole = near.len() == part.len();
+            let decoded = near.contains('%').then(|| percent_decoded(near, is_whole)).flatten();
+            if let Some(decoded) = decoded {
+                if is_whole { self.add(&decoded) } else { self.long(&decoded) }
+            }
+        });
+    }
+
+    /// A value as the rendered languages write it, whole and line by line.
+    fn add(&mut self, value: &str) {
+        self.whole(value);
+        // What is shown line by line is masked line by line; a word of sh goes on over lines, so each is quoted, too.
+        if value.contains(['\n', '\r']) || value.trim() != value {
+            value.lines().for_each(|line| self.whole(line.trim()));
         }
     }
-    let first = |needle: &String| needle.as_bytes().get(..SHORTEST)?.try_into().ok();
-    Finder::Beginnings(needles.iter().filter_map(first).collect())
+
+    fn whole(&mut self, value: &str) {
+        // Of the one only so much is looked for, of the other so much is enough.
+        if value.len() > LONGEST || (value.len() > BEGINNING && self.beginnings.is_some()) {
+            return self.long(value);
+        }
+        if self.values.contains(value) {
+            return;
+        }
+        written(value, &mut |needle| {
+            if self.is_looked_for(needle) {
+                self.keep(needle, false);
+            }
+        });
+    }
+
+    /// The first bytes of a value. A character is written alike whatever follows it.
+    fn long(&mut self, value: &str) {
+        if self.is_looked_for(value) {
+            let beginning = up_to(value.trim_start(), BEGINNING);
+            written(beginning, &mut |needle| self.keep(needle, true));
+        }
+    }
+
+    fn is_looked_for(&self, needle: &str) -> bool {
+        (self.is_meant)(needle) && !is_frame(needle)
+    }
+
+    fn keep(&mut self, needle: &str, is_long: bool) {
+        if let Some(beginnings) = &mut self.beginnings {
+            beginnings.extend(beginning(needle));
+            return;
+        }
+        let kept = if is_long { &mut self.long } else { &mut self.values };
+        if kept.contains(needle) {
+            return;
+        }
+        kept.insert(needle.to_owned());
+        self.bytes += needle.len();
+        if self.bytes > MOST {
+            self.only_beginnings();
+        }
+    }
+
+    fn only_beginnings(&mut self) {
+        let all = std::mem::take(&mut self.values).into_iter().chain(std::mem::take(&mut self.long));
+        self.beginnings.get_or_insert_default().extend(all.filter_map(|needle| beginning(&needle)));
+        self.bytes = 0;
+    }
+
+    fn finder(mut self) -> Finder {
+        if self.beginnings.is_none() {
+            if self.values.is_empty() && self.long.is_empty() {
+                return Finder::Nothing;
+            }
+            // Of two that begin alike the longer one is meant.
+            let mut builder = AhoCorasick::builder();
+            // The crate takes a table of a kilobyte for each byte of a few values, unless the kind is given.
+            builder.match_kind(MatchKind::LeftmostLongest).kind(Some(AhoCorasickKind::ContiguousNFA));
+            if let Ok(finder) = builder.build(self.long.iter().chain(&self.values)) {
+                return Finder::Values { finder: Box::new(finder), long: self.long.len() };
+            }
+            self.only_beginnings();
+        }
+        Finder::Beginnings(self.beginnings.unwrap_or_default())
+    }
+}
+
+/// The first bytes of a value. What is blank there is in every line.
+fn beginning(needle: &str) -> Option<[u8; SHORTEST]> {
+    needle.trim_start().as_bytes().get(..SHORTEST)?.try_into().ok()
 }
 
 fn is_word(needle: &str) -> bool {
@@ -148,11 +254,14 @@ fn is_word(needle: &str) -> bool {
 
 /// What is printed instead of secrets already, and the first and last line of keys.
 fn is_frame(needle: &str) -> bool {
-    needle.trim_matches('*').is_empty() || needle.starts_with("-----BEGIN") || needle.starts_with("-----END")
+    needle.trim_matches('*').is_empty()
+        || ["-----BEGIN", "-----END", "---- BEGIN ", "---- END "]
+            .iter()
+            .any(|frame| needle.starts_with(frame))
 }
 
-/// A text in which each `%` and two digits are a byte (RFC 3986, 2.1).
-fn percent_decoded(text: &str) -> Option<String> {
+/// A text in which each `%` and two digits are a byte (RFC 3986, 2.1). One that is not whole may end within a character.
+fn percent_decoded(text: &str, is_whole: bool) -> Option<String> {
     let mut bytes = vec![];
     let mut rest = text.as_bytes();
     while let Some((first, others)) = rest.split_first() {
@@ -161,38 +270,18 @@ fn percent_decoded(text: &str) -> Option<String> {
         bytes.push(code.unwrap_or(*first));
         rest = if code.is_some() { &others[2..] } else { others };
     }
+    if !is_whole && let Err(error) = std::str::from_utf8(&bytes) {
+        bytes.truncate(error.valid_up_to());
+    }
     String::from_utf8(bytes).ok()
 }
 
-/// What a value such as `host=db password=hunter2` gives to a name.
-fn assigned(value: &str) -> Option<&str> {
-    if password_in_url(value).is_some() {
-        return None;
-    }
-    let rest = value[value_in(value)?..].trim_start_matches(['"', '\'', ' ', ',', '=']);
-    let scheme = ["Bearer ", "Basic ", "Token "].iter().find_map(|scheme| rest.strip_prefix(scheme));
-    let rest = scheme.unwrap_or(rest);
-    let end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | ';' | '}' | '&');
-    Some(&rest[..rest.find(end).unwrap_or(rest.len())])
-}
-
-/// A value as the rendered languages write it, whole and line by line.
-fn spellings(value: &str, all: &mut HashSet<String>) {
-    written(value, all);
-    // What is shown line by line is masked line by line; a word of sh goes on over lines, so each is quoted, too.
-    if value.contains(['\n', '\r']) || value.trim() != value {
-        value.lines().for_each(|line| written(line.trim(), all));
-    }
-}
-
-/// A text as the rendered languages write it.
-fn written(value: &str, all: &mut HashSet<String>) {
+/// Hands over a text as the rendered languages write it.
+fn written(value: &str, each: &mut dyn FnMut(&str)) {
     let inside = |text: &str| text.get(1..text.len().saturating_sub(1)).unwrap_or_default().to_owned();
-    if !all.insert(value.to_owned()) {
-        return;
-    }
+    each(value);
     if value.contains('\'') {
-        all.insert(value.replace('\'', "''"));
+        each(&value.replace('\'', "''"));
     }
     // Without these every language writes it as it is.
     if value.contains(['"', '\\', '\'', '#']) || value.chars().any(|c| c.is_control() || !c.is_ascii()) {
@@ -200,13 +289,13 @@ fn written(value: &str, all: &mut HashSet<String>) {
         for quote in [quote::sh, quote::python, quote::ruby, quote::yaml] {
             let mut written = String::new();
             if quote(value, &mut written).is_ok() {
-                all.insert(inside(&written));
+                each(&inside(&written));
             }
         }
-        all.insert(inside(&format!("{value:?}")));
-        all.insert(inside(&serde_json::Value::from(value).to_string()));
-        all.insert(visible(value).into_owned());
-        all.insert(value.replace('\\', "\\\\").replace('"', "\\\""));
+        each(&inside(&format!("{value:?}")));
+        each(&inside(&serde_json::Value::from(value).to_string()));
+        each(&visible(value));
+        each(&value.replace('\\', "\\\\").replace('"', "\\\""));
     }
 }
 
@@ -299,6 +388,44 @@ mod tests {
         for value in ["a1".repeat(64 << 10), "hunter2 ".repeat(16 << 10), "\u{e9}\"'1".repeat(20 << 10)] {
             assert_eq!(covered(&[&value], &format!("x {value} y")), "x ******** y");
         }
+    }
+
+    /// What no variable can hold may stand elsewhere all the same, and be megabytes: its rest is covered with its beginning.
+    #[test]
+    fn the_rest_of_a_line_belongs_to_a_very_long_value() {
+        for value in ["a1".repeat(100 << 10), "password='x%41' \u{e9}\"".repeat(20 << 10)] {
+            let veil = Veil::over([&value]);
+            assert!(matches!(veil.0, Finder::Values { long: 1.., .. }));
+            assert_eq!(veil.cover(&format!("x {value} y\nz\n")), "x ********\nz\n");
+            let mut written = String::new();
+            quote::python(&value, &mut written).unwrap();
+            assert_eq!(veil.cover(&format!("x = {written}\n")), "x = \"********\n");
+        }
+    }
+
+    /// However many secrets one value seems to hold, and however long each goes on, what is kept of them is bounded.
+    #[test]
+    fn a_long_value_of_many_secrets_takes_bounded_memory() {
+        for one in
+            ["password=\"\\", "{\"password\":", "token:[", "password=", "password=hunter2%40x&", "token: a\n"]
+        {
+            let value = one.repeat(3 << 20 >> 4);
+            let mut needles = Needles::new(|_: &str| true);
+            needles.value(&value);
+            assert!(needles.bytes <= MOST && needles.beginnings.is_none(), "{one}: {}", needles.bytes);
+            let count = needles.values.len() + needles.long.len();
+            assert!(count < 500, "{one}: {count}");
+            let shown = Veil::over([&value]).cover(&format!("x {value}")).into_owned();
+            assert!(!shown.contains("hunter2") && shown.len() <= value.len(), "{one}: {shown:.100}");
+        }
+        // Each of them is another one.
+        let numbers: String = (0..200_000)
+            .map(|number| format!("password={:03}\\{:03} ", number % 1000, number / 1000))
+            .collect();
+        let mut needles = Needles::new(|needle: &str| needle.len() >= SHORTEST);
+        needles.value(&numbers);
+        assert!(needles.bytes <= MOST && needles.values.is_empty() && needles.long.is_empty());
+        assert_eq!(Veil::over([&numbers]).cover("x 999\\\\199 y\nz"), "x ********\nz");
     }
 
     /// However many values there are, memory is bounded, and none is shown.
