@@ -95,6 +95,24 @@ const BROKEN: &[(&str, &str, &str)] = &[
         "application: web\nsecrets: {A: x, B: 1.5} # hunter2\nuser: [\n",
     ),
     ("a comment behind secrets that can be read", "yaml", "secrets: {A: x, B: 1.5} # hunter2\n"),
+    ("a copy elsewhere", "yaml", "secrets: {X: hunter2zz}\nlist:\n- hunter2zz: {\n"),
+    ("a copy of a value in quotes", "yaml", "secrets: {X: \"hunter2zz\"}\nlist:\n- [hunter2zz\n"),
+    (
+        "a copy of a value on a line of its own",
+        "yaml",
+        "secrets:\n  X: hunter2zz # why\nlist:\n- [hunter2zz\n",
+    ),
+    ("a copy in JSON", "json", "{\n\"secrets\": {\"A\": \"hunter2zz\"},\n\"b\": hunter2zz\n}\n"),
+    ("an explicit key in quotes", "yaml", "? \"password\"\n: [hunter2\n"),
+    ("an explicit key with a tag", "yaml", "? !!str password\n: [hunter2\n"),
+    ("an explicit key on the next line", "yaml", "?\n  password\n: [hunter2\n"),
+    ("a key with escapes", "yaml", "\"\\x73ecrets\": {A: hunter2\nuser: deploy\n"),
+    ("a key with escapes of JSON", "json", "{\"pass\\u0077ord\": hunter2}"),
+    ("a control character in a key", "yaml", "pass\u{b}word: hunter2\n"),
+    ("a key that is no UTF-8", "yaml", "pass\u{ad}word: hunter2\n"),
+    ("an unknown tag without a blank", "yaml", "password: !hunter2 x\n"),
+    ("an unknown tag with an escape", "yaml", "password: !hunt%65r2 x\n"),
+    ("an alias that is a password", "yaml", "user: x\npassword: *hunter2\n"),
     ("JSON without a comma", "json", "{\"secrets\": {\"A\": \"hunter2\" \"B\": \"hunter2x\"}}"),
     ("JSON with a quote in quotes", "json", "{\"secrets\": {\"A\": \"x\"hunter2\"}}"),
     ("JSON with a bad escape", "json", "{\"secrets\": {\"A\": \"hunter2\\q\"}}"),
@@ -138,6 +156,8 @@ const WRONG: &[(&str, &str)] = &[
     ("a NUL", "secrets: {A: \"hunter2\\0\"}\n"),
     ("a date", "secrets: {A: 2001-01-01, \"hunter2 \": 1.5}\n"),
     ("a neighbour", "secrets: {A: hunter2}\nbnd: 1\nhandoff: {boot_timeout: [\n 1]}\n"),
+    ("what does not show in a key", "gunicorn: {\"pass\\u200bword\": hunter2}\n"),
+    ("what does not show in the name of the section", "\"secr\\u2060ets\": {A: hunter2}\n"),
     ("by an alias", "extra: &e hunter2\nsecrets: {A: *e, B: [*e]}\n"),
     ("by a merge key", "extra: &e {B: hunter2}\nsecrets: {<<: *e, C: [1]}\n"),
 ];
@@ -718,6 +738,84 @@ fn a_template_that_fails_shows_no_secret() {
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains("cannot round value") && !text.contains(SECRET), "{text}");
+    }
+}
+
+/// A finding is about a value that is a secret elsewhere, too, and quotes a piece of it: a port, an option, a step of a path.
+#[test]
+fn findings_quote_no_piece_of_a_secret() {
+    /// What may not be seen: too short to be looked for elsewhere, and nothing else has them in it.
+    const PIECES: [&str; 4] = ["hunter2", "qz7", "kx9", "99997"];
+    let scratch = tempfile::tempdir().unwrap();
+    let cases = [
+        ("a port", "secrets: {A: &x \"hunter2:99997\"}\nbind: *x\n"),
+        ("a port, written again", "secrets: {A: \"hunter2:99997\"}\nbind: \"hunter2:99997\"\n"),
+        ("a port, written otherwise", "secrets: {A: \"hunter2:99997\"}\nbind: \"hunter2\\x3a99997\"\n"),
+        (
+            "a port, written otherwise first",
+            "secrets: {A: \"hunter2\\x3a99997\"}\nbind: [\"hunter2:99997\"]\n",
+        ),
+        ("a host", "secrets: {A: &x \"qz7!:80\"}\nbind: [*x]\n"),
+        ("an address that is there twice", "secrets: {A: &x \"qz7:81\"}\nbind: [*x, *x]\n"),
+        ("a port without a host", "secrets: {A: &x \":qz7\"}\nbind: *x\n"),
+        ("a module", "secrets: {A: &x qz7.py:kx9}\napp: *x\n"),
+        ("an attribute", "secrets: {A: &x \"qz7:kx9(\"}\napp: *x\n"),
+        ("a file of Ruby", "secrets: {A: &x qz7-kx9}\napp: *x\nunicorn_command: unicorn\n"),
+        ("a format", "secrets: {A: &x \"%(qz7)y kx9\"}\ngunicorn: {access_log_format: *x}\n"),
+        ("a network", "secrets: {A: &x \"10.0.0.0/8,qz7\"}\ngunicorn: {forwarded_allow_ips: *x}\n"),
+        ("an option", "secrets: {A: &x \"gunicorn --qz7 kx9\"}\nunicorn_command: *x\n"),
+        ("an option of unicorn", "secrets: {A: &x \"unicorn --qz7=1 kx9\"}\nunicorn_command: *x\n"),
+        ("a value of an option", "secrets: {A: &x \"gunicorn -w qz7\"}\nunicorn_command: *x\n"),
+        ("options of a variable", "secrets: {A: &x \"--qz7 kx9\"}\nenvironment: {GUNICORN_CMD_ARGS: *x}\n"),
+        ("a path", "secrets: {A: &x qz7/kx9}\nroot: *x\n"),
+        ("a step of a path", "secrets: {A: &x /qz7//kx9}\nroot: *x\n"),
+        ("a word", "secrets: {A: &x qz7}\nrun_script: *x\n"),
+        ("a duration", "secrets: {A: &x 12qz7}\nhandoff: {boot_timeout: *x}\n"),
+        (
+            "a number",
+            "secrets: {A: &x 0x1869d}\nhandoff: {health_check: {port: *x}}\ngunicorn: {workers: *x, preload: *x}\n",
+        ),
+    ];
+    for (what, more) in cases {
+        let good = "application: web\nuser: deploy\nvirtualenv_home: /home/deploy\n";
+        std::fs::write(scratch.path().join("p.yaml"), format!("{good}{more}")).unwrap();
+        let output = runsmith(scratch.path(), &["validate", "p.yaml"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.lines().any(|line| line.contains("********")), "{what} is no mistake:\n{text}");
+        let formats = FORMATS.iter().map(|format| vec!["validate", "p.yaml", "--format", format]);
+        for arguments in formats.chain([vec!["render", "p.yaml"], vec!["read", "p.yaml"]]) {
+            let output = runsmith(scratch.path(), &arguments);
+            let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            let shown = PIECES.iter().find(|piece| text.contains(*piece));
+            assert_eq!(shown, None, "{what}: {arguments:?} of\n{more}\n{text}");
+        }
+    }
+}
+
+/// A command that is a string is split at blanks, and so is a secret in it.
+#[test]
+fn a_secret_with_blanks_is_masked_in_a_command() {
+    let scratch = tempfile::tempdir().unwrap();
+    let base = "application: shop\nuser: deploy\nvirtualenv_home: /h\nserver: any\nbind: \"unix:/run/shop/a.sock\"\n";
+    std::fs::write(scratch.path().join("old.yaml"), format!("{base}unicorn_command: srv\n")).unwrap();
+    let secret = "zebra quilt mango staple9";
+    for script in ["native", "shell"] {
+        for command in [
+            format!("unicorn_command: \"srv -x {secret}\""),
+            format!("unicorn_command: \"srv --x={secret} --y\""),
+            format!("unicorn_command: srv\nlog: {{processor: \"/usr/bin/ship {secret}\"}}"),
+        ] {
+            let pillar = format!("{base}run_script: {script}\nsecrets: {{A: \"{secret}\"}}\n{command}\n");
+            std::fs::write(scratch.path().join("p.yaml"), &pillar).unwrap();
+            for arguments in SHOWING {
+                let output = runsmith(scratch.path(), &[*arguments, &["p.yaml"]].concat());
+                let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+                let shown = secret.split(' ').find(|word| text.contains(word));
+                assert_eq!(shown, None, "{arguments:?} of\n{pillar}\n{text}");
+            }
+            let output = runsmith(scratch.path(), &["render", "--show-secrets", "p.yaml"]);
+            assert!(String::from_utf8_lossy(&output.stdout).contains("quilt"), "{pillar}");
+        }
     }
 }
 

@@ -3,16 +3,36 @@
 use std::borrow::Cow;
 
 use super::place::trimmed;
-use crate::model::secret::password_in_url;
+use crate::model::secret::{is_ordinary, password_in_url};
 use crate::model::veil::{MASK, Veil};
+use crate::services::readings;
 use crate::source::{SourceId, Sources, Span};
+
+/// So many bytes of guesses are taken apart, and of scalars read as YAML, in all. It takes some time for each byte, and a pillar that
+/// cannot be read may be one guess from its beginning to its end.
+const MOST_READ: usize = 1 << 20;
 
 /// What covers the values that are at these places.
 pub(super) fn veil(secrets: &[Span], sources: &Sources) -> Veil {
     let mut values: Vec<Cow<'_, str>> = vec![];
+    let mut room = MOST_READ;
     for secret in secrets {
         let Some(text) = sources.get(secret.source).text().get(secret.range()) else { continue };
         let bare = text.trim_matches(|c: char| c.is_whitespace() || ",]}".contains(c));
+        let is_guess = is_guess(bare);
+        // Others write the same value without escapes, or on one line.
+        let is_spelt = bare.contains('\n') || (bare.starts_with('"') && bare.contains('\\'));
+        if (is_guess || is_spelt)
+            && let Some(left) = room.checked_sub(bare.len())
+        {
+            room = left;
+            if is_guess {
+                values.extend(guessed(bare).into_iter().map(Cow::Borrowed));
+            }
+            if is_spelt {
+                values.extend(readings(bare).into_iter().map(Cow::Owned));
+            }
+        }
         // What goes on for lines may be a guess in a text that cannot be read: keys and items of lists are no secrets.
         if bare.contains('\n') {
             let is_structure = |line: &str| {
@@ -38,6 +58,72 @@ pub(super) fn veil(secrets: &[Span], sources: &Sources) -> Veil {
         }
     }
     Veil::over(values)
+}
+
+/// Whether a secret may be a guess in a text that cannot be read, or a comment: whatever follows a key. A scalar is in quotes, or on one
+/// line and has no colon that a blank follows.
+fn is_guess(text: &str) -> bool {
+    let is_quoted = |quote: char| {
+        let inside = text.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
+        inside.is_some_and(|inside| !inside.contains(quote))
+    };
+    !is_quoted('"')
+        && !is_quoted('\'')
+        && (text.starts_with(['{', '['])
+            || text.contains(['\n', '"', '\''])
+            || text.contains(": ")
+            || text.contains(" #"))
+}
+
+/// What may be a value in a guess: what follows a key on each line, each item, and what is in quotes and is no key.
+fn guessed(text: &str) -> Vec<&str> {
+    let mut values = vec![];
+    for line in text.lines() {
+        let mut line = line.trim().trim_start_matches('#').trim_start();
+        while let Some(rest) = ["- ", "? ", ": "].iter().find_map(|mark| line.strip_prefix(mark)) {
+            line = rest.trim_start();
+        }
+        // A bracket or a comma may be a part of the value.
+        values.extend(behind_key(line));
+        for item in line.split(['{', '}', '[', ']', ',']) {
+            values.extend(behind_key(item));
+            values.extend(item.split_once('=').map(|(_, value)| value));
+        }
+        for quote in ['"', '\''] {
+            let mut rest = line;
+            while let Some((_, after)) = rest.split_once(quote) {
+                let Some((inside, behind)) = after.split_once(quote) else { break };
+                if !behind.trim_start().starts_with(':') {
+                    values.push(inside);
+                }
+                rest = behind;
+            }
+        }
+    }
+    let mut bare: Vec<&str> = values.iter().map(|value| value.trim_matches(is_around)).collect();
+    // What follows may be a comment.
+    bare.extend(values.iter().filter_map(|value| Some(value.split_once(" #")?.0.trim_matches(is_around))));
+    bare.retain(|value| !is_ordinary(value));
+    bare
+}
+
+/// What follows a key with its colon, or all if there is none; nothing if nothing follows.
+fn behind_key(text: &str) -> Option<&str> {
+    let ends_key = |(at, _): &(usize, &str)| {
+        let before = text.get(..*at).unwrap_or_default();
+        let after = text.get(at + 1..).unwrap_or_default();
+        before.ends_with(['"', '\'']) || after.is_empty() || after.starts_with([' ', '\t', '"', '\''])
+    };
+    let value = match text.match_indices(':').find(ends_key) {
+        Some((at, _)) => text.get(at + 1..)?,
+        None => text,
+    };
+    (!value.trim().is_empty()).then_some(value)
+}
+
+/// What may stand around a value.
+fn is_around(c: char) -> bool {
+    c.is_whitespace() || "\"'{}[],:|>&*!".contains(c)
 }
 
 /// A whole number as everybody writes it, if it is written otherwise: `987_654_321`, `0x3ADE68B1`.
@@ -97,4 +183,45 @@ pub(super) fn disjoint(spans: impl Iterator<Item = Span>, sources: &Sources) -> 
         overlap
     });
     spans
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is masked of a text if a guess stands in it.
+    fn covered(guess: &str, text: &str) -> String {
+        let mut sources = Sources::new();
+        let id = sources.add(crate::source::Source::new("t", guess));
+        veil(&[Span::new(id, 0, guess.len())], &sources).cover(text).into_owned()
+    }
+
+    /// In a text that cannot be read, a guess has keys, brackets and comments in it, besides the value.
+    #[test]
+    fn each_value_of_a_guess_is_masked_elsewhere() {
+        for guess in [
+            " {X: hunter2zz}\n",
+            "{\"X\":\"hunter2zz\"}",
+            "{\"X\" : \"hunter2zz\", \"MY_NAME\": 1",
+            " [a, hunter2zz",
+            "\n  MY_NAME: hunter2zz # why\n  - hunter2zz {\n",
+            "\n  MY_NAME:\n    hunter2zz\n",
+            " B: 'hunter2zz'\n",
+            "{MY_NAME=hunter2zz, B: 1",
+            "\n  - &x hunter2zz: 1\n  - hunter2zz\n",
+        ] {
+            assert_eq!(covered(guess, "- hunter2zz {"), "- ******** {", "{guess}");
+            assert_eq!(covered(guess, "MY_NAME: /home/deploy"), "MY_NAME: /home/deploy", "{guess}");
+        }
+        assert_eq!(covered("{X: \"hun,ter2\"}", "is hun,ter2"), "is ********");
+        assert_eq!(covered(" [x, hunter2:99999", "- hunter2:99999"), "- ********");
+        // A scalar is one value.
+        assert_eq!(covered("\"a1, hunter2zz\"", "hunter2zz"), "hunter2zz");
+        assert_eq!(covered("b1,hunter2zz", "hunter2zz"), "hunter2zz");
+        // What others write without escapes, or on one line.
+        assert_eq!(covered("\"hunter2\\x3a99\"", "is hunter2:99"), "is ********");
+        assert_eq!(covered("hunter2\n  horse9", "is hunter2 horse9"), "is ********");
+        let long = format!("{{A: hunter2zz, {}}}", "b".repeat(MOST_READ));
+        assert_eq!(covered(&long, "hunter2zz"), "hunter2zz");
+    }
 }

@@ -8,6 +8,7 @@ mod hidden;
 pub mod json;
 pub mod junit;
 pub mod patch;
+mod pieces;
 mod place;
 pub mod rules;
 pub mod sarif;
@@ -31,6 +32,7 @@ use crate::source::{SourceId, Sources, Span};
 use crate::visible::visible;
 use excerpt::floor;
 use hidden::{disjoint, veil, with_others, without_passwords};
+use pieces::{MOST_SEARCHED, Secrets};
 use place::{Place, trimmed};
 
 /// Findings fit to be printed, which every format begins with: in the order of file name, line and
@@ -47,6 +49,9 @@ pub struct Findings<'a> {
 
 /// So much of a secret is looked for in a sentence, in bytes: no sentence quotes more of a text.
 const LONGEST_QUOTED: usize = 4 << 10;
+
+/// A place that holds more secrets than this among other things is no value that a sentence quotes.
+const MOST_SECRETS: usize = 8;
 
 /// What is said of the findings that are not printed; as bad as the worst of them.
 fn more(rest: &[&Diagnostic]) -> Option<Diagnostic> {
@@ -82,7 +87,8 @@ impl<'a> Findings<'a> {
         let veil = if list.is_empty() { Veil::default() } else { veil(&secrets, sources) };
         let secrets = with_others(secrets, &veil, shown, sources);
         let mut findings = Self { list: vec![], sources, secrets, veil };
-        findings.list = list.into_iter().map(|finding| findings.redacted(finding)).collect();
+        let mut left = MOST_SEARCHED;
+        findings.list = list.into_iter().map(|finding| findings.redacted(finding, &mut left)).collect();
         findings.list.extend(more(&rest).map(Cow::Owned));
         findings
     }
@@ -111,8 +117,8 @@ impl<'a> Findings<'a> {
     }
 
     /// Whoever makes a finding keeps secrets out of its sentences; if one quotes the text it points
-    /// at all the same, and that is a secret, it says so no more.
-    fn redacted(&self, finding: &'a Diagnostic) -> Cow<'a, Diagnostic> {
+    /// at all the same, and that is a secret, or a piece of it, it says so no more. Secrets are looked at for `left` bytes.
+    fn redacted(&self, finding: &'a Diagnostic, left: &mut usize) -> Cow<'a, Diagnostic> {
         let mut words: Vec<Cow<'_, str>> = vec![];
         // Beginnings of longer texts: whatever follows one in a sentence may be the rest of it.
         let mut beginnings: Vec<&str> = vec![];
@@ -144,17 +150,23 @@ impl<'a> Findings<'a> {
                 }
             }
         }
-        words.retain(|word| !word.is_empty());
+        // So short a word is also a part of others; where it is quoted, it is found as a piece.
+        words.retain(|word| word.chars().count() > 3);
         // What is shorter would be found in any sentence.
         beginnings.retain(|start| start.len() >= SHORTEST);
+        let sentences = || {
+            let texts = std::iter::once(&finding.message).chain(&finding.help);
+            texts.chain(finding.labels.iter().map(|label| &label.text)).map(String::as_str)
+        };
+        let common = self.secrets_of(finding, left).in_common(sentences());
         let said = |text: &str| {
             password_in_url(text).is_some()
                 || words.iter().any(|word| text.contains(word.as_ref()))
                 || beginnings.iter().any(|start| text.contains(start))
+                || matches!(common.cover(text), Cow::Owned(_))
                 || self.veil.hides(text.as_bytes())
         };
-        let texts = std::iter::once(&finding.message).chain(&finding.help);
-        if !texts.chain(finding.labels.iter().map(|label| &label.text)).any(|text| said(text)) {
+        if !sentences().any(said) {
             return Cow::Borrowed(finding);
         }
         let mut finding = finding.clone();
@@ -163,23 +175,41 @@ impl<'a> Findings<'a> {
                 text.truncate(at);
                 text.push_str(MASK);
             }
+            let mut clean = common.cover(text).into_owned();
             for word in &words {
-                if word.chars().count() > 3 {
-                    *text = text.replace(word.as_ref(), MASK);
-                } else {
-                    // So short a word is also a part of others.
-                    for quote in ['`', '"', '\''] {
-                        let quoted = format!("{quote}{word}{quote}");
-                        *text = text.replace(&quoted, &format!("{quote}{MASK}{quote}"));
-                    }
-                }
+                clean = clean.replace(word.as_ref(), MASK);
             }
-            *text = self.veil.cover(&without_passwords(text)).into_owned();
+            *text = self.veil.cover(&without_passwords(&clean)).into_owned();
         };
         clean(&mut finding.message);
         finding.help.iter_mut().for_each(clean);
         finding.labels.iter_mut().for_each(|label| clean(&mut label.text));
         Cow::Owned(finding)
+    }
+
+    /// The secrets that a finding is about: what it points at is a part of one, or holds a few.
+    fn secrets_of(&self, finding: &Diagnostic, left: &mut usize) -> Secrets {
+        let mut secrets = Secrets::default();
+        let mut seen: Vec<(SourceId, Range<usize>)> = vec![];
+        for label in &finding.labels {
+            let source = label.span.source;
+            let text = self.sources.get(source).text();
+            let range = trimmed(text, label.span.range());
+            let found: Vec<_> = self.secrets_in(source, range.clone()).take(MOST_SECRETS + 1).collect();
+            if found.len() > MOST_SECRETS {
+                continue;
+            }
+            for secret in found {
+                let key = (source, secret.clone());
+                if seen.contains(&key) {
+                    continue;
+                }
+                seen.push(key);
+                let is_all = secret.start <= range.start && range.end <= secret.end;
+                secrets.add(text.get(secret).unwrap_or_default(), is_all, left);
+            }
+        }
+        secrets
     }
 
     fn place(&self, span: Span) -> Place<'_> {

@@ -31,6 +31,7 @@ use wanted::{Wanted, clashes, compare_contents, in_order};
 
 pub use empty::without_empty;
 pub use read_back::{rendered, specimens};
+pub(crate) use secrets::readings;
 pub use secrets::{masked, secrets_in_document, secrets_in_text};
 pub(crate) use threads::in_parallel;
 

@@ -6,9 +6,10 @@ use std::collections::HashSet;
 use crate::model::secret::{
     Named, assigns, is_ordinary, is_secret_option, is_shouted, is_variable, named, value_in, why,
 };
-use crate::model::veil::{MASK, Veil};
-use crate::pillar::{Node, Pair, Value};
-use crate::source::{SourceId, Span};
+use crate::model::veil::{MASK, SHORTEST, Veil};
+use crate::pillar::{self, Dialect, Format, Node, Pair, Style, Value};
+use crate::source::{Source, SourceId, Span};
+use crate::visible::misleads;
 
 /// Where secrets stand in a document of which nobody knows yet what it is: all below `secrets`, what [the classifier](why)
 /// recognises wherever it stands, and comments with any of these.
@@ -16,12 +17,72 @@ pub fn secrets_in_document(document: &Node, text: &str) -> Vec<Span> {
     let mut found = Found::default();
     found.collect(document, "", Below::Anything);
     let Found { mut spans, sections, without_value } = found;
+    spans.extend(spelt_otherwise(document, text, &spans));
     spans.extend(behind_keys(text, document.span.source, without_value));
     spans.extend(secrets_in_comments(text, document.span.source, &sections));
     // The same value comes by many aliases.
     spans.sort();
     spans.dedup();
     spans
+}
+
+/// Texts that hold the value of a secret, written otherwise: with escapes, or over lines. Whoever looks for the value in the text of
+/// the pillar finds nothing there.
+fn spelt_otherwise(document: &Node, text: &str, secrets: &[Span]) -> Vec<Span> {
+    if secrets.is_empty() {
+        return vec![];
+    }
+    let places: HashSet<Span> = secrets.iter().copied().collect();
+    let mut read = vec![];
+    let mut waiting = vec![document];
+    while let Some(node) = waiting.pop() {
+        match &node.value {
+            // Keys are shown as they are.
+            Value::Map(pairs) => waiting.extend(pairs.iter().map(|pair| &pair.value)),
+            Value::List(items) => waiting.extend(items),
+            Value::Str(value) if !places.contains(&node.span) && value.len() >= SHORTEST => {
+                let written = text.get(node.span.range()).unwrap_or_default();
+                if node.style != Style::Json && !written.contains(value.as_str()) {
+                    read.push((node.span, value, written));
+                }
+            }
+            _ => {}
+        }
+    }
+    // Nearly no pillar has any.
+    if read.is_empty() {
+        return vec![];
+    }
+    let mut values = vec![];
+    texts_at(document, &places, &mut values);
+    let veil = Veil::over(with_words(values));
+    let is_hidden =
+        |value: &str, written: &str| veil.hides(value.as_bytes()) && !veil.hides(written.as_bytes());
+    read.retain(|(_, value, written)| is_hidden(value, written));
+    read.into_iter().map(|(span, ..)| span).collect()
+}
+
+/// What the dialects read a scalar as, where that differs from how it is written.
+pub(crate) fn readings(text: &str) -> Vec<String> {
+    let source = Source::new("", text);
+    let mut all: Vec<String> = vec![];
+    for dialect in [Dialect::Salt, Dialect::Ansible, Dialect::Yaml12] {
+        let Ok(parsed) = pillar::parse(&source, SourceId(0), Format::Yaml, dialect) else { continue };
+        for node in &parsed.documents {
+            let read = match &node.value {
+                Value::Null | Value::List(_) | Value::Map(_) => continue,
+                // Sentences have the form of Rust.
+                Value::Float(number) => vec![node.key_text(), format!("{number:?}")],
+                _ => vec![node.key_text()],
+            };
+            for one in read {
+                if one != text && !all.contains(&one) {
+                    all.push(one);
+                }
+            }
+        }
+    }
+    all
 }
 
 /// These documents with a mask in the place of each value and key that is at one of these places, and in the place of the same
@@ -42,7 +103,68 @@ pub(super) fn values_of(application: &Node) -> Vec<String> {
     if !places.is_empty() {
         texts_at(application, &places, &mut texts);
     }
-    with_words(texts).into_iter().map(Cow::into_owned).collect()
+    let mut values: Vec<String> = with_words(texts).into_iter().map(Cow::into_owned).collect();
+    if !places.is_empty() {
+        values.extend(words_of_commands(application, &places));
+    }
+    values
+}
+
+/// Where the string of a command is, which is split at blanks: a key of the application, or of a map in it.
+const COMMANDS: [&[&str]; 2] = [&["unicorn_command"], &["log", "processor"]];
+
+/// The words of commands that are in secrets which stand elsewhere: rendered, each word is on a line of its own.
+fn words_of_commands(application: &Node, places: &HashSet<Span>) -> Vec<String> {
+    let normal = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut found = vec![];
+    let mut texts = vec![];
+    elsewhere(application, &COMMANDS, places, &mut texts);
+    texts.retain(|text| text.trim().contains(char::is_whitespace));
+    if texts.is_empty() {
+        return found;
+    }
+    let veil = Veil::over(texts.iter().map(|text| normal(text)));
+    let commands = COMMANDS.iter().filter_map(|steps| application.find(steps.iter().copied()));
+    for line in commands.filter_map(|node| if let Value::Str(line) = &node.value { Some(line) } else { None })
+    {
+        let line = normal(line);
+        let mut ranges = veil.ranges(line.as_bytes()).into_iter().peekable();
+        let mut at = 0;
+        for word in line.split(' ') {
+            let end = at + word.len();
+            while ranges.next_if(|range| range.end <= at).is_some() {}
+            if ranges.peek().is_some_and(|range| range.start < end) {
+                found.extend(as_rendered(word));
+            }
+            at = end + 1;
+        }
+    }
+    found
+}
+
+/// The texts at these places, but for what is below the keys that one of `commands` leads to.
+fn elsewhere<'a>(
+    node: &'a Node,
+    commands: &[&[&str]],
+    places: &HashSet<Span>,
+    texts: &mut Vec<Cow<'a, str>>,
+) {
+    let Value::Map(pairs) = &node.value else { return texts_at(node, places, texts) };
+    for pair in pairs {
+        let key = if let Value::Str(key) = &pair.key.value { key.as_str() } else { "" };
+        let below: Vec<&[&str]> = commands
+            .iter()
+            .filter_map(|steps| steps.split_first().filter(|(first, _)| **first == key).map(|(_, rest)| rest))
+            .collect();
+        if !below.iter().any(|rest| rest.is_empty()) {
+            elsewhere(&pair.value, &below, places, texts);
+        }
+    }
+}
+
+/// A word as it stands in a rendered list: by itself a word in small letters is a part of everything, and is not looked for.
+fn as_rendered(word: &str) -> impl Iterator<Item = String> {
+    [word.to_owned(), format!("- {word}"), format!("- \"{word}\""), format!("'{word}'")].into_iter()
 }
 
 /// These texts, and each word of them that is secret if the text is split at blanks, as a command is: then each word is written
@@ -153,7 +275,7 @@ impl Found {
         let mut lost = false;
         for pair in pairs {
             let key: Cow<'_, str> = match &pair.key.value {
-                Value::Str(key) => Cow::Borrowed(key),
+                Value::Str(key) => shown(key),
                 _ => Cow::Owned(pair.key.key_text()),
             };
             // `{A:hunter2}` has a key and no value.
@@ -239,7 +361,7 @@ fn secrets_in_comments(text: &str, id: SourceId, sections: &[Span]) -> Vec<Span>
 /// Where secrets may stand in a text that could not be read: whatever follows such a key, on its
 /// line and on the deeper ones below it. A guess that covers rather too much.
 pub fn secrets_in_text(text: &str, id: SourceId) -> Vec<Span> {
-    let mut spans = values(text, id, value_in);
+    let mut spans = values(text, id, value_of_line);
     // What a secret is an alias of is a secret where it stands.
     let masked: Vec<&str> = spans.iter().filter_map(|span| text.get(span.range())).collect();
     let names: HashSet<&str> = masked.iter().flat_map(|text| aliases(text)).collect();
@@ -264,14 +386,127 @@ fn name_at(text: &str) -> &str {
     &text[..text.find(|c: char| !c.is_alphanumeric() && !"_-".contains(c)).unwrap_or(text.len())]
 }
 
+/// Where the value begins in a line as [`value_in`] has it, also if its name is written with escapes, or with characters that do not show.
+fn value_of_line(line: &str) -> Option<usize> {
+    let plain = Plain::of(line).and_then(|plain| Some(plain.place(value_in(&plain.text)?)));
+    value_in(line).into_iter().chain(plain).min()
+}
+
+/// A key without characters that do not show: nobody sees that it is another one.
+fn shown(key: &str) -> Cow<'_, str> {
+    if key.bytes().all(|byte| matches!(byte, b' '..=b'~')) || !key.contains(is_invisible) {
+        return Cow::Borrowed(key);
+    }
+    Cow::Owned(key.chars().filter(|c| !is_invisible(*c)).collect())
+}
+
+/// Characters that a terminal or a browser shows nothing for.
+fn is_invisible(c: char) -> bool {
+    misleads(c)
+        || matches!(c,
+            '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200c}' | '\u{200d}'
+            | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0080}'..='\u{e0fff}')
+}
+
+/// The same, in a line: its end and its tabs stay, and what stands for bytes that are no character goes, too.
+fn is_dropped(c: char) -> bool {
+    c == '\u{fffd}' || (is_invisible(c) && !matches!(c, '\t' | '\n' | '\r'))
+}
+
+/// A line in which names are written as they are meant.
+struct Plain {
+    text: String,
+    /// Where its bytes are in the line, wherever that is not as far behind as before.
+    places: Vec<(usize, usize)>,
+}
+
+impl Plain {
+    /// None if the line has nothing in it that could be written otherwise.
+    fn of(line: &str) -> Option<Self> {
+        if !line.contains('\\') && !line.contains(is_dropped) {
+            return None;
+        }
+        let mut plain = Self { text: String::with_capacity(line.len()), places: vec![] };
+        let mut rest = line;
+        while let Some(c) = rest.chars().next() {
+            let (meant, length) = escape(rest).unwrap_or((c, c.len_utf8()));
+            rest = rest.get(length..).unwrap_or_default();
+            if !is_dropped(meant) {
+                plain.text.push(meant);
+            }
+            if is_dropped(meant) || length != meant.len_utf8() {
+                plain.places.push((plain.text.len(), line.len() - rest.len()));
+            }
+        }
+        Some(plain)
+    }
+
+    /// Where a byte of the text is in the line.
+    fn place(&self, at: usize) -> usize {
+        let before = self.places.partition_point(|(plain, _)| *plain <= at);
+        let known = before.checked_sub(1).and_then(|last| self.places.get(last));
+        known.map_or(at, |(plain, place)| place + (at - plain))
+    }
+}
+
+/// What a text begins with, if that is the escape of a character that a name may have, or of one that does not show; and how long it is.
+/// Quotes and blanks stay escaped: they end nothing.
+fn escape(text: &str) -> Option<(char, usize)> {
+    let rest = text.strip_prefix('\\')?;
+    let digits = match rest.chars().next()? {
+        'x' => 2,
+        'u' => 4,
+        'U' => 8,
+        // YAML 1.2, 5.7; none of them shows.
+        '0' | 'a' | 'b' | 'v' | 'f' | 'e' | 'N' | 'L' | 'P' => return Some(('\0', 2)),
+        _ => return None,
+    };
+    let code = u32::from_str_radix(rest.get(1..=digits)?, 16).ok()?;
+    let c = char::from_u32(code)?;
+    let is_meant = c.is_alphanumeric() || matches!(c, '_' | '-' | '.') || is_dropped(c);
+    is_meant.then_some((c, 2 + digits))
+}
+
+/// The key that a line gives after a question mark, without quotes, tags and anchors; empty if it stands on the next line.
+fn explicit_key(line: &str) -> Option<Cow<'_, str>> {
+    let mut rest = line.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
+    while let Some(item) = rest.strip_prefix("- ") {
+        rest = item.trim_start();
+    }
+    let key = rest.strip_prefix('?').filter(|key| key.is_empty() || key.starts_with([' ', '\t']))?;
+    Some(bare_key(key))
+}
+
+fn bare_key(text: &str) -> Cow<'_, str> {
+    let mut key = text.trim();
+    while key.starts_with(['!', '&', '|', '>']) {
+        key = key.trim_start_matches(|c: char| !c.is_whitespace()).trim_start();
+    }
+    let key = key.split(" #").next().unwrap_or_default();
+    let key = key.trim_matches(|c: char| c.is_whitespace() || "\"':".contains(c));
+    Plain::of(key).map_or(Cow::Borrowed(key), |plain| Cow::Owned(plain.text))
+}
+
 /// The values that begin on a line where `find` says.
 fn values(text: &str, id: SourceId, find: impl Fn(&str) -> Option<usize>) -> Vec<Span> {
     let mut spans = vec![];
     let mut at = 0;
+    let mut is_key_next = false;
     while let Some(line) = text.get(at..).and_then(|rest| rest.split_inclusive('\n').next()) {
         let end = at + line.len();
+        let key = match explicit_key(line) {
+            Some(key) => {
+                is_key_next = key.is_empty();
+                Some(key)
+            }
+            None if is_key_next && !line.trim().is_empty() => {
+                is_key_next = false;
+                Some(bare_key(line))
+            }
+            None => None,
+        };
         // A key on a line of its own has its value on others, which begin like keys.
-        if line.trim_start().strip_prefix("? ").is_some_and(|key| named(key.trim()) != Named::No) {
+        if key.is_some_and(|key| named(&key) != Named::No) {
             spans.push(Span::new(id, end, text.len()));
             break;
         }
@@ -434,6 +669,95 @@ mod tests {
         }
     }
 
+    /// Rendered, each word of a command is on a line of its own.
+    #[test]
+    fn the_words_of_a_secret_in_a_command_are_values() {
+        let values = |pillar: &str| {
+            let values = values_of(&parsed(pillar));
+            let veil = Veil::over(values);
+            veil.cover("- srv\n- correct\n- horse\n  'stop'\n- st9x\n- the-correct-one").into_owned()
+        };
+        let secret = "secrets: {A: correct horse  stop st9x}\n";
+        let masked = "- srv\n********\n********\n  ********\n********\n- the-correct-one";
+        let open = "- srv\n- correct\n- horse\n  'stop'\n- st9x\n- the-correct-one";
+        for (pillar, want) in [
+            ("unicorn_command: srv -x correct   horse stop st9x\n", masked),
+            ("unicorn_command: srv -x=correct horse stop st9x\nlog: {processor: x correct}\n", masked),
+            ("log: {processor: srv correct horse stop st9x --y}\n", masked),
+            // Nobody splits these.
+            ("unicorn_command: [srv, correct horse stop st9x]\n", open),
+            ("app: srv correct horse stop st9x\n", open),
+            ("unicorn_command: srv correct\n", open),
+        ] {
+            let shown = values(&format!("{secret}{pillar}"));
+            let want = if pillar.contains("-x=") {
+                want.replace("\n********\n********\n  ", "\n- correct\n********\n  ")
+            } else {
+                want.to_owned()
+            };
+            assert_eq!(shown, want, "{pillar}");
+        }
+        assert_eq!(
+            values("x: &x srv correct horse\nsecrets: {A: *x}\nunicorn_command: *x\n").matches(MASK).count(),
+            2
+        );
+        // Its own secret is none that stands elsewhere.
+        assert_eq!(values("unicorn_command: srv correct horse --token Aaaaaa11x\n"), open);
+    }
+
+    #[test]
+    fn a_key_with_what_does_not_show_is_what_it_looks_like() {
+        for text in [
+            "\"pass\\u200bword\": s3cr3t\n",
+            "\"secr\\u2060ets\": {A: s3cr3t}\n",
+            "pass\u{200d}word: s3cr3t\n",
+        ] {
+            let spans = secrets_in_document(&parsed(text), text);
+            assert_eq!(
+                spans.iter().map(|span| &text[span.range()]).collect::<Vec<_>>(),
+                ["s3cr3t"],
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_copy_that_is_written_otherwise_is_a_secret() {
+        for (text, copies) in [
+            (
+                "secrets: {A: 'hunter2:99'}\nb: \"x hunter2\\x3a99\"\nc: \"a\\tb\"\n",
+                vec!["\"x hunter2\\x3a99\""],
+            ),
+            ("secrets: {A: \"hunter2\\x3a99\"}\nb: hunter2:99\n", vec![]),
+            ("secrets: {A: hunter2 horse}\nb: hunter2\n  horse\n", vec!["hunter2\n  horse"]),
+            ("secrets: {A: hunter2-horse}\nb: |\n  hunter2-horse\n  x\n", vec![]),
+        ] {
+            let document = parsed(text);
+            let spans = secrets_in_document(&document, text);
+            let found = spans.iter().map(|span| text[span.range()].trim_end()).skip(1).collect::<Vec<_>>();
+            assert_eq!(found, copies, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_scalar_is_read_as_each_dialect_reads_it() {
+        for (text, read) in [
+            ("\"a\\x3ab\"", vec!["a:b"]),
+            ("'it''s'", vec!["it's"]),
+            ("a\n  b", vec!["a b"]),
+            ("0x1F", vec!["31"]),
+            ("yes", vec!["true"]),
+            ("1e3", vec!["1000.0"]),
+            ("plain", vec![]),
+            ("*x", vec![]),
+            ("", vec![]),
+        ] {
+            let found = readings(text);
+            assert!(read.iter().all(|read| found.iter().any(|one| one == read)), "{text}: {found:?}");
+            assert_eq!(found.is_empty(), read.is_empty(), "{text}: {found:?}");
+        }
+    }
+
     #[test]
     fn secrets_of_a_text_that_cannot_be_read() {
         let cases = [
@@ -448,6 +772,16 @@ mod tests {
             ("user: x\r\nbind: y\r\n", "user: x\r\nbind: y\r\n"),
             ("", ""),
             ("a\u{feff}漢:\npassword:", "a\u{feff}漢:\npassword:"),
+            ("? \"password\"\n: s3cr3t\n", "? \"password\"\n"),
+            ("- ? !!str &a password # why\n  : s3cr3t\n", "- ? !!str &a password # why\n"),
+            ("?\n\n  'pass\u{200b}word'\n: s3cr3t\n", "?\n\n  'pass\u{200b}word'\n"),
+            ("? user\n: deploy\n? >\n  home\n: x\n", "? user\n: deploy\n? >\n  home\n: x\n"),
+            ("\"\\x73ecrets\": {A: s3cr3t}\nuser: [", "\"\\x73ecrets\":user: ["),
+            ("{\"pass\\u0077ord\": \"s3cr3t\", [", "{\"pass\\u0077ord\":"),
+            ("\"pass\\U00000077\\eord\": s3cr3t\n", "\"pass\\U00000077\\eord\":"),
+            ("pass\u{200b}\u{fe0f}word: s3cr3t\n", "pass\u{200b}\u{fe0f}word:"),
+            ("pass\u{fffd}w\u{1}ord: s3cr3t\n", "pass\u{fffd}w\u{1}ord:"),
+            ("a: \\x41\\u12 漢\\\nb\u{ad}: 1\n", "a: \\x41\\u12 漢\\\nb\u{ad}: 1\n"),
         ];
         for (text, want) in cases {
             assert_eq!(left(text), want, "{text:?}");
