@@ -444,12 +444,20 @@ pub fn parts<'a>(text: &'a str, each: &mut dyn FnMut(&'a str)) {
     for given in assignments(text) {
         let is_bare = is_bare_key(given.name);
         if is_bare || named(given.name) != Named::No {
-            values.hand_over(value_at(text, &given), is_bare, each);
+            let start = value_at(text, &given);
+            if values.are_too_many(start, each) {
+                break;
+            }
+            values.hand_over(start, is_bare, each);
         }
     }
     let mut values = Values::new(text);
     for at in option_values(text) {
-        values.hand_over(unquoted(text, at), false, each);
+        let start = unquoted(text, at);
+        if values.are_too_many(start, each) {
+            break;
+        }
+        values.hand_over(start, false, each);
     }
     for range in tokens(text) {
         each(text.get(range).and_then(|token| token.split_whitespace().next()).unwrap_or_default());
@@ -463,14 +471,37 @@ struct Values<'a> {
     word: (usize, usize),
     /// Where the last value ends by its quotes or separators, and how many others have begun within it.
     short: (usize, usize),
+    /// How many have been handed over.
+    count: usize,
 }
 
 impl<'a> Values<'a> {
+    /// Nobody writes so many into one text. To look at each name of a text of megabytes would take too long.
+    const MOST: usize = 5_000;
+
     /// So many values are handed over that go on to the same end. The sum of all would be quadratic.
     const MOST_TO_AN_END: usize = 8;
 
     fn new(text: &'a str) -> Self {
-        Self { text, word: (0, 0), short: (0, 0) }
+        Self { text, word: (0, 0), short: (0, 0), count: 0 }
+    }
+
+    /// Hands over each piece of the rest of the text, whatever it is, if there are too many values.
+    fn are_too_many(&mut self, start: usize, each: &mut dyn FnMut(&'a str)) -> bool {
+        self.count += 1;
+        if self.count <= Self::MOST {
+            return false;
+        }
+        let is_between = |byte: &u8| byte.is_ascii_whitespace() || b":=\"',;}&".contains(byte);
+        let rest = self.text.get(start..).unwrap_or_default();
+        let mut at = 0;
+        for piece in rest.as_bytes().split(is_between) {
+            if !piece.is_empty() {
+                each(rest.get(at..at + piece.len()).unwrap_or_default());
+            }
+            at += piece.len() + 1;
+        }
+        true
     }
 
     fn hand_over(&mut self, start: usize, is_bare: bool, each: &mut dyn FnMut(&'a str)) {
@@ -943,9 +974,20 @@ mod tests {
             let _ = (why("x", &text), value_in(&text));
             let (mut count, mut bytes) = (0, 0);
             parts(&text, &mut |part| (count, bytes) = (count + 1, bytes + part.len()));
-            // Three for each name, two for each URL.
-            assert!(count <= 3 * 20_000 + 2, "{one}: {count}");
+            // Three for each of so many names, and the pieces of the rest.
+            assert!(count <= 3 * 2 * Values::MOST + 4 * 20_000, "{one}: {count}");
             assert!(bytes <= 60 * text.len(), "{one}: {bytes}");
+        }
+    }
+
+    /// Then each piece of the rest is one.
+    #[test]
+    fn what_follows_very_many_secrets_is_a_part() {
+        for (one, end) in [("password=x1,", "password=hunter2"), ("--token x1 ", "--token hunter2")] {
+            let text = format!("{}{end}", one.repeat(2 * Values::MOST));
+            let mut has_it = false;
+            super::parts(&text, &mut |part| has_it |= part == "hunter2");
+            assert!(has_it, "{one}");
         }
     }
 

@@ -156,7 +156,12 @@ impl<F: Fn(&str) -> bool> Needles<F> {
     fn value(&mut self, value: &str) {
         self.add(value);
         parts(value, &mut |part| {
-            self.add(part);
+            // Several parts may go on to the end of a text of megabytes, whose lines have been added.
+            if part.len() > LONGEST {
+                self.whole(part)
+            } else {
+                self.add(part)
+            }
             // In a URL, what would end the password is written as `%40`.
             let near = up_to(part, LONGEST);
             let is_whole = near.len() == part.len();
@@ -181,7 +186,10 @@ impl<F: Fn(&str) -> bool> Needles<F> {
         if value.len() > LONGEST || (value.len() > BEGINNING && self.beginnings.is_some()) {
             return self.long(value);
         }
-        if self.values.contains(value) {
+        // Most pieces of a long text are no secrets, or come again.
+        if (value.len() < SHORTEST_SAID && value.bytes().all(|byte| byte.is_ascii_graphic()))
+            || self.values.contains(value)
+        {
             return;
         }
         written(value, &mut |needle| {
