@@ -771,10 +771,7 @@ fn findings_quote_no_piece_of_a_secret() {
         ("a step of a path", "secrets: {A: &x /qz7//kx9}\nroot: *x\n"),
         ("a word", "secrets: {A: &x qz7}\nrun_script: *x\n"),
         ("a duration", "secrets: {A: &x 12qz7}\nhandoff: {boot_timeout: *x}\n"),
-        (
-            "a number",
-            "secrets: {A: &x 0x1869d}\nhandoff: {health_check: {port: *x}}\ngunicorn: {workers: *x, preload: *x}\n",
-        ),
+        ("a number", "secrets: {A: &x 0x1869d}\ngunicorn: {preload_app: *x}\n"),
     ];
     for (what, more) in cases {
         let good = "application: web\nuser: deploy\nvirtualenv_home: /home/deploy\n";

@@ -18,6 +18,9 @@ const COST: usize = 8;
 /// A longer secret is not searched, in bytes: every quotation is masked.
 const LONGEST_SEARCHED: usize = 64 << 10;
 
+/// So many quotations of one sentence are looked for; no sentence has more, unless what it quotes is full of quotes.
+const MOST_QUOTED: usize = 64;
+
 /// So many bytes in a row that a sentence and a secret have in common.
 type Window = [u8; SHORTEST];
 
@@ -87,9 +90,10 @@ impl Common {
         // What is near to a secret says what the secret is near to.
         let is_guess = self.secrets.is_all && text.contains("did you mean");
         let all = self.secrets.is_unknown || is_guess;
-        ranges.extend(quoted(&lower).into_iter().filter(|range| all || self.has(&lower, range)));
-        let between = between_quotes(&lower);
-        ranges.extend(between.into_iter().filter(|range| self.has(&lower, range)));
+        for (pieces, all) in [(quoted(&lower), all), (between_quotes(&lower), false)] {
+            let all = all || pieces.len() > MOST_QUOTED;
+            ranges.extend(pieces.into_iter().filter(|range| all || self.has(&lower, range)));
+        }
         ranges.extend(self.compounds(&lower));
         masked(text, ranges)
     }
@@ -241,8 +245,10 @@ fn masked(text: &str, mut ranges: Vec<Range<usize>>) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     ranges.sort_unstable_by_key(|range| (range.start, range.end));
+    // A mask is longer than a quote is: of very many, those that only a quote parts become one.
+    let apart = usize::from(ranges.len() > MOST_QUOTED);
     ranges.dedup_by(|next, kept| {
-        let meet = next.start <= kept.end;
+        let meet = next.start <= kept.end + apart;
         if meet {
             kept.end = kept.end.max(next.end);
         }
@@ -258,6 +264,13 @@ fn masked(text: &str, mut ranges: Vec<Range<usize>>) -> Cow<'_, str> {
         while !text.is_char_boundary(end) {
             end += 1;
         }
+        // Blanks at its ends part it from what follows.
+        let piece = text.get(start..end).unwrap_or_default();
+        if piece.trim().is_empty() {
+            continue;
+        }
+        start += piece.len() - piece.trim_start().len();
+        end -= piece.len() - piece.trim_end().len();
         out.push_str(text.get(at..start).unwrap_or_default());
         out.push_str(MASK);
         at = end;
@@ -296,6 +309,7 @@ mod tests {
             ("!hun%74er", "the tag `!hunter`", "the tag `********`"),
             ("*ab", "there is no anchor `&ab` here", "there is no anchor `********` here"),
             ("correct horse", "a correct horse is none", "a ******** is none"),
+            ("horses x", "four horses run", "four ******** run"),
             ("h\u{e9}\u{e9}\u{e9}\u{e9}r", "is xh\u{e9}\u{e9}\u{e9}\u{e9}rx", "is x********x"),
             // Of what is cut off.
             ("abc-def", "no \"abc-de…", "no \"********…"),
@@ -310,6 +324,17 @@ mod tests {
         // What it is like would say what it is.
         assert_eq!(cover("gevnt", true, "did you mean `gevent`?"), "did you mean `********`?");
         assert_eq!(cover("gevnt", false, "did you mean `gevent`?"), "did you mean `gevent`?");
+    }
+
+    /// What is quoted may be full of quotes, each of which might begin a quotation.
+    #[test]
+    fn a_sentence_with_very_many_quotes() {
+        let secret = "`a".repeat(20_000);
+        let sentence = format!("`app`: `{secret}` is none");
+        let shown = cover(&secret, true, &sentence);
+        assert!(!shown.contains('a') && shown.len() < 100, "{shown:.1000}");
+        assert_eq!(cover("x1", true, &"`y` ".repeat(MOST_QUOTED)), "`y` ".repeat(MOST_QUOTED));
+        assert!(!cover("x1", true, &"`y` ".repeat(MOST_QUOTED + 1)).contains('y'));
     }
 
     /// The secrets of all findings together are searched up to a limit.

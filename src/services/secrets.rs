@@ -350,7 +350,7 @@ fn secrets_in_comments(text: &str, id: SourceId, sections: &[Span]) -> Vec<Span>
             let before = starts_of.partition_point(|(begin, _)| *begin as usize <= start);
             let furthest = before.checked_sub(1).map_or(0, |last| starts_of[last].1 as usize);
             let inside = furthest > at;
-            let value = if inside { Some(0) } else { value_in(&text[start..end]) };
+            let value = if inside { Some(0) } else { value_of_line(&text[start..end]) };
             spans.extend(value.map(|value| Span::new(id, start + value, end)));
         }
         at += line.len();
