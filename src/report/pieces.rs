@@ -127,7 +127,9 @@ impl Common {
             let bare = word.trim_start_matches(is_mark);
             let start = at + word.len() - bare.len();
             let bare = bare.trim_end_matches(is_mark);
-            if !bare.chars().all(|c| c.is_alphabetic() || c == '-') && self.has_word(bare) {
+            // A digit alone says nothing: `YAML 1.2` is no piece of the secret 1.5.
+            let has_word = || words(bare).any(|word| word.len() > 1 && self.words.contains(word));
+            if !bare.chars().all(|c| c.is_alphabetic() || c == '-') && has_word() {
                 ranges.push(start..start + bare.len());
             }
             at += word.len();
@@ -316,6 +318,7 @@ mod tests {
             // The words of a sentence are its own.
             ("drop it", "what the tool would drop; it ends", "what the tool would drop; it ends"),
             ("swordfish", "gunicorn's own `bind` is \"1\"", "gunicorn's own `bind` is \"1\""),
+            ("1.5", "YAML 1.2 reads `1.5`", "YAML 1.2 reads `********`"),
             ("abc", "", ""),
             ("", "no `x`", "no `x`"),
         ] {
