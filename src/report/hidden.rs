@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::place::trimmed;
-use crate::model::secret::{is_ordinary, password_in_url};
+use crate::model::secret::{is_ordinary, passwords_in_urls};
 use crate::model::veil::{MASK, Veil};
 use crate::services::readings;
 use crate::source::{SourceId, Sources, Span};
@@ -155,16 +155,20 @@ pub(super) fn with_others(
 
 /// A sentence with a mask in the place of the password of each URL.
 pub(super) fn without_passwords(text: &str) -> String {
+    let mut ranges: Vec<_> = passwords_in_urls(text).collect();
+    // Of a URL that can be read in two ways both passwords are masked.
+    ranges.sort_unstable_by_key(|range| range.start);
     let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = password_in_url(rest) {
-        let end = rest[at..].find(['/', '?', '#', ' ', '\n']).map_or(rest.len(), |end| at + end);
-        let end = rest[..end].rfind('@').unwrap_or(end);
-        out.push_str(&rest[..at]);
-        out.push_str(MASK);
-        rest = &rest[end..];
+    let mut at = 0;
+    for range in ranges {
+        if range.start >= at {
+            out.push_str(text.get(at..range.start).unwrap_or_default());
+            out.push_str(MASK);
+        }
+        at = at.max(range.end);
     }
-    out + rest
+    out.push_str(text.get(at..).unwrap_or_default());
+    out
 }
 
 /// Spans without blanks at their ends, in order, overlapping ones made one.
@@ -194,6 +198,17 @@ mod tests {
         let mut sources = Sources::new();
         let id = sources.add(crate::source::Source::new("t", guess));
         veil(&[Span::new(id, 0, guess.len())], &sources).cover(text).into_owned()
+    }
+
+    #[test]
+    fn the_password_of_each_url_is_masked_as_far_as_it_goes() {
+        for (text, want) in [
+            ("no a://u:hunter2@h, b://v:x@h", "no a://u:********@h, b://v:********@h"),
+            ("no a://u:pa/ss#w?d@h/db here", "no a://u:********@h/db here"),
+            ("no http://h:80/x here", "no http://h:80/x here"),
+        ] {
+            assert_eq!(without_passwords(text), want);
+        }
     }
 
     /// In a text that cannot be read, a guess has keys, brackets and comments in it, besides the value.
