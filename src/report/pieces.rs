@@ -10,7 +10,7 @@ use crate::services::readings;
 
 /// So many bytes of secrets are looked at for the sentences of all findings: much more than the findings of a run are about, and done
 /// in a second. Beyond that every quotation in a sentence about a secret is masked.
-pub(super) const MOST_SEARCHED: usize = 256 << 20;
+pub(super) const MOST_SEARCHED: usize = 64 << 20;
 
 /// A byte of a secret counts so often, because it is read in each dialect, too.
 const COST: usize = 8;
@@ -114,8 +114,14 @@ impl Common {
 
     /// Whatever is long enough, quoted or not.
     fn runs(&self, text: &str) -> Vec<Range<usize>> {
-        let found = windows(text).enumerate().filter(|(_, window)| self.windows.contains(window));
-        found.map(|(at, _)| at..at + SHORTEST).collect()
+        let mut ranges: Vec<Range<usize>> = vec![];
+        for (at, _) in windows(text).enumerate().filter(|(_, window)| self.windows.contains(window)) {
+            match ranges.last_mut() {
+                Some(last) if at <= last.end => last.end = at + SHORTEST,
+                _ => ranges.push(at..at + SHORTEST),
+            }
+        }
+        ranges
     }
 
     /// Words that nobody writes in a sentence of their own accord, a number or `0.0.0.0:80`, if they hold a word of a secret.
@@ -127,7 +133,9 @@ impl Common {
             let bare = word.trim_start_matches(is_mark);
             let start = at + word.len() - bare.len();
             let bare = bare.trim_end_matches(is_mark);
-            if !bare.chars().all(|c| c.is_alphabetic() || c == '-') && self.has_word(bare) {
+            // A digit is a part of many numbers.
+            let is_part = |word: &str| (word.len() > 1 || word == bare) && self.words.contains(word);
+            if !bare.chars().all(|c| c.is_alphabetic() || c == '-') && words(bare).any(is_part) {
                 ranges.push(start..start + bare.len());
             }
             at += word.len();
@@ -313,6 +321,8 @@ mod tests {
             ("h\u{e9}\u{e9}\u{e9}\u{e9}r", "is xh\u{e9}\u{e9}\u{e9}\u{e9}rx", "is x********x"),
             // Of what is cut off.
             ("abc-def", "no \"abc-de…", "no \"********…"),
+            ("1e3", "YAML 1.2 reads 1000.0 here", "YAML 1.2 reads ******** here"),
+            ("7", "it is 7, and YAML 1.7 too", "it is ********, and YAML 1.7 too"),
             // The words of a sentence are its own.
             ("drop it", "what the tool would drop; it ends", "what the tool would drop; it ends"),
             ("swordfish", "gunicorn's own `bind` is \"1\"", "gunicorn's own `bind` is \"1\""),
