@@ -92,18 +92,26 @@ impl Common {
         let all = self.secrets.is_unknown || is_guess;
         for (pieces, all) in [(quoted(&lower), all), (between_quotes(&lower), false)] {
             let all = all || pieces.len() > MOST_QUOTED;
-            ranges.extend(pieces.into_iter().filter(|range| all || self.has(&lower, range)));
+            ranges.extend(
+                pieces
+                    .into_iter()
+                    .filter_map(|range| if all { Some(range) } else { self.found(&lower, range) }),
+            );
         }
         ranges.extend(self.compounds(&lower));
         masked(text, ranges)
     }
 
-    /// Whether what stands there is a piece of a secret, or holds a word of one.
-    fn has(&self, text: &str, range: &Range<usize>) -> bool {
-        let Some(piece) = text.get(range.clone()).filter(|piece| !piece.is_empty()) else { return false };
+    /// What stands there, if it is a piece of a secret or holds a word of one; without the sign that a sentence sets before a name.
+    fn found(&self, text: &str, range: Range<usize>) -> Option<Range<usize>> {
+        let piece = text.get(range.clone()).filter(|piece| !piece.is_empty())?;
         let plain = unescaped(piece);
         let is_piece = |text: &String| text.contains(piece) || (!plain.is_empty() && text.contains(&*plain));
-        self.secrets.texts.iter().any(is_piece) || self.has_word(piece)
+        if self.secrets.texts.iter().any(is_piece) {
+            return Some(range);
+        }
+        let name = piece.trim_start_matches(['&', '*', '!']);
+        self.has_word(name).then_some(range.end - name.len()..range.end)
     }
 
     fn has_word(&self, text: &str) -> bool {
@@ -130,7 +138,7 @@ impl Common {
         let mut at = 0;
         for word in text.split_inclusive(char::is_whitespace) {
             let is_mark = |c: char| c.is_whitespace() || "`'\".,;:()…".contains(c);
-            let bare = word.trim_start_matches(is_mark);
+            let bare = word.trim_start_matches(|c| is_mark(c) || "&*!".contains(c));
             let start = at + word.len() - bare.len();
             let bare = bare.trim_end_matches(is_mark);
             // A digit is a part of many numbers.
@@ -315,7 +323,7 @@ mod tests {
             ("0x1F", "`workers` is 31, and the most is 9", "`workers` is ********, and the most is 9"),
             ("a`b", "no `a`b` here", "no `********`********` here"),
             ("!hun%74er", "the tag `!hunter`", "the tag `********`"),
-            ("*ab", "there is no anchor `&ab` here", "there is no anchor `********` here"),
+            ("*ab", "there is no anchor `&ab` here", "there is no anchor `&********` here"),
             ("correct horse", "a correct horse is none", "a ******** is none"),
             ("horses x", "four horses run", "four ******** run"),
             ("h\u{e9}\u{e9}\u{e9}\u{e9}r", "is xh\u{e9}\u{e9}\u{e9}\u{e9}rx", "is x********x"),
