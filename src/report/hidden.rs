@@ -5,12 +5,15 @@ use std::borrow::Cow;
 use super::place::trimmed;
 use crate::model::secret::{is_ordinary, passwords_in_urls};
 use crate::model::veil::{MASK, Veil};
-use crate::services::readings;
+use crate::services::reading;
 use crate::source::{SourceId, Sources, Span};
 
 /// So many bytes of guesses are taken apart, and of scalars read as YAML, in all. It takes some time for each byte, and a pillar that
 /// cannot be read may be one guess from its beginning to its end.
 const MOST_READ: usize = 1 << 20;
+
+/// Each of them counts so many bytes more: it takes longer to begin than to read a few bytes.
+const EACH: usize = 64;
 
 /// What covers the values that are at these places.
 pub(super) fn veil(secrets: &[Span], sources: &Sources) -> Veil {
@@ -23,14 +26,14 @@ pub(super) fn veil(secrets: &[Span], sources: &Sources) -> Veil {
         // Others write the same value without escapes, or on one line.
         let is_spelt = bare.contains('\n') || (bare.starts_with('"') && bare.contains('\\'));
         if (is_guess || is_spelt)
-            && let Some(left) = room.checked_sub(bare.len())
+            && let Some(left) = room.checked_sub(bare.len() + EACH)
         {
             room = left;
             if is_guess {
                 values.extend(guessed(bare).into_iter().map(Cow::Borrowed));
             }
             if is_spelt {
-                values.extend(readings(bare).into_iter().map(Cow::Owned));
+                values.extend(reading(bare).into_iter().map(Cow::Owned));
             }
         }
         // What goes on for lines may be a guess in a text that cannot be read: keys and items of lists are no secrets.

@@ -10,7 +10,7 @@ use crate::services::readings;
 
 /// So many bytes of secrets are looked at for the sentences of all findings: much more than the findings of a run are about, and done
 /// in a second. Beyond that every quotation in a sentence about a secret is masked.
-pub(super) const MOST_SEARCHED: usize = 256 << 20;
+pub(super) const MOST_SEARCHED: usize = 64 << 20;
 
 /// A byte of a secret counts so often, because it is read in each dialect, too.
 const COST: usize = 8;
@@ -92,18 +92,26 @@ impl Common {
         let all = self.secrets.is_unknown || is_guess;
         for (pieces, all) in [(quoted(&lower), all), (between_quotes(&lower), false)] {
             let all = all || pieces.len() > MOST_QUOTED;
-            ranges.extend(pieces.into_iter().filter(|range| all || self.has(&lower, range)));
+            ranges.extend(
+                pieces
+                    .into_iter()
+                    .filter_map(|range| if all { Some(range) } else { self.found(&lower, range) }),
+            );
         }
         ranges.extend(self.compounds(&lower));
         masked(text, ranges)
     }
 
-    /// Whether what stands there is a piece of a secret, or holds a word of one.
-    fn has(&self, text: &str, range: &Range<usize>) -> bool {
-        let Some(piece) = text.get(range.clone()).filter(|piece| !piece.is_empty()) else { return false };
+    /// What stands there, if it is a piece of a secret or holds a word of one; without the sign that a sentence sets before a name.
+    fn found(&self, text: &str, range: Range<usize>) -> Option<Range<usize>> {
+        let piece = text.get(range.clone()).filter(|piece| !piece.is_empty())?;
         let plain = unescaped(piece);
         let is_piece = |text: &String| text.contains(piece) || (!plain.is_empty() && text.contains(&*plain));
-        self.secrets.texts.iter().any(is_piece) || self.has_word(piece)
+        if self.secrets.texts.iter().any(is_piece) {
+            return Some(range);
+        }
+        let name = piece.trim_start_matches(['&', '*', '!']);
+        self.has_word(name).then_some(range.end - name.len()..range.end)
     }
 
     fn has_word(&self, text: &str) -> bool {
@@ -114,8 +122,14 @@ impl Common {
 
     /// Whatever is long enough, quoted or not.
     fn runs(&self, text: &str) -> Vec<Range<usize>> {
-        let found = windows(text).enumerate().filter(|(_, window)| self.windows.contains(window));
-        found.map(|(at, _)| at..at + SHORTEST).collect()
+        let mut ranges: Vec<Range<usize>> = vec![];
+        for (at, _) in windows(text).enumerate().filter(|(_, window)| self.windows.contains(window)) {
+            match ranges.last_mut() {
+                Some(last) if at <= last.end => last.end = at + SHORTEST,
+                _ => ranges.push(at..at + SHORTEST),
+            }
+        }
+        ranges
     }
 
     /// Words that nobody writes in a sentence of their own accord, a number or `0.0.0.0:80`, if they hold a word of a secret.
@@ -124,12 +138,12 @@ impl Common {
         let mut at = 0;
         for word in text.split_inclusive(char::is_whitespace) {
             let is_mark = |c: char| c.is_whitespace() || "`'\".,;:()…".contains(c);
-            let bare = word.trim_start_matches(is_mark);
+            let bare = word.trim_start_matches(|c| is_mark(c) || "&*!".contains(c));
             let start = at + word.len() - bare.len();
             let bare = bare.trim_end_matches(is_mark);
-            // A digit alone says nothing: `YAML 1.2` is no piece of the secret 1.5.
-            let has_word = || words(bare).any(|word| word.len() > 1 && self.words.contains(word));
-            if !bare.chars().all(|c| c.is_alphabetic() || c == '-') && has_word() {
+            // A digit is a part of many numbers.
+            let is_part = |word: &str| (word.len() > 1 || word == bare) && self.words.contains(word);
+            if !bare.chars().all(|c| c.is_alphabetic() || c == '-') && words(bare).any(is_part) {
                 ranges.push(start..start + bare.len());
             }
             at += word.len();
@@ -309,12 +323,14 @@ mod tests {
             ("0x1F", "`workers` is 31, and the most is 9", "`workers` is ********, and the most is 9"),
             ("a`b", "no `a`b` here", "no `********`********` here"),
             ("!hun%74er", "the tag `!hunter`", "the tag `********`"),
-            ("*ab", "there is no anchor `&ab` here", "there is no anchor `********` here"),
+            ("*ab", "there is no anchor `&ab` here", "there is no anchor `&********` here"),
             ("correct horse", "a correct horse is none", "a ******** is none"),
             ("horses x", "four horses run", "four ******** run"),
             ("h\u{e9}\u{e9}\u{e9}\u{e9}r", "is xh\u{e9}\u{e9}\u{e9}\u{e9}rx", "is x********x"),
             // Of what is cut off.
             ("abc-def", "no \"abc-de…", "no \"********…"),
+            ("1e3", "YAML 1.2 reads 1000.0 here", "YAML 1.2 reads ******** here"),
+            ("7", "it is 7, and YAML 1.7 too", "it is ********, and YAML 1.7 too"),
             // The words of a sentence are its own.
             ("drop it", "what the tool would drop; it ends", "what the tool would drop; it ends"),
             ("swordfish", "gunicorn's own `bind` is \"1\"", "gunicorn's own `bind` is \"1\""),

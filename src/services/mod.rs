@@ -31,8 +31,8 @@ use wanted::{Wanted, clashes, compare_contents, in_order};
 
 pub use empty::without_empty;
 pub use read_back::{rendered, specimens};
-pub(crate) use secrets::readings;
 pub use secrets::{masked, secrets_in_document, secrets_in_text};
+pub(crate) use secrets::{reading, readings};
 pub(crate) use threads::in_parallel;
 
 /// How many bytes the files of all services of a run may have, since they are in memory at once. A service has 10 to 60 KB.

@@ -64,9 +64,18 @@ fn spelt_otherwise(document: &Node, text: &str, secrets: &[Span]) -> Vec<Span> {
 
 /// What the dialects read a scalar as, where that differs from how it is written.
 pub(crate) fn readings(text: &str) -> Vec<String> {
+    read_by(&[Dialect::Salt, Dialect::Ansible, Dialect::Yaml12], text)
+}
+
+/// The same of a scalar that is in quotes or on several lines: the dialects read it alike.
+pub(crate) fn reading(text: &str) -> Vec<String> {
+    read_by(&[Dialect::Salt], text)
+}
+
+fn read_by(dialects: &[Dialect], text: &str) -> Vec<String> {
     let source = Source::new("", text);
     let mut all: Vec<String> = vec![];
-    for dialect in [Dialect::Salt, Dialect::Ansible, Dialect::Yaml12] {
+    for &dialect in dialects {
         let Ok(parsed) = pillar::parse(&source, SourceId(0), Format::Yaml, dialect) else { continue };
         for node in &parsed.documents {
             let read = match &node.value {
