@@ -24,6 +24,15 @@ static REFUSED: OnceLock<String> = OnceLock::new();
 pub(super) fn set() {
     let most = lower(Resource::Data, MOST_MEMORY);
     let _ = REFUSED.set(sentence(&format!("needs more than {} MiB of memory", most >> 20)));
+    // The standard library panics where a thread has no room for its stack.
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.to_string();
+        if ["Cannot allocate memory", "failed to spawn thread"].iter().any(|why| text.contains(why)) {
+            refused();
+        }
+        before(panic);
+    }));
     // Before the bound, since the signal ends who has no handler.
     if let Ok(mut signals) = Signals::new([SIGXCPU]) {
         let most = lower(Resource::Cpu, MOST_TIME);

@@ -38,6 +38,10 @@ pub(crate) use threads::in_parallel;
 /// How many bytes the files of all services of a run may have, since they are in memory at once. A service has 10 to 60 KB.
 const MOST_BYTES: usize = 512 << 20;
 
+/// So many bytes of it the value of a secret takes, besides its own: it is a file, and has a place in the record of its service, and
+/// `render --diff` keeps both sides. Measured.
+const SECRET: usize = 1200;
+
 /// A service and where it was said.
 #[derive(Debug)]
 pub struct Placed {
@@ -549,7 +553,10 @@ fn plan_one(
     };
     let bytes = entries
         .iter()
-        .map(|entry| entry.path.len() + if let Kind::File(content) = &entry.kind { content.len() } else { 0 })
+        .map(|entry| {
+            let content = if let Kind::File(content) = &entry.kind { content.len() } else { 0 };
+            entry.path.len() + content + if entry.secret { SECRET } else { 0 }
+        })
         .sum();
     room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(bytes)).map_err(|_| {
         Failure::Usage(format!(
