@@ -180,7 +180,7 @@ fn what_was_not_looked_at_is_told() {
     let talk = String::from_utf8(output.stderr).unwrap();
     assert_eq!(
         talk,
-        "note: rules have looked only in part at 2 applications: mend the errors and validate again\n",
+        "note: rules have looked only in part at 2 applications: fix the errors and validate again\n",
         "{}",
         String::from_utf8_lossy(&output.stdout)
     );

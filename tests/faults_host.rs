@@ -66,7 +66,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     (
         "a_run_directory_that_somebody_else_can_change_is_refused",
         "the run directory is the user's, anybody's, a link, a file",
-        "refused and said; starts by itself once it is mended",
+        "refused and said; starts by itself once it is fixed",
     ),
     (
         "a_run_directory_below_one_of_the_users_is_not_made",
@@ -122,7 +122,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     (
         "what_is_missing_at_the_start_is_said",
         "at the start: no such user, group, release, command",
-        "said; starts once it is mended",
+        "said; starts once it is fixed",
     ),
     (
         "limits_that_cannot_be_reached_are_said_and_the_nearest_are_used",
@@ -982,7 +982,7 @@ fn what_is_missing_at_an_upgrade_is_said_and_the_old_generation_goes_on() {
     row.end();
 }
 
-/// The same at the first start: the log says it, and once it is mended, it starts.
+/// The same at the first start: the log says it, and once it is fixed, it starts.
 #[test]
 fn what_is_missing_at_the_start_is_said() {
     let mut service = Service::native(Server::Sync, Socket::Tcp, "");

@@ -74,7 +74,7 @@ fn wrong(format: &str) -> String {
     let arguments = ["broken.sls", "wrong: 100%,ä.yaml", "good.yaml", "--format", format];
     let (code, out, talk) = validate(scratch().path(), &arguments);
     let unjudged =
-        "note: rules have looked only in part at 2 applications: mend the errors and validate again\n";
+        "note: rules have looked only in part at 2 applications: fix the errors and validate again\n";
     let expected = if format == "text" { unjudged } else { "" };
     assert_eq!((code, talk.as_str()), (1, expected), "{out}");
     out

@@ -64,7 +64,7 @@ pub(super) fn validate(arguments: &cli::Validate, terminal: &mut Terminal) -> Ou
                 if count > 0 && arguments.format == FindingFormat::Text {
                     let whom = counted(count, "application");
                     terminal
-                        .say("note", &format!("rules have {how} {whom}: mend the errors and validate again"));
+                        .say("note", &format!("rules have {how} {whom}: fix the errors and validate again"));
                 }
             }
             Ok(exit)

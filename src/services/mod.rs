@@ -363,7 +363,7 @@ pub struct Looked {
 /// How many applications rules have not looked at.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unjudged {
-    /// Only at what holds however their errors are mended.
+    /// Only at what holds however their errors are fixed.
     pub partly: usize,
     /// Not at all, because what is wrong with them leaves nothing to look at.
     pub wholly: usize,
