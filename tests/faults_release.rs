@@ -21,7 +21,7 @@ use support::row::said;
 use support::service::{Release, Server, Service, Socket};
 use support::{HANDOVER, SOON, START};
 
-use Requests::{LostWithTheKilled, NoneLost};
+use Requests::{ClosedUnread, LostWithTheKilled, NoneLost};
 
 const PROVEN: &[&str] = &["runsmith: proven:"];
 
@@ -174,7 +174,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     (
         "workers_of_puma_that_cannot_load",
         "puma in cluster mode, with a release that no worker can load",
-        "the release that served before is started after a few workers; `upgrade --proven` exits 1",
+        "the release that served before is started after a few workers; `upgrade --proven` exits 1; lost is only what puma closes unread when it ends",
     ),
     (
         "failure_on_probation_by_usr2",
@@ -1042,7 +1042,8 @@ fn workers_of_puma_that_cannot_load() {
     case.service.log.wait(0, PROVEN, HANDOVER);
     case.service.release(2, Release::Broken);
     let make = |service: &Service, number: u32| service.release(number, Release::Good);
-    fails_on_probation(case, "of its workers exited", &make, NoneLost);
+    // When it ends, puma closes connections of which nothing has arrived yet: three masters end, one of two short clients may be in each.
+    fails_on_probation(case, "of its workers exited", &make, ClosedUnread(6));
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 
 use support::host::{require, virtualenv};
-use support::load::Load;
+use support::load::{Load, Seen};
 use support::row::said;
 use support::service::{Release, Server, Service, Socket};
 use support::{BOOT, HANDOVER, START};
@@ -93,13 +93,7 @@ fn deploys(service: &Service, make: &dyn Fn(&Service, u32), excused: usize) {
         assert!(since.iter().all(|version| *version == number.to_string()), "{since:?}");
     }
     let seen = load.finish_after(500);
-    let closed = |failure: &&String| {
-        // On a Unix socket a request that is written after that is a broken pipe.
-        ["short: Connection reset", "short: unexpected end of file", "short: Broken pipe"]
-            .iter()
-            .any(|how| failure.starts_with(how))
-    };
-    let closed = seen.failures.iter().filter(closed).count();
+    let closed = seen.failures.iter().filter(|failure| Seen::is_closed_unread(failure)).count();
     assert!(
         closed == seen.failures.len() && closed <= excused,
         "{:#?}\n{}",

@@ -38,6 +38,14 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Whether a request failed because the server closed its connection before it had read from it, as a server may that is told to
+    /// end: a request that is written to a Unix socket after that is a broken pipe.
+    pub fn is_closed_unread(failure: &str) -> bool {
+        ["short: Connection reset", "short: unexpected end of file", "short: Broken pipe"]
+            .iter()
+            .any(|how| failure.starts_with(how))
+    }
+
     /// Versions that answered a request begun after `since`.
     pub fn versions_since(&self, since: Instant) -> Vec<String> {
         let mut versions: Vec<_> = self
