@@ -442,8 +442,9 @@ impl Service {
 
     /// `runsmith upgrade`, not waited for.
     pub fn begin_upgrade(&self) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_runsmith"))
-            .arg("upgrade")
+        // Who runs the tests in the background has them ignore INT, and what they start.
+        Command::new("env")
+            .args(["--default-signal=INT,TERM", env!("CARGO_BIN_EXE_runsmith"), "upgrade"])
             .arg(&self.directory)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
