@@ -27,11 +27,10 @@ pub(super) fn is_placeholders(text: &str) -> bool {
     after_placeholders(text).is_empty()
 }
 
-/// Whether a text is one variable of a shell.
+/// Whether a text is one variable of a shell, in braces. Without them it may be a password that begins with a dollar sign, since no
+/// shell reads what is given to a name by itself.
 pub(super) fn is_variable_of_shell(text: &str) -> bool {
-    let inside = text
-        .strip_prefix('$')
-        .map(|rest| rest.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(rest));
+    let inside = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
     inside.is_some_and(is_variable_to_fill_in)
 }
 
@@ -207,7 +206,8 @@ mod tests {
             assert!(!is_filled_in(text), "{text}");
         }
         for (text, is_one) in [
-            ("$TOKEN", true),
+            ("$TOKEN", false),
+            ("$UMMER2024", false),
             ("${TOKEN}", true),
             ("$TOKEN/x", false),
             ("$ecret1", false),

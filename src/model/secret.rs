@@ -379,7 +379,7 @@ pub(super) fn is_random(text: &str) -> bool {
         && !text.starts_with('/')
 }
 
-/// Whether a text is no secret whatever its name is: nothing, a switch, a variable of a shell, or a path below the usual
+/// Whether a text is no secret whatever its name is: nothing, a switch, `${VARIABLE}`, or a path below the usual
 /// directories.
 pub fn is_ordinary(text: &str) -> bool {
     const SWITCHES: &[&str] = &["true", "false", "yes", "no", "on", "off", "none", "null"];
@@ -928,7 +928,7 @@ mod tests {
         }
         assert_eq!(why("SSL_KEY", "/etc/ssl/private/x.key"), None);
         assert_eq!(why("DB_PASSWORD", ""), None);
-        assert_eq!(why("DB_PASSWORD", "$TOKEN"), None);
+        assert_eq!(why("DB_PASSWORD", "$TOKEN"), Some(Why::Name));
         assert_eq!(why("DB_PASSWORD", "${TOKEN}"), None);
         assert_eq!(why("DB_PASSWORD", "${TOKEN:-hunter2}"), Some(Why::Name));
         assert_eq!(why("SESSION_KEY", "user_id"), None);
