@@ -133,6 +133,18 @@ if is_first and os.fork() == 0:
     ctypes.CDLL(None).syscall({"x86_64": 60}.get(platform.machine(), 93), 0)
 "#;
 
+/// The same in a session of its own, with every signal ignored; and a process of the session that has to be killed keeps the generation
+/// until the time to drain is over. So nobody has looked for the first one when the cgroup is killed.
+const HEADLESS_ELSEWHERE: &str = r#"
+import signal, subprocess
+subprocess.Popen(["/bin/sh", "-c", "trap : TERM; while :; do sleep 1; done"])
+def leave():
+    os.setsid()
+    for number in range(1, 65):
+        try: signal.signal(number, signal.SIG_IGN)
+        except (OSError, ValueError): pass
+"#;
+
 /// Sends the listening socket of the service to somebody.
 const GIVES_AWAY: &str = r#"
 import socket
@@ -281,6 +293,28 @@ fn a_process_whose_main_thread_has_ended_is_not_gone() {
     service.sv("up");
     service.wait_for_version("1", START);
     service.down();
+}
+
+/// `cgroup.kill` sends its signal to first threads only.
+#[test]
+fn a_process_whose_main_thread_has_ended_is_killed_with_its_cgroup() {
+    let script = HEADLESS
+        .replace("import os\n", &format!("import os\n{HEADLESS_ELSEWHERE}"))
+        .replace("    import ctypes,", "    leave()\n    import ctypes,");
+    let (service, mark) =
+        Service::native_with(Server::Sync, Socket::Tcp, "handoff: {drain_timeout: 2}", &script);
+    let service = service.started();
+    wait_for_file(&format!("{mark}.serves"));
+    service.release(2, Release::Good);
+    service.switch(2);
+    let output = service.runsmith(&["upgrade"]);
+    assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), service.log.text(0));
+    service.assert_one_generation();
+    for _ in 0..30 {
+        assert_eq!(service.version(), "2", "{}", service.log.text(0));
+    }
+    service.down();
+    assert_refused(&service.address);
 }
 
 /// Whoever has a copy of a listening socket, and is not the service's, serves nobody once the service is down.

@@ -70,6 +70,11 @@ pub fn stat(pid: u32) -> Option<Stat> {
     Some(stat)
 }
 
+/// Whether the first thread of a process has ended, and another one lives.
+pub fn is_headless(pid: u32) -> bool {
+    read_stat(pid, "stat").is_some_and(|(stat, threads)| is_dead(stat.state) && threads > 1)
+}
+
 fn is_dead(state: u8) -> bool {
     matches!(state, b'Z' | b'X' | b'x')
 }

@@ -159,7 +159,10 @@ impl Shell {
                 ));
             }
             cgroup.kill();
-            cgroup.await_empty(ENDS);
+            if !cgroup.await_empty(ENDS) {
+                let path = cgroup.kept().path;
+                self.log.say(&format!("processes in {path} were killed and have not ended yet"));
+            }
         }
         self.cgroups.left.push(cgroup);
         self.cgroups.tidy();
