@@ -428,6 +428,28 @@ fn a_process_whose_first_thread_has_ended_is_not_waited_for() {
     service.down();
 }
 
+/// The same of a process in a session of its own, which its environment alone tells of: it ends with the service.
+#[test]
+fn a_process_whose_first_thread_has_ended_is_known_by_its_environment() {
+    let (service, program) = with_own_program();
+    let mark = service.root.join("shared/logs/mark");
+    let text = format!(
+        "#!/usr/bin/python3\nimport ctypes, os, signal, threading, time\nif os.fork() == 0:\n    os.setsid()\n    \
+         threading.Thread(target=time.sleep, args=(100000,)).start()\n    open('{0}.new', 'w').write(str(os.getpid()))\n    \
+         os.rename('{0}.new', '{0}')\n    ctypes.CDLL(None).pthread_exit(None)\nsignal.pause()\n",
+        mark.display()
+    );
+    fs::write(program, text).unwrap();
+    let service = service.started();
+    while !mark.exists() {
+        std::thread::yield_now();
+    }
+    let pid = fs::read_to_string(&mark).unwrap();
+    service.down();
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    assert!(threads <= 1, "{}", service.log.text(0));
+}
+
 /// What runsv has open besides is neither the script's nor the application's.
 #[test]
 fn descriptors_of_whoever_starts_runsv_do_not_reach_the_application() {

@@ -40,7 +40,7 @@ use crate::failure::Failure;
 use crate::host::environments;
 use crate::report::words::hanging;
 use crate::report::{self, counted};
-use crate::runtime::linux::{keeper, launch, listen_as, shared};
+use crate::runtime::linux::{keeper, kernel, launch, listen_as, shared};
 use crate::runtime::shell::Mode;
 use crate::source::{Sources, Span};
 use crate::visible::job_log::{Spelling, inert};
@@ -92,6 +92,10 @@ type Outcome = Result<Exit, Stop>;
 
 /// Runs the command that the arguments ask for.
 pub fn main() -> Exit {
+    // Before any thread or child: what runs as another user is started below.
+    if rustix::process::geteuid().is_root() {
+        kernel::leave_session_keyring();
+    }
     if let Some(exit) = without_options(&std::env::args_os().skip(1).collect::<Vec<_>>()) {
         return exit;
     }

@@ -9,7 +9,7 @@ use crate::model::secret::{
 use crate::model::veil::{MASK, SHORTEST, Veil};
 use crate::pillar::{self, Dialect, Format, Node, Pair, Style, Value};
 use crate::source::{Source, SourceId, Span};
-use crate::visible::misleads;
+use crate::visible::is_invisible;
 
 /// Where secrets stand in a document of which nobody knows yet what it is: all below `secrets`, what [the classifier](why)
 /// recognises wherever it stands, and comments with any of these.
@@ -409,15 +409,7 @@ fn shown(key: &str) -> Cow<'_, str> {
     Cow::Owned(key.chars().filter(|c| !is_invisible(*c)).collect())
 }
 
-/// Characters that a terminal or a browser shows nothing for.
-fn is_invisible(c: char) -> bool {
-    misleads(c)
-        || matches!(c,
-            '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200c}' | '\u{200d}'
-            | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0080}'..='\u{e0fff}')
-}
-
-/// The same, in a line: its end and its tabs stay, and what stands for bytes that are no character goes, too.
+/// What is left out of a line: its end and its tabs stay, and what stands for bytes that are no character goes, too.
 fn is_dropped(c: char) -> bool {
     c == '\u{fffd}' || (is_invisible(c) && !matches!(c, '\t' | '\n' | '\r'))
 }

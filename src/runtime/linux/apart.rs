@@ -5,10 +5,13 @@
 
 use std::borrow::Cow;
 
-use crate::visible::misleads;
+use crate::visible::is_invisible;
 
 /// How the runtime's lines begin.
 const OURS: &str = "runsmith:";
+
+/// What looks like a colon.
+const COLONS: &[char] = &['\u{2d0}', '\u{2236}', '\u{a789}', '\u{fe13}', '\u{fe55}', '\u{ff1a}'];
 
 /// What is put before a line of the server that begins like that.
 pub const MARK: &[u8] = b"output: ";
@@ -43,18 +46,26 @@ pub fn poses(line: &[u8]) -> bool {
     let mut wanted = ours.next();
     while let Some(first) = rest.chars().next() {
         if let Some(colour) = colour(rest.as_bytes()) {
+            // What follows it may not be seen.
+            if rest.get(..colour).is_some_and(conceals) {
+                return rest.to_ascii_lowercase().contains(OURS);
+            }
             rest = rest.get(colour..).unwrap_or_default();
             continue;
         }
         rest = rest.get(first.len_utf8()..).unwrap_or_default();
         let is_before = wanted == Some('r');
         // Controls are spelt out, so they are seen; a tab is not.
-        let is_unseen = (misleads(first) && !first.is_control())
-            || matches!(first, '\u{ad}' | '\u{34f}' | '\u{200c}' | '\u{200d}');
+        let is_unseen = (is_invisible(first) && !first.is_control()) || first == char::REPLACEMENT_CHARACTER;
+        // Whoever turns the order of characters round can have them end as they like.
+        if matches!(first, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+            return true;
+        }
         let is_blank = first.is_whitespace() && (first == '\t' || !first.is_control());
         if is_unseen || (is_before && is_blank) {
             continue;
         }
+        let first = if COLONS.contains(&first) { ':' } else { first };
         if wanted.is_none_or(|wanted| !wanted.eq_ignore_ascii_case(&first)) {
             return false;
         }
@@ -71,6 +82,14 @@ fn colour(text: &[u8]) -> Option<usize> {
     let rest = text.strip_prefix(b"\x1b[")?;
     let end = rest.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b';' | b':'))?;
     (rest.get(end) == Some(&b'm')).then_some(end + 3)
+}
+
+/// Whether a colour conceals what follows (ECMA-48, SGR 8), or may.
+fn conceals(colour: &str) -> bool {
+    colour
+        .trim_matches(|c: char| !c.is_ascii_digit())
+        .split([';', ':'])
+        .any(|number| number.trim_start_matches('0') == "8")
 }
 
 /// Whether there is one of the controls that take two bytes (U+0080 to U+009F).
@@ -130,11 +149,22 @@ mod tests {
             "\u{200b}runsmith: done",
             "run\u{2060}smith: done",
             "\u{1b}[1mrun\u{1b}[0msmith: done",
+            "\u{fe0f}runsmith: done",
+            "\u{3164} runsmith: done",
+            "\u{2800}runsmith: done",
+            "\u{1b}[8mhidden \u{1b}[0mrunsmith: done",
+            "\u{202e}enod :htimsnur",
+            "\u{2067}enod :htimsnur",
+            "runsmith\u{ff1a} done",
+            "runsmith\u{2236} done",
             "runsm",
             "r",
         ] {
             assert!(poses(posing.as_bytes()), "{posing:?}");
             assert!(shown(posing.as_bytes()).starts_with("output: "), "{posing:?}");
+        }
+        for odd in [&b"\xffrunsmith: done"[..], b"\xc2runsmith: done"] {
+            assert!(poses(odd), "{odd:?}");
         }
         for other in [
             "",

@@ -166,6 +166,15 @@ impl Writer {
     }
 }
 
+/// Leaves the session keyring that this process was started with for an empty one (keyctl(2)). Whoever has a keyring may read the keys in
+/// it and revoke it, whatever user they become: that of a login of root's is not for an application. Where the kernel has none, or a
+/// container lets nobody ask for one, there is nothing to leave.
+pub fn leave_session_keyring() {
+    const JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: no name is given, so nothing is read; the call changes the credentials of this thread alone.
+    unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
+}
+
 /// Gives this process mounts of its own.
 pub fn unshare_mounts() -> io::Result<()> {
     // SAFETY: the call takes a number; only a program that shares descriptors with another thread has to mind CLONE_FILES.
