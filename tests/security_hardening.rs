@@ -11,9 +11,10 @@ use std::process::Command;
 use std::time::Instant;
 
 use support::host::run;
+use support::log::Log;
 use support::row::{Row, said};
 use support::service::{Release, Server, Service, Socket};
-use support::{SOON, START};
+use support::{SOON, START, wait_for_file};
 
 /// No capability, as /proc/PID/status has it.
 const NONE: &str = "0000000000000000";
@@ -45,6 +46,40 @@ fn assert_hardened(service: &Service) {
         assert_eq!(field(process.pid, "NoNewPrivs"), "1", "{process:?}");
         assert_eq!(core(process.pid), ("0".to_owned(), "0".to_owned()), "{process:?}");
     }
+}
+
+/// Root's login has a key in its session keyring, and starts runsv.
+const WITH_A_KEY: &str = r#"
+import ctypes, os, platform, sys
+add_key, keyctl = {"x86_64": (248, 250)}.get(platform.machine(), (217, 219))
+libc = ctypes.CDLL(None)
+libc.syscall(keyctl, 1, None)
+libc.syscall(add_key, b"user", b"of-root", b"root alone", 10, -3)
+os.execvp("runsv", ["runsv", sys.argv[1]])
+"#;
+
+/// Looks for that key, and revokes the keyring.
+const LOOKS_FOR_THE_KEY: &str = r#"
+import ctypes, os, platform
+libc, keyctl = ctypes.CDLL(None), {"x86_64": 250}.get(platform.machine(), 219)
+found = libc.syscall(keyctl, 10, -3, b"user", b"of-root", 0)
+libc.syscall(keyctl, 3, -3)
+open("MARK.new", "w").write(str(found))
+os.rename("MARK.new", "MARK")
+"#;
+
+/// Where the kernel has no keys, or lets nobody have any, there is none to find.
+#[test]
+fn keys_of_whoever_starts_runsv_do_not_reach_the_application() {
+    let (mut service, mark) = Service::native_with(Server::Sync, Socket::Tcp, "", LOOKS_FOR_THE_KEY);
+    let mut runsv = Command::new("python3");
+    runsv.args(["-c", WITH_A_KEY]);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    service.supervise_by(runsv, writer);
+    service.log = Log::follow(reader);
+    wait_for_file(&mark);
+    assert_eq!(fs::read_to_string(&mark).expect("what was found"), "-1");
+    service.down();
 }
 
 /// A copy of a program of the host in the service's own directory, which root has.
