@@ -1,6 +1,8 @@
 //! Lines that differ, in groups with the lines around them.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::Range;
 
 use similar::{Algorithm, DiffOp, DiffTag, capture_diff_slices, group_diff_ops};
 
@@ -9,9 +11,10 @@ use super::provenance::Cause;
 /// Lines around a change, as in every unified diff.
 pub const CONTEXT: usize = 3;
 
-/// Files that differ in more lines than this are shown as replaced from the first differing line to
-/// the last: the search for the shortest difference is quadratic, and old files may be anybody's.
-const MOST_LINES: usize = 20_000;
+/// So many pairs of lines may be compared for the shortest difference: 500 old with 500 new ones. The search is quadratic, and old
+/// files may be anybody's. Where there are more, the lines that both have once are tied together first; what lies between them and is
+/// still too much is shown as replaced.
+const MOST_PAIRS: usize = 250_000;
 
 /// A file of more lines than this is not compared line by line: a value of a pillar may be nearly all newlines, and each line
 /// takes some 50 bytes of memory while it is looked at. The longest file that is rendered has some 5,000.
@@ -120,19 +123,98 @@ fn operations(old: &[&[u8]], new: &[&[u8]]) -> Vec<DiffOp> {
     let rest = old.iter().skip(prefix).rev().zip(new.iter().skip(prefix).rev());
     let suffix = rest.take_while(|(a, b)| a == b).count();
     let (old_len, new_len) = (old.len() - prefix - suffix, new.len() - prefix - suffix);
-    if old_len + new_len <= MOST_LINES {
+    if old_len.saturating_mul(new_len) <= MOST_PAIRS {
         return capture_diff_slices(Algorithm::Myers, old, new);
     }
-    let mut operations = vec![];
-    if prefix > 0 {
-        operations.push(DiffOp::Equal { old_index: 0, new_index: 0, len: prefix });
-    }
-    operations.push(DiffOp::Replace { old_index: prefix, old_len, new_index: prefix, new_len });
-    if suffix > 0 {
-        let (old_index, new_index) = (prefix + old_len, prefix + new_len);
-        operations.push(DiffOp::Equal { old_index, new_index, len: suffix });
+    let mut ties: Vec<(usize, usize)> = (0..prefix).map(|at| (at, at)).collect();
+    let middle = |all: &[&[u8]], length: usize| prefix..(prefix + length).min(all.len());
+    ties.extend(tied(old, middle(old, old_len), new, middle(new, new_len)));
+    ties.extend((0..suffix).map(|at| (prefix + old_len + at, prefix + new_len + at)));
+    let mut operations: Vec<DiffOp> = vec![];
+    let (mut was, mut is) = (0, 0);
+    for (old_at, new_at) in ties.into_iter().chain([(old.len(), new.len())]) {
+        between(old, was..old_at, new, is..new_at, &mut operations);
+        if old_at < old.len() {
+            equal(old_at, new_at, 1, &mut operations);
+        }
+        (was, is) = (old_at + 1, new_at + 1);
     }
     operations
+}
+
+/// Lines that both have exactly once in these ranges, as many as are in the same order on both sides.
+fn tied(old: &[&[u8]], olds: Range<usize>, new: &[&[u8]], news: Range<usize>) -> Vec<(usize, usize)> {
+    let mut places: HashMap<&[u8], [Vec<usize>; 2]> = HashMap::with_capacity(olds.len());
+    for (side, all, range) in [(0, old, olds), (1, new, news)] {
+        for at in range {
+            let Some(line) = all.get(at) else { continue };
+            if let Some(found) = places.entry(line).or_default().get_mut(side)
+                && found.len() < 2
+            {
+                found.push(at);
+            }
+        }
+    }
+    let once = places.into_values().filter_map(|found| match found.each_ref().map(Vec::as_slice) {
+        [[was], [is]] => Some((*was, *is)),
+        _ => None,
+    });
+    let mut once: Vec<(usize, usize)> = once.collect();
+    once.sort_unstable();
+    // The longest row that ascends: of each length the one whose last line comes first, and what comes before each line in it.
+    let mut last: Vec<usize> = vec![];
+    let mut before: Vec<Option<usize>> = Vec::with_capacity(once.len());
+    for (at, (_, is)) in once.iter().enumerate() {
+        let length = last.partition_point(|other| once.get(*other).is_some_and(|(_, other)| other < is));
+        before.push(length.checked_sub(1).and_then(|shorter| last.get(shorter).copied()));
+        match last.get_mut(length) {
+            Some(place) => *place = at,
+            None => last.push(at),
+        }
+    }
+    let mut row = vec![];
+    let mut next = last.last().copied();
+    while let Some(at) = next {
+        row.extend(once.get(at));
+        next = before.get(at).copied().flatten();
+    }
+    row.reverse();
+    row
+}
+
+/// What is to be done between two lines that are tied.
+fn between(old: &[&[u8]], olds: Range<usize>, new: &[&[u8]], news: Range<usize>, all: &mut Vec<DiffOp>) {
+    let (old_index, new_index, old_len, new_len) = (olds.start, news.start, olds.len(), news.len());
+    match (old_len, new_len) {
+        (0, 0) => {}
+        (0, _) => all.push(DiffOp::Insert { old_index, new_index, new_len }),
+        (_, 0) => all.push(DiffOp::Delete { old_index, old_len, new_index }),
+        _ if old_len.saturating_mul(new_len) > MOST_PAIRS => {
+            all.push(DiffOp::Replace { old_index, old_len, new_index, new_len });
+        }
+        _ => {
+            let (Some(was), Some(is)) = (old.get(olds), new.get(news)) else { return };
+            for op in capture_diff_slices(Algorithm::Myers, was, is) {
+                let (tag, was, is) = op.as_tag_tuple();
+                let (old_index, new_index) = (old_index + was.start, new_index + is.start);
+                let (old_len, new_len) = (was.len(), is.len());
+                match tag {
+                    DiffTag::Equal => equal(old_index, new_index, old_len, all),
+                    DiffTag::Delete => all.push(DiffOp::Delete { old_index, old_len, new_index }),
+                    DiffTag::Insert => all.push(DiffOp::Insert { old_index, new_index, new_len }),
+                    DiffTag::Replace => all.push(DiffOp::Replace { old_index, old_len, new_index, new_len }),
+                }
+            }
+        }
+    }
+}
+
+/// Lines that are the same; they go on where the ones before end.
+fn equal(old_index: usize, new_index: usize, len: usize, all: &mut Vec<DiffOp>) {
+    match all.last_mut() {
+        Some(DiffOp::Equal { len: before, .. }) => *before += len,
+        _ => all.push(DiffOp::Equal { old_index, new_index, len }),
+    }
 }
 
 /// The hunks that turn `old` into `new`, with so many lines of context; none if they are the same.
@@ -216,13 +298,53 @@ mod tests {
 
     #[test]
     fn what_differs_in_very_many_lines_is_replaced_as_one() {
-        let old: String = (0..MOST_LINES).map(|n| format!("{n}\n")).collect();
-        let new: String = (0..MOST_LINES).map(|n| format!("{}\n", n * 7 + 1)).collect();
+        const LINES: usize = 20_000;
+        let old: String = (0..LINES).map(|n| format!("{}\n", n % 100)).collect();
+        let new: String = (0..LINES).map(|n| format!("{}\n", n % 100 + 101)).collect();
         let both = |middle: &str| format!("first\n{middle}last\n");
         let (old, new) = (both(&old), both(&new));
         let found = hunks(old.as_bytes(), new.as_bytes(), 3);
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].lines.len(), 2 * MOST_LINES + 2);
+        assert_eq!(found[0].lines.len(), 2 * LINES + 2);
+    }
+
+    /// What the hunks of a large difference do to the old lines gives the new ones.
+    #[test]
+    fn a_large_difference_is_the_whole_difference() {
+        let mut state: u32 = 7;
+        let mut random = |below: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) % below
+        };
+        for values in [3, 500, 100_000] {
+            let mut side = || (0..2_000).map(|_| format!("{}\n", random(values))).collect::<String>();
+            let (old, mut new) = (side(), side());
+            // Some of it is the same, in the same order.
+            new.push_str(&old[..old.len() / 2]);
+            let (was, is) = (lines(old.as_bytes()), lines(new.as_bytes()));
+            let operations = operations(&was, &is);
+            let mut made: Vec<&[u8]> = vec![];
+            let mut at = 0;
+            for op in &operations {
+                let (tag, old_range, new_range) = op.as_tag_tuple();
+                assert_eq!((old_range.start, new_range.start), (at, made.len()), "{op:?}");
+                at = old_range.end;
+                made.extend(if tag == DiffTag::Equal { &was[old_range] } else { &is[new_range] });
+            }
+            assert!(at == was.len() && made == is, "{values}");
+        }
+        // Two lines that changed places, far from each other, are all that is shown.
+        let text = |swap: bool| {
+            let number = |n: usize| match n {
+                10 if swap => 3_000,
+                3_000 if swap => 10,
+                n => n,
+            };
+            (0..4_000).map(|n| format!("{}\n", number(n))).collect::<String>()
+        };
+        let (old, new) = (text(false), text(true));
+        let found = hunks(old.as_bytes(), new.as_bytes(), 0);
+        assert_eq!(found.iter().map(|hunk| hunk.lines.len()).sum::<usize>(), 4);
     }
 
     #[test]

@@ -174,16 +174,32 @@ fn strip(text: &str) -> &str {
 
 /// `1:30` is ninety.
 fn sixties(text: &str) -> Option<Int> {
+    /// Five at once, as with [digits].
+    const MOST: u32 = 60_u32.pow(5);
     let mut sum = Decimal::default();
+    let (mut factor, mut summand) = (1, 0);
     for part in text.split(':') {
         if part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_digit()) {
             return odd_sixties(text);
         }
-        let mut value = Decimal::default();
-        part.bytes().for_each(|digit| value.multiply_add(10, u32::from(digit - b'0')));
-        sum.multiply_add(60, 0);
-        sum.add(&value);
+        if part.len() <= 2 {
+            (factor, summand) = (factor * 60, summand * 60 + part.parse::<u32>().ok()?);
+            if factor < MOST {
+                continue;
+            }
+        }
+        sum.multiply_add(factor, 0);
+        sum.add(&Decimal(vec![summand]));
+        (factor, summand) = (1, 0);
+        if part.len() > 2 {
+            let mut value = Decimal::default();
+            part.bytes().for_each(|digit| value.multiply_add(10, u32::from(digit - b'0')));
+            sum.multiply_add(60, 0);
+            sum.add(&value);
+        }
     }
+    sum.multiply_add(factor, 0);
+    sum.add(&Decimal(vec![summand]));
     Some(sum.into_int(false))
 }
 
@@ -220,7 +236,20 @@ fn digits(text: &str, base: u32, negative: bool) -> Option<Int> {
         return Some(Int::Small(if negative { -value } else { value }));
     }
     let mut value = Decimal::default();
-    text.chars().filter_map(|character| character.to_digit(base)).for_each(|d| value.multiply_add(base, d));
+    // Many digits at once: the cost grows with the square of how often that is done.
+    let most = match base {
+        2 => 29,
+        16 => 7,
+        _ => 9,
+    };
+    for digits in text.as_bytes().chunks(most) {
+        let (mut factor, mut summand) = (1, 0);
+        for digit in digits {
+            factor *= base;
+            summand = summand * base + char::from(*digit).to_digit(base)?;
+        }
+        value.multiply_add(factor, summand);
+    }
     Some(value.into_int(negative))
 }
 
@@ -245,7 +274,7 @@ pub(super) fn normal(text: String) -> Int {
     }
 }
 
-/// A number without bounds, nine decimal digits a limb, the lowest first.
+/// A number without bounds, nine decimal digits a limb, the lowest first. The highest is not zero but while it is worked out.
 #[derive(Default)]
 struct Decimal(Vec<u32>);
 
@@ -279,7 +308,10 @@ impl Decimal {
         }
     }
 
-    fn into_int(self, negative: bool) -> Int {
+    fn into_int(mut self, negative: bool) -> Int {
+        while self.0.last() == Some(&0) {
+            self.0.pop();
+        }
         let mut limbs = self.0.iter().rev();
         let mut text = if negative { String::from("-") } else { String::new() };
         match limbs.next() {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::silence::{self, Lines, Silence};
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::{Diagnostic, Kept, Severity};
 use crate::rule::{self, Family, Rule, Switch};
 use crate::source::Sources;
 
@@ -109,7 +109,8 @@ pub fn judge(
             finding.severity == Severity::Error && !finding.rule.is_switchable(finding.severity)
         });
     let mut used = vec![false; silences.len()];
-    let mut kept = vec![];
+    // A text may be nothing but comments that are wrong.
+    let mut kept = Kept::default();
     let lines = Lines::new(silences, sources);
     for finding in found {
         let silent =
@@ -122,11 +123,15 @@ pub fn judge(
     for (silence, used) in silences.iter().zip(used) {
         kept.extend(silence::complaints(silence, used || !is_whole));
     }
-    kept.into_iter().filter_map(|finding| levels.apply(finding)).collect()
+    kept.into_vec().into_iter().filter_map(|finding| levels.apply(finding)).collect()
 }
 
-pub(super) fn silenceable(name: &str) -> Result<&'static Rule, String> {
-    let rule = rule::named(name).ok_or_else(|| unknown(name))?;
+/// A rule that a comment can silence. `suggests`: else the sentence names none that may be meant, for which each rule is compared.
+pub(super) fn silenceable(name: &str, suggests: bool) -> Result<&'static Rule, String> {
+    let rule = rule::named(name).ok_or_else(|| match suggests {
+        true => unknown(name),
+        false => format!("there is no rule `{name}`"),
+    })?;
     if can_be_silenced(rule) {
         Ok(rule)
     } else if rule.family == Family::Silence {

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{finding, judge};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, MOST_PRINTED};
 use crate::pillar::{Node, Value};
 use crate::rule::{self, Family, Rule};
 use crate::source::{Source, SourceId, Sources, Span};
@@ -50,6 +50,8 @@ pub fn find(source: &Source, id: SourceId, documents: &[Node]) -> Vec<Silence> {
     let text = source.text();
     let mut found = vec![];
     let mut scalars: Option<Vec<Span>> = None;
+    // So many wrong names there is something to say about.
+    let mut left = MOST_PRINTED;
     // A line of many `#` is looked for once, and so is the end of a block of comments.
     let mut line = 0..0;
     let mut block = Block::default();
@@ -83,7 +85,7 @@ pub fn find(source: &Source, id: SourceId, documents: &[Node]) -> Vec<Silence> {
         let is_alone = code.trim().is_empty() || code.trim_start().starts_with('#');
         let line = if is_alone { block.next_line(text, end, own) } else { own };
         let meaning = match is_ours {
-            true => meaning(&comment[MARK.len()..], |at, length| {
+            true => meaning(&comment[MARK.len()..], &mut left, |at, length| {
                 let at = end - comment.len() + MARK.len() + at;
                 Span::new(id, at, at + length)
             }),
@@ -151,7 +153,8 @@ fn names_of(text: &str) -> impl Iterator<Item = &str> {
 fn expected(comment: &str) -> String {
     /// Nobody means more.
     const MOST: usize = 10;
-    let names = names_of(comment).filter(|name| name.contains('-') && judge::silenceable(name).is_ok());
+    let names =
+        names_of(comment).filter(|name| name.contains('-') && judge::silenceable(name, false).is_ok());
     let names: Vec<_> = names.take(MOST).collect();
     let names = if names.is_empty() { "RULE".to_owned() } else { names.join(", ") };
     format!("expected `# {MARK} allow({names}) because REASON`")
@@ -211,7 +214,7 @@ impl Block {
 }
 
 /// What follows the mark means; `place` says where so many of its bytes are.
-fn meaning(text: &str, place: impl Fn(usize, usize) -> Span) -> Meaning {
+fn meaning(text: &str, left: &mut usize, place: impl Fn(usize, usize) -> Span) -> Meaning {
     let command = text.trim_start();
     let Some((names, reason)) = command.strip_prefix("allow(").and_then(|rest| rest.split_once(')')) else {
         return Meaning::Wrong(expected(text));
@@ -223,9 +226,12 @@ fn meaning(text: &str, place: impl Fn(usize, usize) -> Span) -> Meaning {
         if name.is_empty() {
             return Meaning::Wrong(expected(text));
         }
-        match judge::silenceable(name) {
+        match judge::silenceable(name, *left > 0) {
             Ok(rule) => rules.push(rule),
+            // Nobody reads about more.
+            Err(_) if *left == 0 => {}
             Err(sentence) => {
+                *left -= 1;
                 let blanks = given.len() - given.trim_start().len();
                 wrong.push((place(at + blanks, name.len()), sentence));
             }
