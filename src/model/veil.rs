@@ -402,7 +402,6 @@ mod tests {
             assert_eq!(covered(&[&value], &format!("x {value} y\nz")), "x ********\nz");
         }
     }
-    }
 
     /// What no variable can hold may stand elsewhere all the same, and be megabytes: its rest is covered with its beginning.
     #[test]

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crate::model::secret::{
-    Named, assigns, is_ordinary, is_secret_option, is_shouted, is_variable, named, value_in, why,
+    Named, assigns, is_named, is_ordinary, is_secret_option, is_shouted, is_variable, named, value_in, why,
 };
 use crate::model::veil::{MASK, SHORTEST, Veil};
 use crate::pillar::{self, Dialect, Format, Node, Pair, Style, Value};
@@ -270,7 +270,11 @@ impl Found {
             Value::Null => false,
             _ if below == Below::Secret => true,
             _ if node.ordinary => false,
-            Value::Str(text) => (below == Below::Named && !is_ordinary(text)) || why(name, text).is_some(),
+            Value::Str(text) => {
+                (below == Below::Named && !is_ordinary(text))
+                    || why(name, text).is_some()
+                    || has_lost_its_colon(text)
+            }
             Value::Bool(_) => false,
             _ => below == Below::Named,
         };
@@ -288,7 +292,7 @@ impl Found {
                 _ => Cow::Owned(pair.key.key_text()),
             };
             // `{A:hunter2}` has a key and no value.
-            if (below == Below::Secret && !is_variable(&key)) || assigns(&key) {
+            if (below == Below::Secret && !is_variable(&key)) || assigns(&key) || has_lost_its_colon(&key) {
                 self.spans.push(pair.key.span);
             }
             let is_map = matches!(pair.value.value, Value::Map(_));
@@ -371,6 +375,7 @@ fn secrets_in_comments(text: &str, id: SourceId, sections: &[Span]) -> Vec<Span>
 /// line and on the deeper ones below it. A guess that covers rather too much.
 pub fn secrets_in_text(text: &str, id: SourceId) -> Vec<Span> {
     let mut spans = values(text, id, value_of_line);
+    spans.extend(without_key(text, id, &spans));
     // What a secret is an alias of is a secret where it stands.
     let masked: Vec<&str> = spans.iter().filter_map(|span| text.get(span.range())).collect();
     let names: HashSet<&str> = masked.iter().flat_map(|text| aliases(text)).collect();
@@ -382,6 +387,14 @@ pub fn secrets_in_text(text: &str, id: SourceId) -> Vec<Span> {
             })
         }));
     }
+    spans.sort();
+    spans.dedup_by(|next, kept| {
+        let overlaps = next.start <= kept.end;
+        if overlaps {
+            kept.end = kept.end.max(next.end);
+        }
+        overlaps
+    });
     spans
 }
 
@@ -395,10 +408,79 @@ fn name_at(text: &str) -> &str {
     &text[..text.find(|c: char| !c.is_alphanumeric() && !"_-".contains(c)).unwrap_or(text.len())]
 }
 
-/// Where the value begins in a line as [`value_in`] has it, also if its name is written with escapes, or with characters that do not show.
+/// Where the value begins in a line as [`value_in`] has it, also if its name is written with escapes, or with characters that do not
+/// show, or if the sign between them was forgotten.
 fn value_of_line(line: &str) -> Option<usize> {
     let plain = Plain::of(line).and_then(|plain| Some(plain.place(value_in(&plain.text)?)));
-    value_in(line).into_iter().chain(plain).min()
+    value_in(line).into_iter().chain(plain).chain(behind_variable(line)).min()
+}
+
+/// Where what follows the name of a secret variable begins, whatever stands between them: `DB_PASSWORD value`.
+fn behind_variable(line: &str) -> Option<usize> {
+    // Nearly no line has one.
+    if !line.contains('_') {
+        return None;
+    }
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut from = 0;
+    std::iter::from_fn(|| {
+        let start = from + line.get(from..)?.find(is_part)?;
+        let rest = line.get(start..)?;
+        let word = rest.get(..rest.find(|c| !is_part(c)).unwrap_or(rest.len()))?;
+        from = start + word.len();
+        Some((word, from))
+    })
+    .find_map(|(word, end)| {
+        let rest = line.get(end..)?;
+        let behind = rest.trim_start_matches(['"', '\'', ' ', '\t', '\\']);
+        let is_lost = !behind.trim_end().is_empty() && !behind.starts_with([':', '=']);
+        (is_lost && word.contains('_') && is_shouted(word) && is_named(word)).then_some(end)
+    })
+}
+
+/// Whether a text is the name of a secret variable and something behind it: a colon was forgotten.
+fn has_lost_its_colon(text: &str) -> bool {
+    let name = text.split(char::is_whitespace).next().unwrap_or_default();
+    name.len() < text.trim_end().len() && name.contains('_') && is_shouted(name) && is_named(name)
+}
+
+/// The lines of a text that cannot be read that belong to no key, from a section of secrets on: they may be the rest of one.
+fn without_key(text: &str, id: SourceId, spans: &[Span]) -> Vec<Span> {
+    let is_section = |span: &&Span| {
+        let before =
+            text.get(..span.range().start).unwrap_or_default().trim_end_matches([':', '=', ' ', '\t']);
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        let name =
+            line.rsplit(|c: char| !c.is_alphanumeric() && !"_-".contains(c)).find(|name| !name.is_empty());
+        name.is_some_and(|name| named(name) == Named::All)
+    };
+    let Some(first) = spans.iter().filter(is_section).map(|span| span.range().start).min() else {
+        return vec![];
+    };
+    let mut found = vec![];
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let start = at;
+        at += line.len();
+        if start < first {
+            continue;
+        }
+        let mut bare = line.trim();
+        while let Some(rest) = bare.strip_prefix("- ") {
+            bare = rest.trim_start();
+        }
+        let has_key = bare.match_indices(':').any(|(at, _)| {
+            let (name, rest) =
+                (bare.get(..at).unwrap_or_default().trim(), bare.get(at + 1..).unwrap_or_default());
+            !name.is_empty() && (rest.is_empty() || rest.starts_with([' ', '\t', '"', '\'', '[', '{']))
+        });
+        let is_mark =
+            bare.starts_with('#') || matches!(bare, "---" | "...") || !bare.contains(char::is_alphanumeric);
+        if !has_key && !is_mark {
+            found.push(Span::new(id, start, at));
+        }
+    }
+    found
 }
 
 /// A key without characters that do not show: nobody sees that it is another one.
@@ -773,6 +855,19 @@ mod tests {
             ("user: x\r\nbind: y\r\n", "user: x\r\nbind: y\r\n"),
             ("", ""),
             ("a\u{feff}漢:\npassword:", "a\u{feff}漢:\npassword:"),
+            // A sign was forgotten.
+            ("x:\n  DB_PASSWORD s3cr3t\n", "x:\n  DB_PASSWORD"),
+            ("x:\n  DB_PASSWORD; s3cr3t\nuser: x\n", "x:\n  DB_PASSWORDuser: x\n"),
+            ("{\"DB_PASSWORD\", \"s3cr3t\"}", "{\"DB_PASSWORD"),
+            ("user: MY_TOKEN\nbind: y\n", "user: MY_TOKEN\nbind: y\n"),
+            // Lines that have lost their indentation, or that stand behind one that does not belong there.
+            ("secrets:\n  - a\n- s3cr3t\nuser: x\n", "secrets:user: x\n"),
+            ("a:\n  secrets:\n    A:\n \"s3cr3t\"\nuser: x\n", "a:\n  secrets:user: x\n"),
+            (
+                "  secrets:\n    A: |\n      s3cr3t\n  gunicorn: {workers: 4}\n      s3cr3t\n  user: x\n",
+                "  secrets:  gunicorn: {workers: 4}\n  user: x\n",
+            ),
+            ("secrets: {A: b}\n:  s3cr3t\nuser: x\n", "secrets:user: x\n"),
             ("? \"password\"\n: s3cr3t\n", "? \"password\"\n"),
             ("- ? !!str &a password # why\n  : s3cr3t\n", "- ? !!str &a password # why\n"),
             ("?\n\n  'pass\u{200b}word'\n: s3cr3t\n", "?\n\n  'pass\u{200b}word'\n"),
