@@ -590,8 +590,16 @@ fn values(text: &str, id: SourceId, find: impl Fn(&str) -> Option<usize>) -> Vec
         };
         // A key on a line of its own has its value on others, which begin like keys.
         if key.is_some_and(|key| named(&key) != Named::No) {
+            // It may be a map, with the value in it.
+            spans.extend(find(line).map(|value| Span::new(id, at + value, end)));
             spans.push(Span::new(id, end, text.len()));
             break;
+        }
+        // The name of a variable without anything: its value has got on the next line.
+        let lone = line.trim().trim_matches(|c: char| "\"',{[".contains(c));
+        if lone.contains('_') && is_shouted(lone) && is_named(lone) {
+            let next = text.get(end..).and_then(|rest| rest.split_inclusive('\n').next());
+            spans.extend(next.map(|next| Span::new(id, end, end + next.len())));
         }
         let Some(value) = find(line) else {
             at = end;
@@ -860,6 +868,9 @@ mod tests {
             ("x:\n  DB_PASSWORD; s3cr3t\nuser: x\n", "x:\n  DB_PASSWORDuser: x\n"),
             ("{\"DB_PASSWORD\", \"s3cr3t\"}", "{\"DB_PASSWORD"),
             ("user: MY_TOKEN\nbind: y\n", "user: MY_TOKEN\nbind: y\n"),
+            ("{\"DB_PASSWORD\"\n\"s3cr3t\"}", "{\"DB_PASSWORD\"\n"),
+            ("? {secrets: {B: s3cr3t}}\n: x\n", "? {secrets:"),
+            ("a:\n  ? b: {user: x, secrets: {B: s3cr3t}}\n", "a:\n  ? b: {user: x, secrets:"),
             // Lines that have lost their indentation, or that stand behind one that does not belong there.
             ("secrets:\n  - a\n- s3cr3t\nuser: x\n", "secrets:user: x\n"),
             ("a:\n  secrets:\n    A:\n \"s3cr3t\"\nuser: x\n", "a:\n  secrets:user: x\n"),
