@@ -56,7 +56,7 @@ impl Budget {
 }
 
 /// Between two pillars, of which a pull request may have made one: only values that differ are tried, and few do.
-pub(super) const OF_PILLARS: Budget = Budget { of_one: 32 << 20, of_all: 256 << 20 };
+pub(super) const OF_PILLARS: Budget = Budget { of_one: 32 << 20, of_all: 96 << 20 };
 
 /// Against a host, where nearly every value has to be tried: a service with a shell run script takes 16 MiB.
 pub(super) const OF_A_HOST: Budget = Budget { of_one: 64 << 20, of_all: 4 << 30 };
