@@ -279,8 +279,22 @@ const LOCKS: &[&str] = &[
 ];
 
 /// Keys that are one word.
-const KEYS: &[&str] =
-    &["ACCESSKEY", "APIKEY", "ENCRYPTIONKEY", "MASTERKEY", "PRIVATEKEY", "SECRETKEY", "SIGNINGKEY"];
+const KEYS: &[&str] = &[
+    "ACCESSKEY",
+    "ACCOUNTKEY",
+    "APIKEY",
+    "AUTHKEY",
+    "DEPLOYKEY",
+    "ENCRYPTIONKEY",
+    "HMACKEY",
+    "JWTKEY",
+    "LICENSEKEY",
+    "MASTERKEY",
+    "PRIVATEKEY",
+    "SECRETKEY",
+    "SIGNINGKEY",
+    "STORAGEKEY",
+];
 
 /// Words before `SEED` of what one-time passwords are made from.
 const ONE_TIME: &[&str] = &["HOTP", "MFA", "OTP", "TOTP"];
@@ -766,6 +780,8 @@ mod tests {
             "Authorization",
             "MASTERKEY",
             "ENCRYPTIONKEY",
+            "AccountKey",
+            "STORAGEKEY",
             "SIGNINGKEYS",
             "PASS1",
             "PASSWORD2",

@@ -43,7 +43,7 @@ fn secrets(secrets: &Node, found: &mut Vec<Diagnostic>) {
             // It takes a default away.
             Value::Null if value.ordinary => {}
             Value::Null => found.push(empty(&path, "is null", value)),
-            Value::Str(text) if text.is_empty() => found.push(empty(&path, "is empty", value)),
+            Value::Str(text) if text.trim().is_empty() => found.push(empty(&path, "is empty", value)),
             Value::Str(text) => {
                 found.extend(undecrypted(text).map(|what| still_encrypted(&path, what, value)))
             }
@@ -78,7 +78,7 @@ fn undecrypted(text: &str) -> Option<&'static str> {
 }
 
 fn is_masked(text: &str) -> bool {
-    const SHORTEST: usize = 4;
+    const SHORTEST: usize = 3;
     text.len() >= SHORTEST && text.bytes().all(|byte| byte == b'*')
 }
 
