@@ -226,7 +226,11 @@ impl<'a> Traced<'a> {
             self.base = Some(plan(&self.known.service, &self.known.key, self.templates)?);
         }
         let base = self.base.as_deref().unwrap_or_default();
-        let bytes: usize = base.iter().map(size).sum();
+        /// What an item of a list or a map of the service costs each time that its files are rendered, in bytes of a file.
+        const ITEM: usize = 512;
+        let service = &self.known.service;
+        let items = service.bind.len() + service.environment.len() + service.secrets.len();
+        let bytes = base.iter().map(size).sum::<usize>() + ITEM * items;
         self.spent += bytes * self.leaves[at].vary.len();
         if !memo.spend(bytes * self.leaves[at].vary.len(), self.spent, budget) {
             return Ok(None);
