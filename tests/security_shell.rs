@@ -385,7 +385,7 @@ fn the_answer_of_who_looks_may_be_locked() {
 fn an_environment_that_cannot_be_read_does_not_hold_up_the_script() {
     let mut service = Service::render(Server::Sync, Socket::Tcp, "");
     service.edit_run(|text| {
-        let reads = "head -c \"$2\" -- \"/proc/$1/environ\"";
+        let reads = "head -c \"$2\" -- \"$file\"";
         assert!(text.contains(reads), "{text}");
         text.replace(reads, "sleep 1000")
     });

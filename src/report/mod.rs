@@ -191,7 +191,8 @@ impl<'a> Findings<'a> {
     fn secrets_of(&self, finding: &Diagnostic, left: &mut usize) -> Secrets {
         let mut secrets = Secrets::default();
         let mut seen: Vec<(SourceId, Range<usize>)> = vec![];
-        for label in &finding.labels {
+        // Whoever hides a place knows that it is a secret, and quotes nothing of it: its words are those of the sentence.
+        for label in finding.labels.iter().filter(|label| !label.hidden) {
             let source = label.span.source;
             let text = self.sources.get(source).text();
             let range = trimmed(text, label.span.range());
