@@ -9,7 +9,7 @@ demo:
 
 test:
 	scripts/setup test
-	CARGO=$(CARGO) scripts/test
+	CARGO="$(CARGO)" scripts/test
 
 lint:
 	scripts/setup lint

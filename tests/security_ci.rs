@@ -782,6 +782,26 @@ fn large(share: usize) -> Vec<(&'static str, String)> {
             let values = (0..125).map(|n| format!("S{n}: secret{n}")).collect::<Vec<_>>().join(", ");
             shared(6_000 / share, &format!("secrets: {{{values}}}"))
         }),
+        ("a secret that repeats itself", {
+            let secret = |end: &str| "aB".repeat(65_000) + end;
+            let text = "aB".repeat(12_000_000 / share);
+            format!("{BASE}secrets: {{K: {}, L: {}}}\nenvironment: {{A: {text}}}\n", secret("c"), secret("d"))
+        }),
+        (
+            "wrong names in comments that silence",
+            format!(
+                "{BASE}{}",
+                "# runsmith: allow(user-rot, bind-clsh, no-efect) because x\n".repeat(400_000 / share)
+            ),
+        ),
+        ("long numbers", {
+            let number = format!("0x{},", "f".repeat(3_500));
+            format!("{BASE}environment: {{X: [{}]}}\n", number.repeat(8_000 / share))
+        }),
+        (
+            "names of secrets before blanks",
+            format!("{BASE}x: [{}{}\n", "A_KEY: ".repeat(500_000 / share), " ".repeat(10_000_000 / share)),
+        ),
         ("documents that are none", "--- &a b\n".repeat(3_500_000 / share)),
         ("applications that are none", {
             let each: String = (0..2_000_000 / share).map(|n| format!(" a{n}: 1\n")).collect();

@@ -267,27 +267,36 @@ fn garbage_and_hundreds_of_connections_do_not_block_the_runtime() {
     works(row);
 }
 
-/// What has a living thread is alive: it ends with its generation, and with the service.
-#[test]
-fn a_process_whose_main_thread_has_ended_is_not_gone() {
+/// A service whose first worker has started such a process, which serves.
+fn with_a_headless_process(script: &str) -> Service {
     let (service, mark) =
-        Service::native_with(Server::Sync, Socket::Tcp, "handoff: {drain_timeout: 2}", HEADLESS);
+        Service::native_with(Server::Sync, Socket::Tcp, "handoff: {drain_timeout: 2}", script);
     let service = service.started();
     wait_for_file(&format!("{mark}.serves"));
+    service
+}
+
+/// Such a process ends with its generation, and with the service.
+fn ends_with_its_generation(script: &str) {
+    let service = with_a_headless_process(script);
     service.release(2, Release::Good);
     service.switch(2);
     let output = service.runsmith(&["upgrade"]);
     assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), service.log.text(0));
     service.assert_one_generation();
     for _ in 0..30 {
-        assert_eq!(service.version(), "2");
+        assert_eq!(service.version(), "2", "{}", service.log.text(0));
     }
     service.down();
+    assert_refused(&service.address);
+}
+
+/// What has a living thread is alive.
+#[test]
+fn a_process_whose_main_thread_has_ended_is_not_gone() {
+    ends_with_its_generation(HEADLESS);
     // The same when nothing takes over.
-    let (service, mark) =
-        Service::native_with(Server::Sync, Socket::Tcp, "handoff: {drain_timeout: 2}", HEADLESS);
-    let service = service.started();
-    wait_for_file(&format!("{mark}.serves"));
+    let service = with_a_headless_process(HEADLESS);
     service.down();
     assert_refused(&service.address);
     service.sv("up");
@@ -301,20 +310,7 @@ fn a_process_whose_main_thread_has_ended_is_killed_with_its_cgroup() {
     let script = HEADLESS
         .replace("import os\n", &format!("import os\n{HEADLESS_ELSEWHERE}"))
         .replace("    import ctypes,", "    leave()\n    import ctypes,");
-    let (service, mark) =
-        Service::native_with(Server::Sync, Socket::Tcp, "handoff: {drain_timeout: 2}", &script);
-    let service = service.started();
-    wait_for_file(&format!("{mark}.serves"));
-    service.release(2, Release::Good);
-    service.switch(2);
-    let output = service.runsmith(&["upgrade"]);
-    assert_eq!(output.status.code(), Some(0), "{}\n{}", said(&output), service.log.text(0));
-    service.assert_one_generation();
-    for _ in 0..30 {
-        assert_eq!(service.version(), "2", "{}", service.log.text(0));
-    }
-    service.down();
-    assert_refused(&service.address);
+    ends_with_its_generation(&script);
 }
 
 /// Whoever has a copy of a listening socket, and is not the service's, serves nobody once the service is down.

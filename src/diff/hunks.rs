@@ -127,8 +127,7 @@ fn operations(old: &[&[u8]], new: &[&[u8]]) -> Vec<DiffOp> {
         return capture_diff_slices(Algorithm::Myers, old, new);
     }
     let mut ties: Vec<(usize, usize)> = (0..prefix).map(|at| (at, at)).collect();
-    let middle = |all: &[&[u8]], length: usize| prefix..(prefix + length).min(all.len());
-    ties.extend(tied(old, middle(old, old_len), new, middle(new, new_len)));
+    ties.extend(tied(old, prefix..prefix + old_len, new, prefix..prefix + new_len));
     ties.extend((0..suffix).map(|at| (prefix + old_len + at, prefix + new_len + at)));
     let mut operations: Vec<DiffOp> = vec![];
     let (mut was, mut is) = (0, 0);

@@ -370,3 +370,25 @@ fn sixties_float(text: &str) -> Option<f64> {
 fn python_float(text: &str) -> Option<f64> {
     strip(text).parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The values are Python's.
+    #[test]
+    fn long_numbers_are_what_python_makes_of_them() {
+        for (text, value) in [
+            (format!("0x{}", "f".repeat(40)), "1461501637330902918203684832716283019655932542975"),
+            (format!("0{}", "7".repeat(60)), "1532495540865888858358347027150309183618739122183602175"),
+            (format!("0b{}", "1".repeat(70)), "1180591620717411303423"),
+            (format!("-1{}", "0".repeat(30)), "-1000000000000000000000000000000"),
+            ("123456789012:1:59:00:30:07:15:02".to_owned(), "345599996888724860906102"),
+            (format!("9{}", ":59".repeat(13)), "1306069401599999999999999"),
+            (format!("1{}", ":00".repeat(12)), "2176782336000000000000"),
+        ] {
+            assert_eq!(int(Dialect::Ansible, &text), Some(Int::Big(value.to_owned())), "{text}");
+        }
+        assert_eq!(int(Dialect::Ansible, "1:00:30"), Some(Int::Small(3630)));
+    }
+}

@@ -431,17 +431,26 @@ fn behind_variable(line: &str) -> Option<usize> {
         Some((word, from))
     })
     .find_map(|(word, end)| {
-        let rest = line.get(end..)?;
-        let behind = rest.trim_start_matches(['"', '\'', ' ', '\t', '\\']);
-        let is_lost = !behind.trim_end().is_empty() && !behind.starts_with([':', '=']);
-        (is_lost && word.contains('_') && is_shouted(word) && is_named(word)).then_some(end)
+        if !is_secret_variable(word) {
+            return None;
+        }
+        // Only the next character is looked at: a line may have very many names, and end in very many blanks.
+        let behind = line.get(end..)?.trim_start_matches(['"', '\'', ' ', '\t', '\\']).chars().next()?;
+        (!behind.is_whitespace() && !matches!(behind, ':' | '=')).then_some(end)
     })
 }
 
-/// Whether a text is the name of a secret variable and something behind it: a colon was forgotten.
+/// Whether a word can be nothing but the name of a secret variable: `DB_PASSWORD`.
+fn is_secret_variable(word: &str) -> bool {
+    word.contains('_') && is_shouted(word) && is_named(word)
+}
+
+/// Whether a text is the name of a secret variable and one word, or what is in quotes, behind it: a colon was forgotten. With more
+/// words it is a sentence.
 fn has_lost_its_colon(text: &str) -> bool {
-    let name = text.split(char::is_whitespace).next().unwrap_or_default();
-    name.len() < text.trim_end().len() && name.contains('_') && is_shouted(name) && is_named(name)
+    let Some((name, value)) = text.trim().split_once(char::is_whitespace) else { return false };
+    let value = value.trim_start();
+    is_secret_variable(name) && (value.starts_with(['"', '\'']) || !value.contains(char::is_whitespace))
 }
 
 /// The lines of a text that cannot be read that belong to no key, from a section of secrets on: they may be the rest of one.
@@ -597,7 +606,7 @@ fn values(text: &str, id: SourceId, find: impl Fn(&str) -> Option<usize>) -> Vec
         }
         // The name of a variable without anything: its value has got on the next line.
         let lone = line.trim().trim_matches(|c: char| "\"',{[".contains(c));
-        if lone.contains('_') && is_shouted(lone) && is_named(lone) {
+        if is_secret_variable(lone) {
             let next = text.get(end..).and_then(|rest| rest.split_inclusive('\n').next());
             spans.extend(next.map(|next| Span::new(id, end, end + next.len())));
         }
@@ -870,6 +879,7 @@ mod tests {
             ("user: MY_TOKEN\nbind: y\n", "user: MY_TOKEN\nbind: y\n"),
             ("{\"DB_PASSWORD\"\n\"s3cr3t\"}", "{\"DB_PASSWORD\"\n"),
             ("? {secrets: {B: s3cr3t}}\n: x\n", "? {secrets:"),
+            ("DB_PASSWORD\r\n  \r\n", "DB_PASSWORD\r\n"),
             ("a:\n  ? b: {user: x, secrets: {B: s3cr3t}}\n", "a:\n  ? b: {user: x, secrets:"),
             // Lines that have lost their indentation, or that stand behind one that does not belong there.
             ("secrets:\n  - a\n- s3cr3t\nuser: x\n", "secrets:user: x\n"),

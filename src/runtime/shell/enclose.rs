@@ -160,8 +160,7 @@ impl Shell {
             }
             cgroup.kill();
             if !cgroup.await_empty(ENDS) {
-                let path = cgroup.kept().path;
-                self.log.say(&format!("processes in {path} were killed and have not ended yet"));
+                self.log.say(&not_ended(&cgroup));
             }
         }
         self.cgroups.left.push(cgroup);
@@ -183,8 +182,7 @@ impl Shell {
         for left in left {
             let is_empty = left.await_empty(if is_last { LAST_ENDS } else { ENDS });
             if !is_empty && is_last {
-                let path = left.kept().path;
-                self.log.say(&format!("processes in {path} were killed and have not ended yet"));
+                self.log.say(&not_ended(left));
             }
         }
         self.cgroups.tidy();
@@ -207,4 +205,9 @@ impl Shell {
             reason: cgroup.is_none().then(|| reason.to_owned()),
         }
     }
+}
+
+/// What the log says of a cgroup that was killed and is not empty.
+fn not_ended(cgroup: &Cgroup) -> String {
+    format!("processes in {} were killed and have not ended yet", cgroup.kept().path)
 }
