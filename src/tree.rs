@@ -45,6 +45,11 @@ pub struct Entry {
     pub secret: bool,
 }
 
+/// Whether a path is that of a file which holds one variable of a service, by the name of its directory.
+pub fn is_variable(path: &str) -> bool {
+    path.rsplit('/').nth(1) == Some("env")
+}
+
 /// Entries in the order of their paths, each path once, parents before what is in them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tree {
@@ -76,9 +81,17 @@ impl Tree {
     }
 
     /// The same tree, with values that are to be masked besides those of its secret files.
-    pub fn hiding(mut self, values: Vec<String>) -> Self {
-        self.hidden = values;
+    pub fn hiding(mut self, values: impl IntoIterator<Item = String>) -> Self {
+        self.hidden.extend(values);
         self
+    }
+
+    /// Other entries, with the values of this tree that are to be masked.
+    ///
+    /// # Errors
+    /// As for [`Tree::new`].
+    pub fn with(&self, entries: Vec<Entry>) -> Result<Self, Vec<Clash>> {
+        Ok(Self::new(entries)?.hiding(self.hidden.iter().cloned()))
     }
 
     /// Brings entries into order. Entries that are the same in everything (a directory that two

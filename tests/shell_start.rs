@@ -5,9 +5,43 @@
 mod support;
 
 use std::fs;
+use std::process::Command;
 
-use support::SOON;
-use support::service::{Server, Service, Socket, WORKERS};
+use support::log::Log;
+use support::service::{Release, Server, Service, Socket, WORKERS};
+use support::{HANDOVER, SOON, START};
+
+/// Under `nohup`, or in the background of a script, runsv ignores signals, and what it starts does, too. bash cannot trap those.
+#[test]
+fn signals_that_whoever_started_runsv_ignores_arrive() {
+    let mut service = Service::render(Server::Sync, Socket::Tcp, "");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut runsv = Command::new("env");
+    runsv.args(["--ignore-signal=HUP,INT,QUIT,USR1,USR2,ALRM,TERM", "runsv"]);
+    service.supervise_by(runsv, writer);
+    service.log = Log::follow(reader);
+    service.log.wait(0, &["runsmith: ready:"], START);
+    for (number, signal) in [(2, "hup"), (3, "interrupt"), (4, "quit"), (5, "2")] {
+        service.release(number, Release::Good);
+        service.switch(number);
+        let mark = service.log.mark();
+        service.sv(signal);
+        service.log.wait(mark, &["runsmith: done:"], HANDOVER);
+        assert_eq!(service.version(), number.to_string(), "{signal}");
+    }
+    let mark = service.log.mark();
+    service.sv("alarm");
+    service.log.wait(mark, &["runsmith: status: serving"], SOON);
+    service.sv("1");
+    service.log.wait(mark, &["to reopen its logs"], SOON);
+    // The server ignores none of them, and cannot have been started with this variable.
+    let status = fs::read_to_string(format!("/proc/{}/status", service.master())).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+    assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & 0x6a07, 0, "{status}");
+    let environment = fs::read(format!("/proc/{}/environ", service.master())).unwrap();
+    assert!(!String::from_utf8_lossy(&environment).contains("RUNSMITH_RESET"));
+    service.down();
+}
 
 /// A value that no quoting gets right by luck.
 const ODD: &str = " it's \"$HOME\" `id` \\ *;\n-é\t";

@@ -22,7 +22,7 @@ use crate::rules::judge::judge;
 use crate::services::{self, Asked, Rendered, Services};
 use crate::source::{Sources, Span};
 use crate::template::Templates;
-use crate::tree::{Entry, Kind, Tree};
+use crate::tree::{Entry, Kind, Tree, is_variable};
 use crate::visible::visible;
 
 /// What is compared with.
@@ -100,6 +100,7 @@ fn host(
     terminal: &mut Terminal,
 ) -> Result<Option<Services>, Stop> {
     let Pillars { documents, findings, sources, secrets, silences, dialect, sets } = pillars;
+    let hidden = services::secret_values(&documents, &secrets);
     let sets = inputs::sets(arguments.set.as_deref(), &sets);
     texts.sources = sources;
     texts.secrets.extend(secrets);
@@ -144,7 +145,7 @@ fn host(
     {
         Rendered::Services(services, found) => {
             terminal.findings(&found, &texts.sources, &texts.secrets);
-            Ok(Some(services))
+            Ok(Some(services.hiding(hidden)))
         }
         Rendered::Findings(found) => {
             terminal.findings(&found, &texts.sources, &texts.secrets);
@@ -153,18 +154,24 @@ fn host(
     }
 }
 
-/// What was read from a disk: a file is a secret if its owner alone may read it, or if it is a
-/// variable of a service.
+/// What was read from a disk.
 fn disk(found: disk::Found) -> Old {
     Old::Disk(Box::new(hidden(found)))
 }
 
-/// Marks what may be secret of what was read from a disk.
+/// Marks what may be secret of what was read from a disk: a file that its owner alone may read, or that is a variable of a service; and
+/// what is recognised in other files, since nothing is known of the pillars that made them.
 pub(super) fn hidden(mut found: disk::Found) -> disk::Found {
     found.tree.hide(|entry| {
-        let variable = entry.path.rsplit('/').nth(1) == Some("env");
-        matches!(entry.kind, Kind::File(_)) && (entry.mode & 0o077 == 0 || variable)
+        matches!(entry.kind, Kind::File(_)) && (entry.mode & 0o077 == 0 || is_variable(&entry.path))
     });
+    let mut values = HashSet::new();
+    for entry in found.tree.entries().iter().filter(|entry| !entry.secret) {
+        if let Kind::File(content) = &entry.kind {
+            values.extend(services::secrets_in_file(&String::from_utf8_lossy(content)));
+        }
+    }
+    found.tree = found.tree.hiding(values);
     found
 }
 
@@ -209,7 +216,7 @@ fn on_the_way(new: &mut Services, missing: &[String]) {
         own.chain(missing.iter().map(|path| (directory(path), nobody))).collect();
     all.sort_by(|a, b| a.0.path.cmp(&b.0.path));
     let (entries, owners): (Vec<Entry>, Vec<usize>) = all.into_iter().unzip();
-    if let Ok(tree) = Tree::new(entries) {
+    if let Ok(tree) = new.tree.with(entries) {
         new.tree = tree;
         new.owners = owners;
     }
@@ -223,7 +230,7 @@ fn without(new: &mut Services, used: &[String]) {
     let all = new.tree.entries().iter().cloned().zip(new.owners.iter().copied());
     let (entries, owners): (Vec<Entry>, Vec<usize>) =
         all.filter(|(entry, _)| !used.contains(&entry.path)).unzip();
-    if let Ok(tree) = Tree::new(entries) {
+    if let Ok(tree) = new.tree.with(entries) {
         new.tree = tree;
         new.owners = owners;
     }
@@ -248,7 +255,7 @@ fn wanted_only(mut found: disk::Found, want: &Tree) -> disk::Found {
     };
     found.sites = record::sites(&records.collect::<Vec<_>>(), &[], leads);
     let entries = found.tree.entries().iter().filter(|entry| kept(entry)).cloned().collect();
-    found.tree = Tree::new(entries).unwrap_or_default();
+    found.tree = found.tree.with(entries).unwrap_or_default();
     found
 }
 

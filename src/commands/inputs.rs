@@ -187,7 +187,7 @@ impl Reading {
                 }
                 // Of a key that is given twice, a document has one value only.
                 if !parsed.warnings.is_empty() {
-                    secrets.extend(services::secrets_in_text(source.text(), id));
+                    secrets.extend(services::secrets_in_dropped(source.text(), id));
                 }
                 documents.extend(parsed.documents);
                 found.extend(parsed.warnings);

@@ -37,7 +37,7 @@ use crate::cli::{self, Cli, Command, FindingFormat, TableFormat, TreeFormat, Whe
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::host::environments;
+use crate::host::{environments, process};
 use crate::report::words::hanging;
 use crate::report::{self, counted};
 use crate::runtime::linux::{keeper, kernel, launch, listen_as, shared};
@@ -134,6 +134,7 @@ fn without_options(words: &[OsString]) -> Option<Exit> {
         (listen_as::COMMAND, []) => Some(Exit::of(listen_as::main())),
         (shared::COMMAND, []) => Some(Exit::of(shared::main())),
         (environments::COMMAND, []) => Some(Exit::of(environments::main())),
+        (process::COMMAND, []) => Some(Exit::of(process::main())),
         _ => None,
     }
 }

@@ -7,7 +7,9 @@ use super::{Outcome, Terminal, inputs};
 use crate::cli;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::model::veil::Veil;
 use crate::pillar::{Node, descend};
+use crate::report;
 use crate::services;
 use crate::source::Span;
 
@@ -18,7 +20,12 @@ pub(super) fn read(arguments: &cli::Read, terminal: &mut Terminal) -> Outcome {
         pillars.documents
     } else {
         let secrets: HashSet<Span> = pillars.secrets.iter().copied().collect();
-        services::masked(&pillars.documents, &secrets)
+        // What was read with a warning may have values that are in no document.
+        let written = match pillars.findings.is_empty() {
+            true => Veil::default(),
+            false => report::veil(&pillars.secrets, &pillars.sources),
+        };
+        services::masked(&pillars.documents, &secrets, &written)
     };
     let is_masked = !arguments.show_secrets && !pillars.secrets.is_empty();
     let documents: Vec<Node> = match &arguments.key {

@@ -41,6 +41,7 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
     let levels = levels(&arguments.severities)?;
     let pillars = inputs::read(&arguments.inputs)?;
     let key = arguments.key.as_deref();
+    let hidden = services::secret_values(&pillars.documents, &pillars.secrets);
     let (documents, emptied) = match arguments.prune {
         true => services::without_empty(pillars.documents, key),
         false => (pillars.documents, false),
@@ -67,7 +68,7 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
     {
         Rendered::Services(services, found) => {
             terminal.findings(&found, &pillars.sources, &secrets);
-            services
+            services.hiding(hidden)
         }
         Rendered::Findings(found) => return Err(Stop::Findings(found, pillars.sources, secrets)),
     };

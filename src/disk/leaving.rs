@@ -14,7 +14,7 @@ use super::units::Units;
 use super::{Note, Recording, names, ordered, prune, recorded, supervise};
 use crate::failure::Failure;
 use crate::record::{self, Leaving, Leftover, MadeKind, Record, Site, led_to, sha256};
-use crate::tree::{Entry, Kind, Tree};
+use crate::tree::{Entry, Kind, Tree, is_variable};
 use crate::visible::visible;
 
 /// What is below `root` that [`apply`](super::apply) with this recording would look at: as [`read`],
@@ -115,6 +115,7 @@ pub fn read_recorded(
         notes.extend(recorded::out_of_reach(&old, &recording));
     }
     let leaving = record::leaving(old, new, want, &|record| recording.goes(record), recording.disabled);
+    let values = values_that_stay(root, leaving.leftovers.iter().map(|left| left.made.path.as_str()))?;
     let mut more = vec![];
     let links = recording.disabled.iter().map(|retired| (retired.link.as_str(), retired.directory.as_str()));
     for entry in at(root, links.clone().map(|(path, _)| (path, false)), &mut found)? {
@@ -144,8 +145,17 @@ pub fn read_recorded(
     more.sort_by(|a: &Entry, b| a.path.cmp(&b.path));
     more.dedup_by(|a, b| a.path == b.path);
     more.extend(found.tree.entries().iter().cloned());
-    found.tree = Tree::new(more).unwrap_or(found.tree);
+    found.tree = Tree::new(more).unwrap_or(found.tree).hiding(values);
     Ok((found, notes))
+}
+
+/// The values of variables that earlier runs have made and nobody wants any more: other files may hold them, too. Whoever cannot read
+/// them does not get them.
+fn values_that_stay<'a>(root: &Path, paths: impl Iterator<Item = &'a str>) -> Result<Vec<String>, Failure> {
+    let variables = paths.filter(|path| is_variable(path)).map(|path| (path, false));
+    let mut there = at(root, variables, &mut Found::default())?;
+    there.iter_mut().for_each(|entry| entry.secret = true);
+    Ok(Tree::new(there).unwrap_or_default().secrets().collect())
 }
 
 /// Where the services of these records lie; of the links that nobody wants any more, root is asked.

@@ -21,7 +21,7 @@ mod names;
 pub mod passing;
 mod paths;
 pub mod proc;
-mod process;
+pub mod process;
 mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,7 +47,6 @@ pub struct Host {
 impl Host {
     /// Looks once at what all services share: who listens, and for whom.
     pub fn look() -> Self {
-        process::end_what_is_left();
         Self { names: Names::default(), listeners: listeners::Listeners::read() }
     }
 

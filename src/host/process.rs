@@ -1,21 +1,30 @@
 //! Programs that are asked something: for so long, for so much output, as somebody.
 
-use std::io::{Read as _, pipe};
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, Write as _, pipe};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, kill_process_group, pidfd_open,
-    set_child_subreaper, waitpid,
+    set_child_subreaper, setsid, waitpid,
 };
+use serde::{Deserialize, Serialize};
 
+use super::helper::{self, Helper};
 use super::paths::is_program;
 use super::proc;
 use crate::facts::SYSTEM_PATH;
+
+/// The hidden command that runs a program of somebody's apart. A program can hold the lock of the pipe that its output goes into, and
+/// who reads or closes that pipe waits then, and cannot be killed (splice(2) from a socket on which nothing comes). The helper is
+/// killed when it takes too long, or left behind; and what the program leaves behind becomes a child of the helper's.
+pub const COMMAND: &str = "run-apart";
 
 /// How long a program may take to say what it is, or what it sees: an interpreter on a cold disk, a
 /// name service that asks another host.
@@ -24,20 +33,8 @@ pub(super) const QUESTION: Duration = Duration::from_secs(20);
 /// So much of what a program said last is kept, in bytes; what came before is dropped.
 const OUTPUT: usize = 1 << 20;
 
-/// Whether this process ends what a program has left behind. A runtime must not: orphans of the application become its children at any
-/// time, and may have requests to finish.
-static ENDS_ORPHANS: AtomicBool = AtomicBool::new(false);
-
-/// From now on what a program of the application leaves behind ends with it.
-pub(super) fn end_what_is_left() {
-    ENDS_ORPHANS.store(true, Ordering::Relaxed);
-}
-
-/// What a program has left behind is known by being there when it has ended.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-/// So often the processes that a program has left behind are looked for.
-const ROUNDS: u32 = 1000;
+/// A helper has so much longer than its program: until it has started, and has ended what is left.
+const MARGIN: Duration = Duration::from_secs(10);
 
 /// Who the application runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +50,7 @@ pub struct Identity {
 }
 
 /// How a program ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum End {
     /// With an exit code.
     Code(i32),
@@ -79,22 +76,33 @@ impl Ran {
 
 /// A program that is to be run.
 pub(super) struct Run {
-    command: Result<Command, String>,
+    /// The path of a program of the system, and its arguments.
+    words: Result<Vec<String>, String>,
     what: String,
     errors: bool,
     /// It is not the system's: nobody knows what it starts.
     is_foreign: bool,
 }
 
+/// What a helper is asked to do.
+#[derive(Serialize, Deserialize)]
+struct Order {
+    words: Vec<String>,
+    variables: Vec<(String, String)>,
+    errors: bool,
+    time: Duration,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Reply {
+    end: Result<End, String>,
+}
+
 impl Run {
     /// A program of the system, as we are.
     pub(super) fn system(program: &'static str, arguments: &[&str]) -> Self {
-        let command = find(program).map(|path| {
-            let mut command = Command::new(path);
-            command.args(arguments).env_clear().env("PATH", SYSTEM_PATH.join(":")).current_dir("/");
-            command
-        });
-        Self { command, what: program.to_owned(), errors: false, is_foreign: false }
+        let own = |path| std::iter::once(path).chain(arguments.iter().map(|word| (*word).to_owned())).collect();
+        Self { words: find(program).map(own), what: program.to_owned(), errors: false, is_foreign: false }
     }
 
     /// Somebody's program, as the application's user: `words` in the directory `directory`, with these
@@ -109,8 +117,9 @@ impl Run {
         environment: &[(String, String)],
         words: &[String],
     ) -> Self {
-        let command = chain(identity, directory, environment, words);
-        Self { command, what: words.first().cloned().unwrap_or_default(), errors: false, is_foreign: true }
+        let what = words.first().cloned().unwrap_or_default();
+        let words = chain(identity, directory, environment, words);
+        Self { words, what, errors: false, is_foreign: true }
     }
 
     /// What it says on standard error counts, too.
@@ -129,82 +138,144 @@ impl Run {
         Ok(ran)
     }
 
-    /// Runs it until it ends or its time is over; then everything in its session is killed. The error
-    /// says why it could not be run.
+    /// Runs it until it ends or its time is over; then everything in its session is killed, and what else it has left behind. The
+    /// error says why it could not be run.
     pub(super) fn run(self, time: Duration) -> Result<Ran, String> {
-        let failed = |error: &dyn std::fmt::Display| format!("{} cannot be run: {error}", shown(&self.what));
-        let mut command = self.command?;
-        let (mut reader, writer) = pipe().map_err(|error| failed(&error))?;
-        let errors = if self.errors {
-            Stdio::from(writer.try_clone().map_err(|error| failed(&error))?)
-        } else {
-            Stdio::null()
+        let failed = |error: &dyn Display| format!("{} cannot be run: {error}", shown(&self.what));
+        let variables = match self.is_foreign {
+            true => vec![],
+            false => vec![("PATH".to_owned(), SYSTEM_PATH.join(":"))],
         };
-        command.stdin(Stdio::null()).stdout(writer).stderr(errors);
-        let before = (self.is_foreign && ENDS_ORPHANS.load(Ordering::Relaxed)).then(|| {
-            let one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-            // What it starts and leaves behind comes to us, not to process 1.
-            let _ = set_child_subreaper(Some(getpid()));
-            (one, children())
+        let order = Order { words: self.words?, variables, errors: self.errors, time };
+        // In tests of this library, this program is not the one that has the helper.
+        let ran = if self.is_foreign && !cfg!(test) { apart(&order) } else { here(&order, None) };
+        ran.map_err(|error| failed(&error))
+    }
+}
+
+/// Has a helper run a program.
+fn apart(order: &Order) -> io::Result<Ran> {
+    // Its variables may be longer than a message.
+    let text = memory(&serde_json::to_vec(order)?)?;
+    let helper = Helper::start(COMMAND)?;
+    let (reply, fds) = match helper.exchange::<Reply>(&(), &[text.as_fd()], order.time.saturating_add(MARGIN)) {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            return Ok(Ran { end: End::Late, output: vec![] });
+        }
+        answer => answer?,
+    };
+    let end = reply.end.map_err(io::Error::other)?;
+    let output = fds.into_iter().next().map(contents).transpose()?.unwrap_or_default();
+    Ok(Ran { end, output })
+}
+
+/// The helper itself.
+pub fn main() -> u8 {
+    // It has work to do when somebody ends what asks it from a terminal.
+    let _ = setsid();
+    helper::serve(|(): (), fds| {
+        let order = fds.into_iter().next().map(contents).unwrap_or_else(|| Err(io::ErrorKind::InvalidInput.into()));
+        let ran = order.and_then(|order| {
+            let ran = here(&serde_json::from_slice(&order)?, Some(io::stdin().as_fd()))?;
+            Ok((ran.end, memory(&ran.output)?.into()))
         });
-        let mut child = command.spawn().map_err(|error| failed(&error))?;
-        // Its end of the pipe is its own alone.
-        drop(command);
-        let group = Pid::from_child(&child);
-        let ended = match pidfd_open(group, PidfdFlags::empty()) {
-            Ok(ended) => ended,
+        match ran {
+            Ok((end, output)) => (Reply { end: Ok(end) }, vec![output]),
+            Err(error) => (Reply { end: Err(error.to_string()) }, vec![]),
+        }
+    })
+}
+
+/// A file without a name that holds this.
+fn memory(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create("runsmith", MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+fn contents(file: OwnedFd) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![];
+    File::from(file).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Runs a program as a child of this process. In a helper, `asker` is the socket by which it was asked: the program ends when who
+/// asked is gone, and so does what it leaves behind.
+fn here(order: &Order, asker: Option<BorrowedFd<'_>>) -> io::Result<Ran> {
+    let mut words = order.words.iter();
+    let mut command = Command::new(words.next().map_or("", String::as_str));
+    command.args(words).env_clear().envs(order.variables.iter().map(|(name, value)| (name, value)));
+    command.current_dir("/");
+    let (mut reader, writer) = pipe()?;
+    let errors = if order.errors { Stdio::from(writer.try_clone()?) } else { Stdio::null() };
+    command.stdin(Stdio::null()).stdout(writer).stderr(errors);
+    if asker.is_some() {
+        // What it starts and leaves behind comes to us, not to process 1.
+        let _ = set_child_subreaper(Some(getpid()));
+    }
+    let mut child = command.spawn()?;
+    // Its end of the pipe is its own alone.
+    drop(command);
+    let group = Pid::from_child(&child);
+    let ended = match pidfd_open(group, PidfdFlags::empty()) {
+        Ok(ended) => ended,
+        Err(error) => {
+            end(&mut child, group);
+            return Err(error.into());
+        }
+    };
+
+    let until = Instant::now() + order.time;
+    let mut output = Tail::default();
+    let mut part = vec![0; 1 << 16];
+    let mut open = true;
+    let mut late = false;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let mut polled = vec![PollFd::new(&ended, PollFlags::IN)];
+        if open {
+            polled.push(PollFd::new(&reader, PollFlags::IN));
+        }
+        if let Some(asker) = &asker {
+            // It has nothing more to say; that it is gone shows in any case.
+            polled.push(PollFd::new(asker, PollFlags::empty()));
+        }
+        let wait = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        match poll(&mut polled, Some(&wait)) {
+            Err(rustix::io::Errno::INTR) => continue,
             Err(error) => {
                 end(&mut child, group);
-                return Err(failed(&error));
+                return Err(error.into());
             }
-        };
-
-        let until = Instant::now() + time;
-        let mut output = Tail::default();
-        let mut part = vec![0; 1 << 16];
-        let mut open = true;
-        let mut late = false;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let mut polled = vec![PollFd::new(&ended, PollFlags::IN)];
-            if open {
-                polled.push(PollFd::new(&reader, PollFlags::IN));
-            }
-            let wait = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-            match poll(&mut polled, Some(&wait)) {
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(error) => {
-                    end(&mut child, group);
-                    return Err(failed(&error));
-                }
-                Ok(_) => {}
-            }
-            let is_ready = |at: usize| polled.get(at).is_some_and(|fd| !fd.revents().is_empty());
-            let (is_over, can_read) = (is_ready(0), is_ready(1));
-            drop(polled);
-            if can_read {
-                match reader.read(&mut part) {
-                    Ok(0) | Err(_) => open = false,
-                    Ok(count) => {
-                        output.push(&part[..count]);
-                    }
+            Ok(_) => {}
+        }
+        let is_ready = |at: usize| polled.get(at).is_some_and(|fd| !fd.revents().is_empty());
+        let (is_over, can_read) = (is_ready(0), open && is_ready(1));
+        let is_alone = asker.is_some() && is_ready(1 + usize::from(open));
+        drop(polled);
+        if can_read {
+            match reader.read(&mut part) {
+                Ok(0) | Err(_) => open = false,
+                Ok(count) => {
+                    output.push(&part[..count]);
                 }
             }
-            // Who ended has said all it will; what it left running may hold the pipe open for ever.
-            if is_over && !can_read {
-                break;
-            }
-            if left.is_zero() {
-                late = !is_over;
-                break;
-            }
         }
-        let end = end(&mut child, group);
-        if let Some((_one, before)) = before {
-            end_orphans(&before);
+        // Who ended has said all it will; what it left running may hold the pipe open for ever.
+        if is_over && !can_read {
+            break;
         }
-        Ok(Ran { end: if late { End::Late } else { end }, output: output.into_bytes() })
+        if left.is_zero() || is_alone {
+            late = !is_over;
+            break;
+        }
     }
+    let end = end(&mut child, group);
+    if asker.is_some() {
+        end_orphans();
+    }
+    Ok(Ran { end: if late { End::Late } else { end }, output: output.into_bytes() })
 }
 
 /// The last part of an output, in whole lines: half a line may hide that it holds a secret.
@@ -274,47 +345,41 @@ fn within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> 
     }
 }
 
-/// The children of this process, where the kernel lists them (CONFIG_PROC_CHILDREN, which distributions have).
-fn children() -> Vec<u32> {
+/// The children of this process, where the kernel lists them (CONFIG_PROC_CHILDREN, which distributions have); of very many, some.
+fn children() -> Vec<Pid> {
     let own = std::process::id();
     let lists = proc::threads(own).filter_map(|thread| proc::text(own, &format!("task/{thread}/children")));
-    lists
-        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-        .collect()
+    lists.flat_map(|list| listed(&list)).collect()
 }
 
-/// The session of a process; 0 if that is outside of its namespace, which getsid(2) gives as well and rustix does not take.
-fn session(pid: u32) -> Option<u32> {
-    proc::text(pid, "stat")?.rsplit_once(") ")?.1.split(' ').nth(3)?.parse().ok()
+/// The process ids of such a list. A long one may have been cut within a number, which would be that of another process: each has a
+/// blank behind it.
+fn listed(list: &str) -> Vec<Pid> {
+    let whole = list.rfind(' ').and_then(|end| list.get(..end)).unwrap_or_default();
+    whole.split(' ').filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
 }
 
-/// So many processes that cannot be ended are waited for, a second each.
-const MOST_LEFT: usize = 3;
+/// So long what a program has left behind is killed. One that starts others all the time may go on after it.
+const ORPHANS: Duration = Duration::from_secs(5);
 
-/// Ends what a program has left behind, in whatever session: it has become our child. One that starts others all the time is
-/// looked for so many times.
-fn end_orphans(before: &[u32]) {
-    let own = session(std::process::id());
-    // Only such programs have sessions of their own.
-    let is_orphan = |pid: &u32| session(*pid) != own && !before.contains(pid);
-    let mut left: Vec<Pid> = vec![];
-    for _ in 0..ROUNDS {
-        let orphans = children().into_iter().filter(is_orphan);
-        let mut orphans: Vec<Pid> =
-            orphans.filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).collect();
-        orphans.retain(|orphan| !left.contains(orphan));
+/// Ends what a program has left behind, in whatever session: it has become a child of this process, which has no others.
+fn end_orphans() {
+    let until = Instant::now() + ORPHANS;
+    loop {
+        let mut orphans = children();
         if orphans.is_empty() {
             return;
         }
-        for orphan in orphans {
+        for orphan in &orphans {
             // It is our child and not yet waited for, so its number is nobody else's.
-            let _ = kill_process(orphan, Signal::KILL);
-            if within(KILLED, || waitpid(Some(orphan), WaitOptions::NOHANG).transpose()).is_none() {
-                left.push(orphan);
-                if left.len() >= MOST_LEFT {
-                    return;
-                }
-            }
+            let _ = kill_process(*orphan, Signal::KILL);
+        }
+        within(KILLED, || {
+            orphans.retain(|orphan| matches!(waitpid(Some(*orphan), WaitOptions::NOHANG), Ok(None)));
+            orphans.is_empty().then_some(())
+        });
+        if Instant::now() >= until {
+            return;
         }
     }
 }
@@ -324,27 +389,23 @@ fn chain(
     directory: &str,
     environment: &[(String, String)],
     words: &[String],
-) -> Result<Command, String> {
+) -> Result<Vec<String>, String> {
     let (env, setpriv) = (find("env")?, find("setpriv")?);
-    let mut command = Command::new(find("setsid")?);
+    let mut chain = vec![find("setsid")?];
+    let mut add = |words: &[&str]| chain.extend(words.iter().map(|word| (*word).to_owned()));
     if identity.switch {
-        command
-            .arg(&setpriv)
-            .arg(format!("--reuid={}", identity.uid))
-            .arg(format!("--regid={}", identity.gid));
-        if identity.groups.is_empty() {
-            command.arg("--clear-groups");
-        } else {
-            let groups: Vec<_> = identity.groups.iter().map(u32::to_string).collect();
-            command.arg(format!("--groups={}", groups.join(",")));
-        }
-        command.args(["--inh-caps=-all", "--no-new-privs", "--"]);
+        let groups = match identity.groups.as_slice() {
+            [] => "--clear-groups".to_owned(),
+            groups => format!("--groups={}", groups.iter().map(u32::to_string).collect::<Vec<_>>().join(",")),
+        };
+        let (user, group) = (format!("--reuid={}", identity.uid), format!("--regid={}", identity.gid));
+        add(&[&setpriv, &user, &group, &groups, "--inh-caps=-all", "--no-new-privs", "--"]);
     }
-    command.arg(&env).arg("-C").arg(directory).arg("--");
-    command.args(environment.iter().map(|(name, value)| format!("{name}={value}")));
-    command.arg(&setpriv).args(["--no-new-privs", "--"]).args(words);
-    command.env_clear().current_dir("/");
-    Ok(command)
+    add(&[&env, "-C", directory, "--"]);
+    chain.extend(environment.iter().map(|(name, value)| format!("{name}={value}")));
+    chain.extend([setpriv, "--no-new-privs".to_owned(), "--".to_owned()]);
+    chain.extend(words.iter().cloned());
+    Ok(chain)
 }
 
 /// A program of the system.
@@ -399,6 +460,16 @@ mod tests {
             let limit = Timespec { tv_sec: QUESTION.as_secs() as i64, tv_nsec: 0 };
             assert_eq!(poll(&mut [PollFd::new(&left, PollFlags::IN)], Some(&limit)), Ok(1));
         }
+    }
+
+    /// The kernel's list has a blank behind each number, and what is read of it may end anywhere.
+    #[test]
+    fn a_list_that_is_cut_has_no_half_numbers() {
+        let listed = |text| super::listed(text).iter().map(|pid| pid.as_raw_nonzero().get()).collect::<Vec<_>>();
+        assert_eq!(listed("12345 12346 "), [12345, 12346]);
+        assert_eq!(listed("12345 12346 1234"), [12345, 12346]);
+        assert_eq!(listed("1234"), [0; 0]);
+        assert_eq!(listed(""), [0; 0]);
     }
 
     #[test]

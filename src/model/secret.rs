@@ -123,6 +123,7 @@ const ABOUT: &[&str] = &[
     "AGE",
     "ALG",
     "ALGORITHM",
+    "ARN",
     "ATTEMPTS",
     "AUDIENCE",
     "BACKEND",
@@ -242,8 +243,10 @@ const OTHER_KEYS: &[&str] = &[
     "PRIMARY",
     "PUB",
     "PUBLIC",
+    "PUBLISHABLE",
     "ROUTING",
     "SHARD",
+    "SITE",
     "SORT",
     "TRANSLATION",
     "UNIQUE",
@@ -290,7 +293,9 @@ const KEYS: &[&str] = &[
     "JWTKEY",
     "LICENSEKEY",
     "MASTERKEY",
+    "PASSKEY",
     "PRIVATEKEY",
+    "PRIVKEY",
     "SECRETKEY",
     "SIGNINGKEY",
     "STORAGEKEY",
@@ -299,19 +304,25 @@ const KEYS: &[&str] = &[
 /// Words before `SEED` of what one-time passwords are made from.
 const ONE_TIME: &[&str] = &["HOTP", "MFA", "OTP", "TOTP"];
 
-/// What comes before `PASS` and `PWD` in one word.
+/// What comes before `PASS`, `PW` and `PWD` in one word.
 const WHOSE: &[&str] = &[
-    "ADMIN", "APP", "AUTH", "DB", "FTP", "HTTP", "LDAP", "MAIL", "MYSQL", "PG", "REDIS", "ROOT", "SMTP",
-    "SQL", "SUDO", "USER",
+    "ADMIN", "APP", "AUTH", "BIND", "DB", "FTP", "HTTP", "KEY", "KEYSTORE", "LDAP", "MAIL", "MYSQL", "PG", "REDIS",
+    "REQUIRE", "ROOT", "SMTP", "SQL", "SSH", "STORE", "SUDO", "TRUSTSTORE", "USER",
 ];
+
+/// What comes before `AUTH` in names of passwords, or of a user with a password.
+const AUTHENTICATED: &[&str] = &["BASIC", "PROXY", "REDIS"];
+
+/// What comes before `SALT` in names of what hashes are protected by. Other salts are a tool's.
+const SALTED: &[&str] = &["COOKIE", "ENCRYPTION", "HASH", "HASHIDS", "SESSION", "SIGNING"];
 
 /// Whether a name says that its value is a secret, and nothing in it says that it is not: `TOKEN_URL` tells where
 /// tokens come from, `PASSWORD_MIN_LENGTH` is a number, a `SECRETARY` is a person and a `MONKEY` has no key.
 pub fn is_named(name: &str) -> bool {
     // Nearly no name gets as far as being taken apart.
     const PARTS: &[&str] = &[
-        "AUTHORIZATION",
-        "BASIC",
+        "AUTH",
+        "BEARER",
         "COOKIE",
         "CREDENTIAL",
         "CREDS",
@@ -320,6 +331,7 @@ pub fn is_named(name: &str) -> bool {
         "KEY",
         "PASS",
         "PW",
+        "SALT",
         "SECRET",
         "SEED",
         "TOKEN",
@@ -346,11 +358,13 @@ fn is_named_in_words(name: &str, in_text: bool) -> bool {
         let is_whose = |end: &str| word.strip_suffix(end).is_some_and(|whose| WHOSE.contains(&whose));
         match word.as_str() {
             "PASS" if matches!(after, "THROUGH" | "THRU") => false,
-            "PASS" | "PASSPHRASE" | "PASSCODE" | "PW" | "PWD" | "CREDENTIAL" | "CREDENTIALS" | "CREDS" => {
+            "PASS" | "PASSPHRASE" | "PASSPHRASES" | "PASSCODE" | "PW" | "PWD" | "CREDENTIAL" | "CREDENTIALS" | "CREDS" => {
                 !matches!(before, "OLD" | "BY") || word != "PWD" && word != "PASS"
             }
             "AUTHORIZATION" | "BASICAUTH" => is_last,
-            "AUTH" => is_last && before == "BASIC",
+            "AUTH" => is_last && AUTHENTICATED.contains(&before),
+            "BEARER" => is_last && !in_text,
+            "SALT" => is_last && SALTED.contains(&before),
             "COOKIE" => is_last && before == "SESSION",
             "JWT" => is_last && !in_text,
             "SEED" => ONE_TIME.contains(&before),
@@ -366,6 +380,7 @@ fn is_named_in_words(name: &str, in_text: bool) -> bool {
                     || ends(&["SECRET", "TOKEN", "DSN"])
                     || ends(KEYS)
                     || is_whose("PASS")
+                    || is_whose("PW")
                     || is_whose("PWD")
             }
         }
@@ -794,6 +809,19 @@ mod tests {
             "SESSION_COOKIE",
             "OTP_SEED",
             "SECRET_MANAGER_TOKEN",
+            "REDIS_AUTH",
+            "PROXY_AUTH",
+            "LDAP_BINDPW",
+            "DBPW",
+            "SSHPASS",
+            "requirepass",
+            "KEYPASS",
+            "STOREPASS",
+            "PASSPHRASES",
+            "PRIVKEY",
+            "PASSKEY",
+            "BEARER",
+            "SIGNING_SALT",
         ] {
             assert!(is_named(name), "{name}");
         }
@@ -840,6 +868,14 @@ mod tests {
             "AUTH",
             "COOKIE",
             "RANDOM_SEED",
+            "SALT",
+            "SALT_MASTER",
+            "BEARER_FORMAT",
+            "REDIS_AUTH_ENABLED",
+            "HTTP_AUTH",
+            "STRIPE_PUBLISHABLE_KEY",
+            "RECAPTCHA_SITE_KEY",
+            "SECRET_ARN",
             "TOKEN_URL_2",
             "PASS_",
             "",

@@ -16,6 +16,35 @@ pub fn password_in_url(text: &str) -> Option<usize> {
 
 /// Where passwords and tokens are in URLs. Of a URL that can be read in two ways both are given.
 pub fn passwords_in_urls(text: &str) -> impl Iterator<Item = Range<usize>> {
+    let flat = (text.contains("{{") && text.contains("://")).then(|| flat(text));
+    let plain = flat.is_none().then(|| in_plain(text));
+    let flat: Option<Vec<_>> = flat.map(|flat| in_plain(&flat).collect());
+    flat.into_iter().flatten().chain(plain.into_iter().flatten())
+}
+
+/// A text in which the expressions of templates have nothing that ends a URL or a part of it, and the same places.
+fn flat(text: &str) -> String {
+    /// Longer ones are left as they are.
+    const LONGEST: usize = 200;
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("{{") {
+        let (before, expression) = rest.split_at(at);
+        out.push_str(before);
+        let length = up_to(expression, LONGEST).find("}}").map_or(2, |end| end + 2);
+        let (expression, after) = expression.split_at(length);
+        out.extend(expression.chars().map(|c| match c {
+            // A string in it may be the password.
+            '"' => '\'',
+            ' ' | '/' | ':' | '@' | '?' | '#' | ',' | '(' | '[' | '\t' => '_',
+            other => other,
+        }));
+        rest = after;
+    }
+    out + rest
+}
+
+fn in_plain(text: &str) -> impl Iterator<Item = Range<usize>> {
     text.match_indices("://").flat_map(|(at, sign)| {
         let is_scheme = text[..at].chars().next_back().is_some_and(|c| c.is_ascii_alphanumeric());
         let begin = at + sign.len();
@@ -47,7 +76,9 @@ fn in_rest(rest: &str) -> [Option<Range<usize>>; 3] {
     let password = password.filter(|_| !name.contains(['"', ',']));
     let last = word(rest).rfind('@').unwrap_or(0);
     let long = password.clone().filter(|short| last > short.end).map(|short| short.start..last);
-    [is_token(name).then_some(0..name.len()), password.and_then(meant), long.and_then(meant)]
+    // `https://{{ token | default('…') }}@host`
+    let is_literal = name.starts_with("{{") && !is_placeholders(name);
+    [(is_token(name) || is_literal).then_some(0..name.len()), password.and_then(meant), long.and_then(meant)]
 }
 
 /// The password of a URL that has a `/`, `?`, `#` or a blank in it before the first `@`. A port could be meant, and the rest be a
@@ -123,6 +154,17 @@ mod tests {
             ("postgres://u:{{ x }}hunter2@h", vec!["{{ x }}hunter2"]),
             ("postgres://u:${X:-hunter2}@h", vec!["${X:-hunter2}"]),
             ("postgres://${USER}:hunter2@h", vec!["hunter2"]),
+            ("postgres://{{ user }}:hunter2@{{ host }}/db", vec!["hunter2"]),
+            ("postgres://app_{{ env }}:hunter2@h", vec!["hunter2"]),
+            ("postgres://u:{{ pw | default(\"hunter2\") }}@h", vec!["{{ pw | default(\"hunter2\") }}"]),
+            (
+                "postgres://u:{{ salt['pillar.get']('db:password','hunter2') }}@h/db",
+                vec!["{{ salt['pillar.get']('db:password','hunter2') }}"],
+            ),
+            ("https://{{ t | default('hunter2') }}@h/x", vec!["{{ t | default('hunter2') }}"]),
+            ("postgres://{{ user }}:{{ pw }}@{{ host }}/db", vec![]),
+            ("http://{{ host }}:{{ port }}/a@b", vec![]),
+            ("{{ a }} {{ b", vec![]),
             ("https://0123456789abcdefABCD@h/x", vec!["0123456789abcdefABCD"]),
             ("https://0123456789abcdefABCD:x-oauth-basic@h/x", vec!["0123456789abcdefABCD", "x-oauth-basic"]),
             ("https://123e4567-e89b-12d3-a456-426614174000@h", vec!["123e4567-e89b-12d3-a456-426614174000"]),

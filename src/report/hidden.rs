@@ -16,7 +16,7 @@ const MOST_READ: usize = 1 << 20;
 const EACH: usize = 64;
 
 /// What covers the values that are at these places.
-pub(super) fn veil(secrets: &[Span], sources: &Sources) -> Veil {
+pub fn veil(secrets: &[Span], sources: &Sources) -> Veil {
     let mut values: Vec<Cow<'_, str>> = vec![];
     let mut room = MOST_READ;
     for secret in secrets {

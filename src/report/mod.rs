@@ -31,7 +31,8 @@ use crate::rule;
 use crate::source::{SourceId, Sources, Span};
 use crate::visible::visible;
 use excerpt::floor;
-use hidden::{disjoint, veil, with_others, without_passwords};
+pub use hidden::veil;
+use hidden::{disjoint, with_others, without_passwords};
 use pieces::{MOST_SEARCHED, Secrets};
 use place::{Place, trimmed};
 

@@ -22,7 +22,9 @@ fn variables(environment: &Node, found: &mut Vec<Diagnostic>) {
     let Value::Map(variables) = &environment.value else { return };
     for Pair { key, value } in variables {
         let (Value::Str(name), Value::Str(text)) = (&key.value, &value.value) else { continue };
-        if let Some(what) = undecrypted(text).filter(|_| is_named(name) || !is_masked(text)) {
+        // Another variable may be a row of asterisks, or a pattern with braces.
+        let is_meant = is_named(name) || !(is_masked(text) || is_template(text));
+        if let Some(what) = undecrypted(text).filter(|_| is_meant) {
             found.push(still_encrypted(&format!("environment.{name}"), what, value));
         }
         let Some(why) = why(name, text) else { continue };
@@ -68,18 +70,37 @@ fn still_encrypted(path: &str, what: &str, value: &Node) -> Diagnostic {
 fn undecrypted(text: &str) -> Option<&'static str> {
     const FORMS: &[(&str, &str)] = &[
         ("-----BEGIN PGP MESSAGE-----", "a PGP message"),
+        ("-----BEGIN AGE ENCRYPTED FILE-----", "ciphertext of age"),
+        ("age-encryption.org/v1", "ciphertext of age"),
+        ("-----BEGIN PKCS7-----", "a PKCS #7 message"),
+        ("-----BEGIN CMS-----", "a CMS message"),
         ("$ANSIBLE_VAULT;", "ciphertext of Ansible's vault"),
         ("ENC[", "ciphertext of eyaml or SOPS"),
+        ("vault:v1:", "ciphertext of Vault's transit engine"),
         ("sdb://", "an address of Salt's sdb"),
     ];
     let text = text.trim();
     let form = FORMS.iter().find(|(begin, _)| text.starts_with(begin)).map(|(_, what)| *what);
     form.or_else(|| is_masked(text).then_some("a mask, which stands for a secret"))
+        .or_else(|| is_template(text).then_some("an expression of a template, which nothing has rendered"))
 }
 
+/// Whether a text is what tools print in the place of a secret: asterisks, `<redacted>`, `[FILTERED]`.
 fn is_masked(text: &str) -> bool {
     const SHORTEST: usize = 3;
-    text.len() >= SHORTEST && text.bytes().all(|byte| byte == b'*')
+    const WORDS: &[&str] = &["redacted", "filtered", "masked", "hidden", "sensitive"];
+    if text.len() >= SHORTEST && text.bytes().all(|byte| byte == b'*') {
+        return true;
+    }
+    let inside = [("<", ">"), ("[", "]"), ("(", ")"), ("***", "***")]
+        .iter()
+        .find_map(|(open, close)| text.strip_prefix(open)?.strip_suffix(close));
+    inside.is_some_and(|word| WORDS.iter().any(|mask| word.trim().eq_ignore_ascii_case(mask))) || text == "REDACTED"
+}
+
+/// Whether a text is one expression of Jinja or of a similar language.
+fn is_template(text: &str) -> bool {
+    text.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}")).is_some_and(|inside| !inside.contains("}}"))
 }
 
 /// What is sensitive in other sections, which nothing keeps from anybody.

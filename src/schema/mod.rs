@@ -6,6 +6,9 @@ mod proof;
 mod values;
 mod words;
 
+use std::collections::HashSet;
+use std::sync::OnceLock;
+
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
@@ -15,6 +18,30 @@ pub use findings::Checker;
 
 /// Where the schema says it lives.
 pub const ID: &str = "https://runsmith.dev/schemas/pillar.schema.json";
+
+/// Whether any map of a pillar has this key, whichever it is: where a text cannot be read, nobody knows in which map a key is.
+pub fn has_key(key: &str) -> bool {
+    static KEYS: OnceLock<HashSet<String>> = OnceLock::new();
+    let all = KEYS.get_or_init(|| {
+        let mut keys = HashSet::new();
+        collect_keys(&document(), &mut keys);
+        keys
+    });
+    all.contains(key)
+}
+
+fn collect_keys(schema: &Value, keys: &mut HashSet<String>) {
+    match schema {
+        Value::Object(map) => {
+            keys.extend(map.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::keys).cloned());
+            let names = map.get("propertyNames").and_then(|names| names.get("enum")?.as_array());
+            keys.extend(names.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned));
+            map.values().for_each(|below| collect_keys(below, keys));
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect_keys(item, keys)),
+        _ => {}
+    }
+}
 
 /// The whole JSON Schema (2020-12): for editors, and for `runsmith schema`.
 ///

@@ -31,7 +31,7 @@ use wanted::{Wanted, clashes, compare_contents, in_order};
 
 pub use empty::without_empty;
 pub use read_back::{rendered, specimens};
-pub use secrets::{masked, secrets_in_document, secrets_in_text};
+pub use secrets::{masked, secret_values, secrets_in_document, secrets_in_dropped, secrets_in_file, secrets_in_text};
 pub(crate) use secrets::{reading, readings};
 pub(crate) use threads::in_parallel;
 
@@ -249,6 +249,14 @@ pub struct Services {
     pub known: Vec<Known>,
     /// For each entry of the tree the index of the application that wants it; the first, if several do.
     pub owners: Vec<usize>,
+}
+
+impl Services {
+    /// The same services, with values that are to be masked besides those of the services themselves.
+    pub fn hiding(mut self, values: impl IntoIterator<Item = String>) -> Self {
+        self.tree = std::mem::take(&mut self.tree).hiding(values);
+        self
+    }
 }
 
 /// A service and what its pillar says: enough to say where each of its lines comes from.

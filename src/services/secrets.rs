@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crate::model::secret::{
-    Named, assigns, is_named, is_ordinary, is_secret_option, is_shouted, is_variable, named, value_in, why,
+    Named, assigns, is_named, is_ordinary, is_secret_option, is_shouted, is_variable, named, parts, value_in, why,
 };
 use crate::model::veil::{MASK, SHORTEST, Veil};
 use crate::pillar::{self, Dialect, Format, Node, Pair, Style, Value};
+use crate::schema;
 use crate::source::{Source, SourceId, Span};
 use crate::visible::is_invisible;
 
@@ -23,7 +24,22 @@ pub fn secrets_in_document(document: &Node, text: &str) -> Vec<Span> {
     // The same value comes by many aliases.
     spans.sort();
     spans.dedup();
+    let cut: Vec<Span> = spans.iter().filter_map(|span| cut_off(text, *span)).collect();
+    spans.extend(cut);
+    spans.sort();
     spans
+}
+
+/// The rest of a secret that has ` #` in it and no quotes: it is a comment that begins without a blank.
+fn cut_off(text: &str, secret: Span) -> Option<Span> {
+    let end = secret.range().end;
+    let rest = text.get(end..)?;
+    let comment = rest.trim_start_matches([' ', '\t']);
+    let inside = comment.strip_prefix('#')?;
+    let is_cut = comment.len() < rest.len() && inside.starts_with(|c: char| !c.is_whitespace() && c != '#');
+    let length = comment.find('\n').unwrap_or(comment.len());
+    let start = end + (rest.len() - comment.len());
+    is_cut.then(|| Span::new(secret.source, start, start + length))
 }
 
 /// Texts that hold the value of a secret, written otherwise: with escapes, or over lines. Whoever looks for the value in the text of
@@ -95,12 +111,76 @@ fn read_by(dialects: &[Dialect], text: &str) -> Vec<String> {
 }
 
 /// These documents with a mask in the place of each value and key that is at one of these places, and in the place of the same
-/// values elsewhere.
-pub fn masked(documents: &[Node], secrets: &HashSet<Span>) -> Vec<Node> {
+/// values elsewhere, and of what `written` covers.
+pub fn masked(documents: &[Node], secrets: &HashSet<Span>, written: &Veil) -> Vec<Node> {
     let mut values = vec![];
     documents.iter().for_each(|document| texts_at(document, secrets, &mut values));
     let veil = Veil::over(with_words(values));
-    documents.iter().map(|document| covered(document, secrets, &veil)).collect()
+    let cover = |documents: &[Node], veil: &Veil| -> Vec<Node> {
+        documents.iter().map(|document| covered(document, secrets, veil)).collect()
+    };
+    let covered = cover(documents, &veil);
+    if written.is_empty() { covered } else { cover(&covered, written) }
+}
+
+/// The values in a rendered file, or in one that somebody has written in its place, that are secret by name or content. The pillar
+/// that made the file is not known.
+pub fn secrets_in_file(text: &str) -> Vec<String> {
+    /// What follows in a run script or a server's configuration is the same for every service.
+    const END: &str = "\n# From here on";
+    let own = text.split(END).next().unwrap_or_default();
+    let mut values = vec![];
+    let mut follows = false;
+    let mut has_names = false;
+    for line in own.lines().filter(|line| !line.starts_with('#')) {
+        let item = line.trim().trim_start_matches("- ").trim_matches(['"', '\'']);
+        if follows && !is_ordinary(item) {
+            values.push(item.to_owned());
+        }
+        follows = is_secret_option(item);
+        has_names |= !line.starts_with("secrets:") && value_in(line).is_some();
+        // Where words of a shell are in quotes, a name and its value may be in two words.
+        let bare = line.replace(['\'', '\\'], "");
+        for text in [line, bare.as_str()] {
+            if assigns(text) {
+                parts(text, &mut |part| values.push(part.to_owned()));
+            }
+        }
+    }
+    if has_names {
+        values.extend(settings(own).into_iter().flat_map(|settings| values_of(&settings)));
+    }
+    values
+}
+
+/// The settings in a run script, which is YAML, or in a server's configuration in Python, whose lines are nearly that: `name = {…}`.
+/// Nothing if the file is neither.
+fn settings(text: &str) -> Option<Node> {
+    let is_run_script = text.lines().any(|line| line.starts_with("application: "));
+    let assigned = || {
+        let settings = text.lines().filter_map(|line| line.split_once(" = ").filter(|(name, _)| is_variable(name)));
+        settings.map(|(name, value)| format!("{name}: {value}\n")).collect()
+    };
+    let yaml = if is_run_script { Cow::Borrowed(text) } else { Cow::Owned(assigned()) };
+    let source = Source::new("", &*yaml);
+    let mut node = pillar::parse_rendered(&source, SourceId(0)).ok()?.documents.pop()?;
+    if let Value::Map(pairs) = &mut node.value {
+        // These are the names of variables, not their values.
+        pairs.retain(|pair| !matches!(&pair.key.value, Value::Str(key) if named(key) == Named::All));
+    }
+    Some(node)
+}
+
+/// The values of documents that are secret, and each word of them that is one. They are masked in files that are rendered from a part of
+/// these documents, too: another part may have the same value, by an alias for example, or a default that is replaced.
+pub fn secret_values(documents: &[Node], secrets: &[Span]) -> HashSet<String> {
+    let places: HashSet<Span> = secrets.iter().copied().collect();
+    let mut texts = vec![];
+    if !places.is_empty() {
+        documents.iter().for_each(|document| texts_at(document, &places, &mut texts));
+    }
+    let texts: HashSet<Cow<'_, str>> = texts.into_iter().collect();
+    with_words(texts.into_iter().collect()).into_iter().map(Cow::into_owned).collect()
 }
 
 /// The values of an application that are secret by name or content, wherever they stand in it.
@@ -286,13 +366,16 @@ impl Found {
     fn map(&mut self, pairs: &[Pair], below: Below) {
         // `secrets:` with nothing below it, because what follows has lost its indentation.
         let mut lost = false;
+        // `{PASSWORD: hun,ter2}` has a second key, without a value or a colon.
+        let mut is_split = false;
         for pair in pairs {
             let key: Cow<'_, str> = match &pair.key.value {
                 Value::Str(key) => shown(key),
                 _ => Cow::Owned(pair.key.key_text()),
             };
             // `{A:hunter2}` has a key and no value.
-            if (below == Below::Secret && !is_variable(&key)) || assigns(&key) || has_lost_its_colon(&key) {
+            let is_rest = is_split && matches!(pair.value.value, Value::Null) && pair.value.span.start <= pair.key.span.end;
+            if (below == Below::Secret && !is_variable(&key)) || is_rest || assigns(&key) || has_lost_its_colon(&key) {
                 self.spans.push(pair.key.span);
             }
             let is_map = matches!(pair.value.value, Value::Map(_));
@@ -310,6 +393,7 @@ impl Found {
             if matches!(pair.value.value, Value::Null) && matches!(below, Below::Secret | Below::Named) {
                 self.without_value.push(pair.key.span.end);
             }
+            is_split = is_rest || matches!(below, Below::Secret | Below::Named) && !matches!(pair.value.value, Value::Null);
             self.collect(&pair.value, &key, below);
         }
     }
@@ -374,8 +458,19 @@ fn secrets_in_comments(text: &str, id: SourceId, sections: &[Span]) -> Vec<Span>
 /// Where secrets may stand in a text that could not be read: whatever follows such a key, on its
 /// line and on the deeper ones below it. A guess that covers rather too much.
 pub fn secrets_in_text(text: &str, id: SourceId) -> Vec<Span> {
+    named_in_text(text, id, true)
+}
+
+/// Where values of secret names stand in a text of which a part is not in its documents: the first value of a key that is given twice.
+pub fn secrets_in_dropped(text: &str, id: SourceId) -> Vec<Span> {
+    named_in_text(text, id, false)
+}
+
+fn named_in_text(text: &str, id: SourceId, with_strays: bool) -> Vec<Span> {
     let mut spans = values(text, id, value_of_line);
-    spans.extend(without_key(text, id, &spans));
+    if with_strays {
+        spans.extend(strays(text, id, &spans));
+    }
     // What a secret is an alias of is a secret where it stands.
     let masked: Vec<&str> = spans.iter().filter_map(|span| text.get(span.range())).collect();
     let names: HashSet<&str> = masked.iter().flat_map(|text| aliases(text)).collect();
@@ -453,8 +548,9 @@ fn has_lost_its_colon(text: &str) -> bool {
     is_secret_variable(name) && (value.starts_with(['"', '\'']) || !value.contains(char::is_whitespace))
 }
 
-/// The lines of a text that cannot be read that belong to no key, from a section of secrets on: they may be the rest of one.
-fn without_key(text: &str, id: SourceId, spans: &[Span]) -> Vec<Span> {
+/// From a section of secrets on, what may be the rest of it in a text that cannot be read, wherever it has got to: lines that belong to
+/// no key, and the values of keys that no pillar has.
+fn strays(text: &str, id: SourceId, spans: &[Span]) -> Vec<Span> {
     let is_section = |span: &&Span| {
         let before =
             text.get(..span.range().start).unwrap_or_default().trim_end_matches([':', '=', ' ', '\t']);
@@ -478,18 +574,47 @@ fn without_key(text: &str, id: SourceId, spans: &[Span]) -> Vec<Span> {
         while let Some(rest) = bare.strip_prefix("- ") {
             bare = rest.trim_start();
         }
-        let has_key = bare.match_indices(':').any(|(at, _)| {
-            let (name, rest) =
-                (bare.get(..at).unwrap_or_default().trim(), bare.get(at + 1..).unwrap_or_default());
-            !name.is_empty() && (rest.is_empty() || rest.starts_with([' ', '\t', '"', '\'', '[', '{']))
-        });
+        let (mut has_key, mut stray, mut name_from) = (false, None, 0);
+        for (sign, _) in bare.match_indices([':', ',', '{', '[']) {
+            let name = bare.get(name_from..sign).unwrap_or_default().trim();
+            let rest = bare.get(sign + 1..).unwrap_or_default();
+            name_from = sign + 1;
+            let is_key = bare.as_bytes().get(sign) == Some(&b':')
+                && !name.is_empty()
+                && (rest.is_empty() || rest.starts_with([' ', '\t', '"', '\'', '[', '{']));
+            has_key |= is_key;
+            if is_key && is_stray(name, rest) {
+                stray = Some(rest.len());
+                break;
+            }
+        }
         let is_mark =
             bare.starts_with('#') || matches!(bare, "---" | "...") || !bare.contains(char::is_alphanumeric);
-        if !has_key && !is_mark {
-            found.push(Span::new(id, start, at));
+        let end = start + line.trim_end().len();
+        match stray {
+            Some(length) if !bare.starts_with('#') => found.push(Span::new(id, end - length, end)),
+            None if !has_key && !is_mark => found.push(Span::new(id, start, at)),
+            _ => {}
         }
     }
     found
+}
+
+/// Whether what follows a key may be a secret that has lost its place: the key is none of a pillar's.
+fn is_stray(key: &str, value: &str) -> bool {
+    const LONGEST: usize = 200;
+    if key.len() > LONGEST {
+        return false;
+    }
+    let key = key.trim_matches(['"', '\'']);
+    // Of a long line, no more is looked at than a value needs.
+    let most = value.char_indices().nth(LONGEST).map_or(value.len(), |(at, _)| at);
+    let value = value.get(..most).unwrap_or_default().trim();
+    let is_name = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+    // An application may have any name, and its map be on the same line.
+    let is_map = value.starts_with(['{', '[']) && !is_shouted(key);
+    let is_nothing = value.is_empty() || value.starts_with(['*', '#']);
+    is_name && !is_map && !is_nothing && !is_ordinary(value) && !schema::has_key(key)
 }
 
 /// A key without characters that do not show: nobody sees that it is another one.
@@ -541,7 +666,8 @@ impl Plain {
     }
 }
 
-/// What a text begins with, if that is the escape of a character that a name may have, or of one that does not show; and how long it is.
+/// What a text begins with, if that is the escape of a character that a name or the beginning of a URL may have, or of one that does not
+/// show; and how long it is.
 /// Quotes and blanks stay escaped: they end nothing.
 fn escape(text: &str) -> Option<(char, usize)> {
     let rest = text.strip_prefix('\\')?;
@@ -551,6 +677,8 @@ fn escape(text: &str) -> Option<(char, usize)> {
         'U' => 8,
         // YAML 1.2, 5.7; none of them shows.
         '0' | 'a' | 'b' | 'v' | 'f' | 'e' | 'N' | 'L' | 'P' => return Some(('\0', 2)),
+        // JSON (RFC 8259, 7).
+        '/' => return Some(('/', 2)),
         _ => return None,
     };
     let code = u32::from_str_radix(rest.get(1..=digits)?, 16).ok()?;
@@ -610,7 +738,9 @@ fn values(text: &str, id: SourceId, find: impl Fn(&str) -> Option<usize>) -> Vec
             let next = text.get(end..).and_then(|rest| rest.split_inclusive('\n').next());
             spans.extend(next.map(|next| Span::new(id, end, end + next.len())));
         }
-        let Some(value) = find(line) else {
+        // `secrets` without its colon.
+        let section = || (named(lone) == Named::All).then_some(line.trim_end().len());
+        let Some(value) = find(line).or_else(section) else {
             at = end;
             continue;
         };
@@ -884,6 +1014,11 @@ mod tests {
             // Lines that have lost their indentation, or that stand behind one that does not belong there.
             ("secrets:\n  - a\n- s3cr3t\nuser: x\n", "secrets:user: x\n"),
             ("a:\n  secrets:\n    A:\n \"s3cr3t\"\nuser: x\n", "a:\n  secrets:user: x\n"),
+            ("web:\n  secrets\n    SALT: s3cr3t\nuser: x\n", "web:\n  secretsuser: x\n"),
+            ("web:\n  secrets:\n    A: s3cr3t\n  SALT: s3cr3t\n    BERRY: s3cr3t\n", "web:\n  secrets:  SALT:\n    BERRY:\n"),
+            ("a:\n  secrets:\n    A: s3cr3t\n  - b: s3cr3t\n    user: x\n", "a:\n  secrets:"),
+            ("secrets: {A: b}\n{user: x, \"b\": s3cr3t, c: d}\n", "secrets:{user: x, \"b\":\n"),
+            ("secrets: {A: b}\nweb: {user: x}\n<<: *a\nb: /etc/x\n", "secrets:web: {user: x}\n<<: *a\nb: /etc/x\n"),
             (
                 "  secrets:\n    A: |\n      s3cr3t\n  gunicorn: {workers: 4}\n      s3cr3t\n  user: x\n",
                 "  secrets:  gunicorn: {workers: 4}\n  user: x\n",
@@ -898,6 +1033,7 @@ mod tests {
             ("\"pass\\U00000077\\eord\": s3cr3t\n", "\"pass\\U00000077\\eord\":"),
             ("pass\u{200b}\u{fe0f}word: s3cr3t\n", "pass\u{200b}\u{fe0f}word:"),
             ("pass\u{fffd}w\u{1}ord: s3cr3t\n", "pass\u{fffd}w\u{1}ord:"),
+            ("{\"A\":\"a:\\/\\/u:s3cr3t@h\"},}\n", "{\"A\":\"a:\\/\\/u:"),
             ("a: \\x41\\u12 漢\\\nb\u{ad}: 1\n", "a: \\x41\\u12 漢\\\nb\u{ad}: 1\n"),
         ];
         for (text, want) in cases {

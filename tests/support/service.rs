@@ -489,6 +489,29 @@ impl Service {
         body.split(' ').next().unwrap_or_default().to_owned()
     }
 
+    /// What the run script does: its signals, its children and what it has written down. For the message of a failure.
+    fn run_script_now(&self) -> String {
+        let read = |path: String| fs::read_to_string(&path).unwrap_or_default();
+        let supervise = self.directory.join("supervise");
+        let pid = read(supervise.join("pid").display().to_string());
+        let pid = pid.trim();
+        let status = read(format!("/proc/{pid}/status"));
+        let lines = status.lines().filter(|line| {
+            ["Name", "State", "PPid", "SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt"]
+                .iter()
+                .any(|name| line.starts_with(name))
+        });
+        let children = Command::new("ps").args(["-o", "pid,stat,etimes,args", "--ppid", pid]).output();
+        let children = children.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        format!(
+            "{}\nwaits in {}\n{}{}",
+            lines.collect::<Vec<_>>().join("\n"),
+            read(format!("/proc/{pid}/wchan")),
+            children.unwrap_or_default(),
+            read(format!("/run/runsmith/{}/state", self.name))
+        )
+    }
+
     /// Waits until the service answers with a version.
     pub fn wait_for_version(&self, version: &str, limit: Duration) {
         let until = Instant::now() + limit;
@@ -496,7 +519,8 @@ impl Service {
         while self.address.get("/").ok().is_none_or(|body| !body.starts_with(&format!("{version} "))) {
             assert!(
                 Instant::now() < until,
-                "version {version} does not answer; the log:\n{}",
+                "version {version} does not answer; the run script:\n{}the log:\n{}",
+                self.run_script_now(),
                 self.log.text(0)
             );
             std::thread::yield_now();

@@ -66,7 +66,12 @@ pub fn poses(line: &[u8]) -> bool {
             continue;
         }
         let first = if COLONS.contains(&first) { ':' } else { first };
-        if wanted.is_none_or(|wanted| !wanted.eq_ignore_ascii_case(&first)) {
+        // Other scripts have letters that look the same. Which of them do depends on the font.
+        let is_foreign = !first.is_ascii() && first.is_alphabetic();
+        let is_like = |wanted: char| {
+            wanted.eq_ignore_ascii_case(&first) || (is_foreign && wanted.is_ascii_alphabetic())
+        };
+        if wanted.is_none_or(|wanted| !is_like(wanted)) {
             return false;
         }
         wanted = ours.next();
@@ -157,6 +162,9 @@ mod tests {
             "\u{2067}enod :htimsnur",
             "runsmith\u{ff1a} done",
             "runsmith\u{2236} done",
+            "run\u{455}mith: done",
+            "runsm\u{456}t\u{4bb}: done",
+            "\u{ff52}unsmith: done",
             "runsm",
             "r",
         ] {

@@ -77,6 +77,7 @@ impl Shell {
                         lost.pid
                     ));
                 }
+                self.kill_shared_cgroup(generation);
                 self.tell_if_undying(generation);
                 self.tell_if_gone(generation);
             }

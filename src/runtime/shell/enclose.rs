@@ -167,6 +167,19 @@ impl Shell {
         self.cgroups.tidy();
     }
 
+    /// With `strategy: usr2` all generations are in one cgroup: it is killed once all of them are to end. What starts processes faster than
+    /// they are looked for would never end otherwise.
+    pub(super) fn kill_shared_cgroup(&self, generation: Generation) {
+        let Some(live) = self.generations.get(&generation).filter(|live| live.own_cgroup().is_none()) else {
+            return;
+        };
+        let Some(cgroup) = &live.cgroup else { return };
+        let mut sharing = self.generations.values().filter(|other| other.cgroup.as_ref() == Some(cgroup));
+        if sharing.all(Live::is_killed) {
+            cgroup.kill();
+        }
+    }
+
     /// Ends what is left in cgroups of generations that have gone. `is_last`: the service ends.
     pub(super) fn end_cgroups(&mut self, is_last: bool) {
         self.cgroups.tidy();

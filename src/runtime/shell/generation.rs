@@ -367,6 +367,11 @@ impl Live {
         self.own_cgroup().into_iter().for_each(Cgroup::kill);
     }
 
+    /// Whether all of it was killed once.
+    pub(super) fn is_killed(&self) -> bool {
+        self.killed.is_some()
+    }
+
     /// What does not end although it was killed a while ago, and why; none if it was not killed, or not that long ago.
     pub(super) fn why_undying(&self, now: Moment) -> Option<String> {
         self.killed.filter(|killed| now.since(*killed) >= UNDYING)?;

@@ -225,6 +225,7 @@ impl Shell {
         let Some(generation) = of.map(|(generation, _)| *generation) else { return };
         let known: usize = self.generations.values().map(|live| live.workers.len()).sum();
         let Some(live) = self.generations.get_mut(&generation) else { return };
+        let mut is_news = true;
         match claim.says {
             Says::Worker { of, .. } if live.ready() == Ready::Workers => {
                 if known >= MOST_WORKERS.min(most_workers()) && !live.workers.contains_key(&claim.sender) {
@@ -235,6 +236,8 @@ impl Shell {
                 if !live.is_ready || live.service.server == Server::Gunicorn {
                     live.life.workers.1 = Some(of);
                 }
+                // To count is to look at each worker, and whoever claims does so as often as it likes.
+                is_news = live.workers.get(&claim.sender).is_none_or(|known| known.start != stat.start);
                 live.workers.insert(claim.sender, worker);
                 live.loaded.insert(claim.sender, clock::now());
                 if live.loaded.len() > 2 * MOST_WORKERS {
@@ -246,7 +249,7 @@ impl Shell {
             Says::Worker { .. } | Says::Ready | Says::Exited { .. } | Says::Successor { .. } => return,
         }
         let is_first = !std::mem::replace(&mut live.has_loaded, true);
-        let is_ready = live.ready() == Ready::Notify || live.count(clock::now());
+        let is_ready = live.ready() == Ready::Notify || (is_news && live.count(clock::now()));
         let becomes_ready = is_ready && !std::mem::replace(&mut live.is_ready, true);
         if is_first {
             self.tell(Event::Loaded(generation));
