@@ -77,6 +77,25 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("an explicit key", "yaml", "? secrets\n: {A: hunter2\n"),
     ("a comment inside", "yaml", "secrets:\n  # A: hunter2\n  A: [\n"),
     ("a comment that names one", "yaml", "user: [deploy # password: hunter2\n"),
+    ("a key of the section at column 0", "yaml", "secrets:\n  SALT: x\nPEPPER: y\n  GARLIC: hunter2\n"),
+    (
+        "a key of the section that is indented too little",
+        "yaml",
+        "a:\n  secrets:\n      SALT: x\n    PEPPER: hunter2\n",
+    ),
+    ("a section without its colon", "yaml", "web:\n  secrets\n    SALT: hunter2\n"),
+    ("an item at the level of the section", "yaml", "web:\n  secrets:\n    SALT: x\n  - PEPPER: hunter2\n"),
+    (
+        "a URL with expressions beside its password",
+        "yaml",
+        "environment:\n  A: postgres://{{ user }}:hunter2@{{ host }}/db\n",
+    ),
+    (
+        "a URL with a password in an expression",
+        "yaml",
+        "environment:\n  A: postgres://u:{{ pw | default('hunter2') }}@h/db\n",
+    ),
+    ("a URL whose slashes JSON has escaped", "json", "{\"A\":\"postgres:\\/\\/u:hunter2@h\"},}\n"),
     ("lost indentation", "yaml", "application: web\nsecrets:\nDB: hunter2\nuser: [\n"),
     ("bytes that are no UTF-8", "yaml", "secrets: {A: hunter2\u{fffd}}\n"),
     (
@@ -160,6 +179,10 @@ const WRONG: &[(&str, &str)] = &[
     ("what does not show in the name of the section", "\"secr\\u2060ets\": {A: hunter2}\n"),
     ("by an alias", "extra: &e hunter2\nsecrets: {A: *e, B: [*e]}\n"),
     ("by a merge key", "extra: &e {B: hunter2}\nsecrets: {<<: *e, C: [1]}\n"),
+    ("cut by a comma", "environment: {LANG: C, DB_PASS: Xk9,hunter2, N: 1}\n"),
+    ("cut by a comma to what is no name", "environment: {LANG: C, DB_PASS: Xk9,2-hunter2, N: 1}\n"),
+    ("cut by a comma below secrets", "secrets: {A: b, PEPPER: x,hunter2, Z: q}\n"),
+    ("cut by a hash", "environment:\n  DB_PASS: a #hunter2\n  X Y: 1\n"),
 ];
 
 /// The rest of a pillar, before what is wrong.
@@ -339,14 +362,9 @@ const SHOWING: &[&[&str]] = &[
     &["validate"],
 ];
 
-/// Not only variables hold secrets: a word of the command, a setting, the path of a health check. They are kept where they are, and shown
-/// nowhere, and neither are copies of them.
-#[test]
-fn secrets_in_commands_settings_and_paths_are_masked_in_what_is_rendered() {
-    let scratch = tempfile::tempdir().unwrap();
-    std::fs::write(scratch.path().join("old.yaml"), "application: shop\nuser: deploy\nvirtualenv_home: /h\n")
-        .unwrap();
-    let pillars = [
+/// Settings that hold the secret `Hunter2xyzAbc` where the name of the key says nothing of it.
+fn holding() -> Vec<Value> {
+    vec![
         json!({"server": "any", "unicorn_command": "/usr/bin/my-server --token Hunter2xyzAbc", "bind": "unix:/run/shop/a.sock",
             "environment": {"GREETING": "say Hunter2xyzAbc"}}),
         json!({"gunicorn": {"access_log_format": "%(h)s token=Hunter2xyzAbc", "statsd_prefix": "postgres://u:Hunter2xyzAbc@h/x"},
@@ -358,8 +376,17 @@ fn secrets_in_commands_settings_and_paths_are_masked_in_what_is_rendered() {
         json!({"server": "any", "unicorn_command": "/usr/bin/my-server --token Hunter2xyzAbc --dsn postgres://u:Pw123456@h/db", "bind": "unix:/run/shop/a.sock"}),
         json!({"server": "any", "unicorn_command": "/usr/bin/my-server --dsn postgres://u:Pw123456@h/db --url postgres://u:Hunter2xyzAbc@h/db", "bind": "unix:/run/shop/a.sock"}),
         json!({"log": {"processor": "/usr/bin/ship --token Aaaaaa11x --password Hunter2xyzAbc"}}),
-    ];
-    for mut pillar in pillars {
+    ]
+}
+
+/// Not only variables hold secrets: a word of the command, a setting, the path of a health check. They are kept where they are, and shown
+/// nowhere, and neither are copies of them.
+#[test]
+fn secrets_in_commands_settings_and_paths_are_masked_in_what_is_rendered() {
+    let scratch = tempfile::tempdir().unwrap();
+    std::fs::write(scratch.path().join("old.yaml"), "application: shop\nuser: deploy\nvirtualenv_home: /h\n")
+        .unwrap();
+    for mut pillar in holding() {
         for (key, value) in [("application", "shop"), ("user", "deploy"), ("virtualenv_home", "/h")] {
             pillar[key] = json!(value);
         }
@@ -372,6 +399,108 @@ fn secrets_in_commands_settings_and_paths_are_masked_in_what_is_rendered() {
         // Rendered as it is for who asks for it.
         let output = runsmith(scratch.path(), &["render", "--show-secrets", "p.json"]);
         assert!(String::from_utf8_lossy(&output.stdout).contains("Hunter2xyzAbc"));
+    }
+}
+
+/// Of what lies on a disk nothing is known but the files.
+#[test]
+fn secrets_on_disk_are_masked_in_a_difference() {
+    let all = holding().into_iter().chain([
+        json!({"app": "wsgi:create(password='Hunter2xyzAbc')"}),
+        json!({"gunicorn": {"logconfig_dict": {"version": 1, "handlers": {"console": {"class": "x.Y", "password": "Hunter2xyzAbc"}, "error_console": {"class": "x.Y"}}}}}),
+        json!({"gunicorn": {"raw_env": ["DB_PASSWORD=Hunter2xyzAbc"], "secure_scheme_headers": {"X-AUTH-TOKEN": "Hunter2xyzAbc"}}}),
+        json!({"log": {"processor": "/usr/bin/curl -H 'Authorization: Bearer Hunter2xyzAbc' https://logs.example/"}}),
+    ]);
+    for (mut pillar, script) in all.flat_map(|pillar| [(pillar.clone(), "native"), (pillar, "shell")]) {
+        let only_native = pillar.pointer("/handoff/health_check").is_some();
+        if only_native && script == "shell" {
+            continue;
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        for (key, value) in [("application", "shop"), ("user", "root"), ("virtualenv_home", "/h")] {
+            pillar[key] = json!(value);
+        }
+        pillar["run_script"] = json!(script);
+        let text = pillar.to_string();
+        std::fs::write(scratch.path().join("old.json"), &text).unwrap();
+        let changed = text.replace("Hunter2xyzAbc", "Another9xyzQrs").replace("Aaaaaa11x", "Cccccc33z");
+        std::fs::write(scratch.path().join("new.json"), changed).unwrap();
+        std::fs::create_dir(scratch.path().join("empty")).unwrap();
+        let output = runsmith(scratch.path(), &["render", "old.json", "--out", "full", "--allow", "all"]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let differences = [
+            ["render", "new.json", "--diff", "--root", "full"],
+            ["render", "new.json", "--diff", "--against", "full"],
+            ["render", "new.json", "--diff", "--root", "empty"],
+            ["remove", "shop", "--diff", "--root", "full"],
+        ];
+        for arguments in differences {
+            let formats: &[&str] = if arguments[0] == "remove" {
+                &["text", "json"]
+            } else {
+                &["text", "json", "markdown", "patch"]
+            };
+            for format in formats {
+                let output = runsmith(scratch.path(), &[&arguments[..], &["--format", format]].concat());
+                assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+                let shown = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+                for secret in ["Hunter2xyzAbc", "Another9xyzQrs", "Aaaaaa11x", "Cccccc33z", "Pw123456"] {
+                    assert!(
+                        !shown.contains(secret),
+                        "{secret} by {arguments:?} --format {format} of {text}:\n{shown}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A variable that nobody wants any more lies on the disk until it is pruned, and other files may hold its value.
+#[test]
+fn a_secret_that_was_renamed_is_masked_in_a_difference() {
+    let scratch = tempfile::tempdir().unwrap();
+    let pillar = |rest: &str| format!("application: shop\nuser: root\nvirtualenv_home: /h\n{rest}");
+    let write = |name: &str, rest: &str| std::fs::write(scratch.path().join(name), pillar(rest)).unwrap();
+    write("old.yaml", "secrets: {API_TOKEN: Hunter2xyzAbc}\nenvironment: {M: is Hunter2xyzAbc}\n");
+    write("new.yaml", "secrets: {API_TOK: Another9xyzQrs}\nenvironment: {M: x}\n");
+    let output = runsmith(scratch.path(), &["render", "old.yaml", "--out", "full", "--allow", "all"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    for prune in [&[][..], &["--prune"]] {
+        let arguments = [&["render", "new.yaml", "--diff", "--root", "full"], prune].concat();
+        let output = runsmith(scratch.path(), &arguments);
+        let shown = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(shown.contains("-  M:") && !shown.contains("Hunter2xyzAbc"), "{shown}");
+    }
+}
+
+/// Another part of the document has the secret, and the application a copy of it.
+#[test]
+fn a_secret_beside_the_applications_is_masked_in_what_is_rendered() {
+    let scratch = tempfile::tempdir().unwrap();
+    let base = "user: deploy, virtualenv_home: /h";
+    let beside = |secret: &str| {
+        [
+            format!(
+                "postgres: {{password: &pw {secret}}}\nunicorn: {{applications: {{shop: {{{base}, environment: {{PGCONN: *pw}}}}}}}}\n"
+            ),
+            format!(
+                "defaults: {{environment: {{DB_PASS: {secret}}}}}\napplications: {{shop: {{{base}, environment: {{DB_PASS: null, N: {secret}}}}}}}\n"
+            ),
+            format!(
+                "defaults: {{secrets: {{DB: {secret}}}}}\napplications: {{shop: {{{base}, secrets: {{DB: other11xx}}, environment: {{N: {secret}}}}}}}\n"
+            ),
+        ]
+    };
+    for (old, new) in beside("Hunter2xyzAbc").into_iter().zip(beside("Another9xyzQrs")) {
+        std::fs::write(scratch.path().join("old.yaml"), &old).unwrap();
+        std::fs::write(scratch.path().join("p.yaml"), &new).unwrap();
+        for arguments in SHOWING {
+            let output = runsmith(scratch.path(), &[*arguments, &["p.yaml"]].concat());
+            let shown = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            for secret in ["Hunter2xyzAbc", "Another9xyzQrs"] {
+                assert!(!shown.contains(secret), "{secret} by {arguments:?} of {new}:\n{shown}");
+            }
+        }
     }
 }
 

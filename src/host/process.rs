@@ -101,7 +101,8 @@ struct Reply {
 impl Run {
     /// A program of the system, as we are.
     pub(super) fn system(program: &'static str, arguments: &[&str]) -> Self {
-        let own = |path| std::iter::once(path).chain(arguments.iter().map(|word| (*word).to_owned())).collect();
+        let own =
+            |path| std::iter::once(path).chain(arguments.iter().map(|word| (*word).to_owned())).collect();
         Self { words: find(program).map(own), what: program.to_owned(), errors: false, is_foreign: false }
     }
 
@@ -158,7 +159,8 @@ fn apart(order: &Order) -> io::Result<Ran> {
     // Its variables may be longer than a message.
     let text = memory(&serde_json::to_vec(order)?)?;
     let helper = Helper::start(COMMAND)?;
-    let (reply, fds) = match helper.exchange::<Reply>(&(), &[text.as_fd()], order.time.saturating_add(MARGIN)) {
+    let (reply, fds) = match helper.exchange::<Reply>(&(), &[text.as_fd()], order.time.saturating_add(MARGIN))
+    {
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             return Ok(Ran { end: End::Late, output: vec![] });
         }
@@ -174,7 +176,8 @@ pub fn main() -> u8 {
     // It has work to do when somebody ends what asks it from a terminal.
     let _ = setsid();
     helper::serve(|(): (), fds| {
-        let order = fds.into_iter().next().map(contents).unwrap_or_else(|| Err(io::ErrorKind::InvalidInput.into()));
+        let order =
+            fds.into_iter().next().map(contents).unwrap_or_else(|| Err(io::ErrorKind::InvalidInput.into()));
         let ran = order.and_then(|order| {
             let ran = here(&serde_json::from_slice(&order)?, Some(io::stdin().as_fd()))?;
             Ok((ran.end, memory(&ran.output)?.into()))
@@ -465,7 +468,8 @@ mod tests {
     /// The kernel's list has a blank behind each number, and what is read of it may end anywhere.
     #[test]
     fn a_list_that_is_cut_has_no_half_numbers() {
-        let listed = |text| super::listed(text).iter().map(|pid| pid.as_raw_nonzero().get()).collect::<Vec<_>>();
+        let listed =
+            |text| super::listed(text).iter().map(|pid| pid.as_raw_nonzero().get()).collect::<Vec<_>>();
         assert_eq!(listed("12345 12346 "), [12345, 12346]);
         assert_eq!(listed("12345 12346 1234"), [12345, 12346]);
         assert_eq!(listed("1234"), [0; 0]);

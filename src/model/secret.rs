@@ -306,8 +306,29 @@ const ONE_TIME: &[&str] = &["HOTP", "MFA", "OTP", "TOTP"];
 
 /// What comes before `PASS`, `PW` and `PWD` in one word.
 const WHOSE: &[&str] = &[
-    "ADMIN", "APP", "AUTH", "BIND", "DB", "FTP", "HTTP", "KEY", "KEYSTORE", "LDAP", "MAIL", "MYSQL", "PG", "REDIS",
-    "REQUIRE", "ROOT", "SMTP", "SQL", "SSH", "STORE", "SUDO", "TRUSTSTORE", "USER",
+    "ADMIN",
+    "APP",
+    "AUTH",
+    "BIND",
+    "DB",
+    "FTP",
+    "HTTP",
+    "KEY",
+    "KEYSTORE",
+    "LDAP",
+    "MAIL",
+    "MYSQL",
+    "PG",
+    "REDIS",
+    "REQUIRE",
+    "ROOT",
+    "SMTP",
+    "SQL",
+    "SSH",
+    "STORE",
+    "SUDO",
+    "TRUSTSTORE",
+    "USER",
 ];
 
 /// What comes before `AUTH` in names of passwords, or of a user with a password.
@@ -358,9 +379,8 @@ fn is_named_in_words(name: &str, in_text: bool) -> bool {
         let is_whose = |end: &str| word.strip_suffix(end).is_some_and(|whose| WHOSE.contains(&whose));
         match word.as_str() {
             "PASS" if matches!(after, "THROUGH" | "THRU") => false,
-            "PASS" | "PASSPHRASE" | "PASSPHRASES" | "PASSCODE" | "PW" | "PWD" | "CREDENTIAL" | "CREDENTIALS" | "CREDS" => {
-                !matches!(before, "OLD" | "BY") || word != "PWD" && word != "PASS"
-            }
+            "PASS" | "PASSPHRASE" | "PASSPHRASES" | "PASSCODE" | "PW" | "PWD" | "CREDENTIAL"
+            | "CREDENTIALS" | "CREDS" => !matches!(before, "OLD" | "BY") || word != "PWD" && word != "PASS",
             "AUTHORIZATION" | "BASICAUTH" => is_last,
             "AUTH" => is_last && AUTHENTICATED.contains(&before),
             "BEARER" => is_last && !in_text,

@@ -95,12 +95,15 @@ fn is_masked(text: &str) -> bool {
     let inside = [("<", ">"), ("[", "]"), ("(", ")"), ("***", "***")]
         .iter()
         .find_map(|(open, close)| text.strip_prefix(open)?.strip_suffix(close));
-    inside.is_some_and(|word| WORDS.iter().any(|mask| word.trim().eq_ignore_ascii_case(mask))) || text == "REDACTED"
+    inside.is_some_and(|word| WORDS.iter().any(|mask| word.trim().eq_ignore_ascii_case(mask)))
+        || text == "REDACTED"
 }
 
 /// Whether a text is one expression of Jinja or of a similar language.
 fn is_template(text: &str) -> bool {
-    text.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}")).is_some_and(|inside| !inside.contains("}}"))
+    text.strip_prefix("{{")
+        .and_then(|rest| rest.strip_suffix("}}"))
+        .is_some_and(|inside| !inside.contains("}}"))
 }
 
 /// What is sensitive in other sections, which nothing keeps from anybody.

@@ -33,7 +33,9 @@ pub fn has_key(key: &str) -> bool {
 fn collect_keys(schema: &Value, keys: &mut HashSet<String>) {
     match schema {
         Value::Object(map) => {
-            keys.extend(map.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::keys).cloned());
+            keys.extend(
+                map.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::keys).cloned(),
+            );
             let names = map.get("propertyNames").and_then(|names| names.get("enum")?.as_array());
             keys.extend(names.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned));
             map.values().for_each(|below| collect_keys(below, keys));

@@ -31,7 +31,9 @@ use wanted::{Wanted, clashes, compare_contents, in_order};
 
 pub use empty::without_empty;
 pub use read_back::{rendered, specimens};
-pub use secrets::{masked, secret_values, secrets_in_document, secrets_in_dropped, secrets_in_file, secrets_in_text};
+pub use secrets::{
+    masked, secret_values, secrets_in_document, secrets_in_dropped, secrets_in_file, secrets_in_text,
+};
 pub(crate) use secrets::{reading, readings};
 pub(crate) use threads::in_parallel;
 

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crate::model::secret::{
-    Named, assigns, is_named, is_ordinary, is_secret_option, is_shouted, is_variable, named, parts, value_in, why,
+    Named, assigns, is_named, is_ordinary, is_secret_option, is_shouted, is_variable, named, parts, value_in,
+    why,
 };
 use crate::model::veil::{MASK, SHORTEST, Veil};
 use crate::pillar::{self, Dialect, Format, Node, Pair, Style, Value};
@@ -158,7 +159,8 @@ pub fn secrets_in_file(text: &str) -> Vec<String> {
 fn settings(text: &str) -> Option<Node> {
     let is_run_script = text.lines().any(|line| line.starts_with("application: "));
     let assigned = || {
-        let settings = text.lines().filter_map(|line| line.split_once(" = ").filter(|(name, _)| is_variable(name)));
+        let settings =
+            text.lines().filter_map(|line| line.split_once(" = ").filter(|(name, _)| is_variable(name)));
         settings.map(|(name, value)| format!("{name}: {value}\n")).collect()
     };
     let yaml = if is_run_script { Cow::Borrowed(text) } else { Cow::Owned(assigned()) };
@@ -374,8 +376,14 @@ impl Found {
                 _ => Cow::Owned(pair.key.key_text()),
             };
             // `{A:hunter2}` has a key and no value.
-            let is_rest = is_split && matches!(pair.value.value, Value::Null) && pair.value.span.start <= pair.key.span.end;
-            if (below == Below::Secret && !is_variable(&key)) || is_rest || assigns(&key) || has_lost_its_colon(&key) {
+            let is_rest = is_split
+                && matches!(pair.value.value, Value::Null)
+                && pair.value.span.start <= pair.key.span.end;
+            if (below == Below::Secret && !is_variable(&key))
+                || is_rest
+                || assigns(&key)
+                || has_lost_its_colon(&key)
+            {
                 self.spans.push(pair.key.span);
             }
             let is_map = matches!(pair.value.value, Value::Map(_));
@@ -393,7 +401,8 @@ impl Found {
             if matches!(pair.value.value, Value::Null) && matches!(below, Below::Secret | Below::Named) {
                 self.without_value.push(pair.key.span.end);
             }
-            is_split = is_rest || matches!(below, Below::Secret | Below::Named) && !matches!(pair.value.value, Value::Null);
+            is_split = is_rest
+                || matches!(below, Below::Secret | Below::Named) && !matches!(pair.value.value, Value::Null);
             self.collect(&pair.value, &key, below);
         }
     }
@@ -1015,10 +1024,16 @@ mod tests {
             ("secrets:\n  - a\n- s3cr3t\nuser: x\n", "secrets:user: x\n"),
             ("a:\n  secrets:\n    A:\n \"s3cr3t\"\nuser: x\n", "a:\n  secrets:user: x\n"),
             ("web:\n  secrets\n    SALT: s3cr3t\nuser: x\n", "web:\n  secretsuser: x\n"),
-            ("web:\n  secrets:\n    A: s3cr3t\n  SALT: s3cr3t\n    BERRY: s3cr3t\n", "web:\n  secrets:  SALT:\n    BERRY:\n"),
+            (
+                "web:\n  secrets:\n    A: s3cr3t\n  SALT: s3cr3t\n    BERRY: s3cr3t\n",
+                "web:\n  secrets:  SALT:\n    BERRY:\n",
+            ),
             ("a:\n  secrets:\n    A: s3cr3t\n  - b: s3cr3t\n    user: x\n", "a:\n  secrets:"),
             ("secrets: {A: b}\n{user: x, \"b\": s3cr3t, c: d}\n", "secrets:{user: x, \"b\":\n"),
-            ("secrets: {A: b}\nweb: {user: x}\n<<: *a\nb: /etc/x\n", "secrets:web: {user: x}\n<<: *a\nb: /etc/x\n"),
+            (
+                "secrets: {A: b}\nweb: {user: x}\n<<: *a\nb: /etc/x\n",
+                "secrets:web: {user: x}\n<<: *a\nb: /etc/x\n",
+            ),
             (
                 "  secrets:\n    A: |\n      s3cr3t\n  gunicorn: {workers: 4}\n      s3cr3t\n  user: x\n",
                 "  secrets:  gunicorn: {workers: 4}\n  user: x\n",
