@@ -408,7 +408,7 @@ fn secrets_on_disk_are_masked_in_a_difference() {
     let all = holding().into_iter().chain([
         json!({"app": "wsgi:create(password='Hunter2xyzAbc')"}),
         json!({"gunicorn": {"logconfig_dict": {"version": 1, "handlers": {"console": {"class": "x.Y", "password": "Hunter2xyzAbc"}, "error_console": {"class": "x.Y"}}}}}),
-        json!({"gunicorn": {"raw_env": ["DB_PASSWORD=Hunter2xyzAbc"], "secure_scheme_headers": {"X-AUTH-TOKEN": "Hunter2xyzAbc"}}}),
+        json!({"gunicorn": {"dogstatsd_tags": "api_key:Hunter2xyzAbc", "secure_scheme_headers": {"X-AUTH-TOKEN": "Hunter2xyzAbc"}}}),
         json!({"log": {"processor": "/usr/bin/curl -H 'Authorization: Bearer Hunter2xyzAbc' https://logs.example/"}}),
     ]);
     for (mut pillar, script) in all.flat_map(|pillar| [(pillar.clone(), "native"), (pillar, "shell")]) {
