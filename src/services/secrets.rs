@@ -140,8 +140,8 @@ pub fn secrets_in_file(text: &str) -> Vec<String> {
         }
         follows = is_secret_option(item);
         has_names |= !line.starts_with("secrets:") && value_in(line).is_some();
-        // Where words of a shell are in quotes, a name and its value may be in two words.
-        let bare = line.replace(['\'', '\\'], "");
+        // Where words of a shell are in quotes, a name and its value may be in two words. A quote in one of them stays one.
+        let bare = line.replace("'\\''", "\"").replace(['\'', '\\'], "");
         for text in [line, bare.as_str()] {
             if assigns(text) {
                 parts(text, &mut |part| values.push(part.to_owned()));
