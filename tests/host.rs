@@ -9,10 +9,13 @@ use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Instant;
 
 use runsmith::rule::{self, Family};
+use rustix::process::Signal;
 use serde_json::Value;
-use support::host::{User, free_port, require, virtualenv};
+use support::STOP;
+use support::host::{User, free_port, kill, require, virtualenv};
 use support::service::{Release, Server, Service, Socket};
 
 /// A finding: rule, severity, line, message and help.
@@ -350,6 +353,30 @@ fn what_is_asked_gets_no_descriptors_and_leaves_nothing() {
     );
     let left = support::host::commands().into_iter().find(|(_, command)| command == &["sleep", "98765"]);
     assert!(left.is_none(), "{left:?}");
+}
+
+/// The application's code holds the lock of the pipe that its output goes into, so that whoever reads or closes the pipe waits, and
+/// cannot be killed. That is a helper, which is left behind.
+#[test]
+fn who_holds_its_output_holds_up_nobody_who_asks() {
+    let scratch = Scratch::new();
+    scratch.application(
+        "import os, socket\n\
+         ours, theirs = socket.socketpair()\n\
+         os.write(1, b'x' * 60000)\n\
+         os.splice(ours.fileno(), 1, 1)\n",
+    );
+    // Once in a while the helper has read all before the lock is taken.
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let output = scratch.output(&["app: wsgi:app", "handoff: {boot_timeout: 2}"]);
+        assert!(begun.elapsed() < STOP, "{:?}", begun.elapsed());
+        assert!(!found(&output).is_empty(), "{output:?}");
+        // The lock ends with its holder, and so does the helper.
+        for process in scratch.user.processes() {
+            kill(process.pid, Signal::KILL);
+        }
+    }
 }
 
 /// A port or a socket that the service itself has is its own, before and after a hand-over; to

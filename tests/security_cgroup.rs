@@ -162,6 +162,21 @@ fn chains_of_short_processes_end_with_their_generation() {
     service.down();
 }
 
+/// With `usr2` all generations are in one cgroup, which cannot end with one of them. It ends with the service.
+#[test]
+fn chains_of_short_processes_end_with_a_service_that_has_one_cgroup() {
+    let more = "handoff: {strategy: usr2, drain_timeout: 2}";
+    let (service, mark) = Service::native_with(Server::Sync, Socket::Tcp, more, CHAINS);
+    let _end = End::of(&service.user);
+    let service = service.started();
+    wait_for_file(&format!("{mark}.forks"));
+    service.down();
+    let touched = || fs::metadata(format!("{mark}.forks")).unwrap().modified().unwrap();
+    let last = touched();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(touched(), last, "a chain goes on");
+}
+
 #[test]
 fn the_next_run_knows_the_cgroup_and_proves_it() {
     let (service, mark) = Service::native_with(Server::Sync, Socket::Tcp, SHORT, LEAVES);
