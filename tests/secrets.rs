@@ -857,17 +857,17 @@ fn a_template_that_fails_shows_no_secret() {
     let scratch = tempfile::tempdir().unwrap();
     std::fs::create_dir(scratch.path().join("templates")).unwrap();
     std::fs::write(scratch.path().join("p.yaml"), TWICE).unwrap();
-    std::fs::write(
-        scratch.path().join("templates/run-native"),
-        "#!/x\n# {{ managed }}\n{{ body | round }}\n",
-    )
-    .unwrap();
-    for more in [&[][..], &["--diff", "--against", "."]] {
-        let output =
-            runsmith(scratch.path(), &[&["render", "p.yaml", "--templates", "templates"], more].concat());
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{text}");
-        assert!(text.contains("cannot round value") && !text.contains(SECRET), "{text}");
+    let unknown = format!("{{{{ service[\"{SECRET}\"] }}}}");
+    for (body, why) in [("{{ body | round }}", "cannot round value"), (&unknown, "the model does not have")] {
+        let template = format!("#!/x\n# {{{{ managed }}}}\n{body}\n");
+        std::fs::write(scratch.path().join("templates/run-native"), template).unwrap();
+        for more in [&[][..], &["--diff", "--against", "."]] {
+            let output =
+                runsmith(scratch.path(), &[&["render", "p.yaml", "--templates", "templates"], more].concat());
+            let text = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{text}");
+            assert!(text.contains(why) && !text.contains(SECRET), "{text}");
+        }
     }
 }
 

@@ -40,9 +40,10 @@ struct Texts {
 }
 
 pub(super) fn diff(arguments: &cli::Render, terminal: &mut Terminal) -> Outcome {
-    let templates = templates(arguments.templates.as_deref())?;
     let mut texts = Texts { sources: Sources::new(), secrets: vec![] };
     let pillars = inputs::read_all(&arguments.inputs)?;
+    let templates = templates(arguments.templates.as_deref())
+        .map_err(|failure| report::covered(failure, &pillars.secrets, &pillars.sources))?;
     let sets = inputs::sets(arguments.set.as_deref(), &pillars.sets);
     let Some(mut new) = host(pillars, &templates, Which::New, arguments, &mut texts, terminal)? else {
         return Ok(Exit::Trouble);

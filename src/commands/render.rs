@@ -37,9 +37,11 @@ pub(super) fn render(arguments: &cli::Render, terminal: &mut Terminal) -> Outcom
             Failure::Usage("--prune needs --out, or --diff to show what it would remove".to_owned()).into()
         );
     }
-    let templates = templates(arguments.templates.as_deref())?;
     let levels = levels(&arguments.severities)?;
     let pillars = inputs::read(&arguments.inputs)?;
+    // A message about a template quotes it, and it may have the value of a secret.
+    let templates = templates(arguments.templates.as_deref())
+        .map_err(|failure| report::covered(failure, &pillars.secrets, &pillars.sources))?;
     let key = arguments.key.as_deref();
     let hidden = services::secret_values(&pillars.documents, &pillars.secrets);
     let (documents, emptied) = match arguments.prune {

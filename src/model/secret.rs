@@ -49,10 +49,34 @@ impl Why {
 
 /// Whether the value `text` of the name `name` is sensitive, and why.
 pub fn why(name: &str, text: &str) -> Option<Why> {
-    if (is_named(name) && !is_ordinary(text)) || (is_bare_key(name) && is_random(text)) {
-        return Some(Why::Name);
+    NameSays::of(name).why(text)
+}
+
+/// What a name says about its values: a list may have millions of them, and a name be long.
+#[derive(Clone, Copy, Debug)]
+pub struct NameSays {
+    is_named: bool,
+    is_bare_key: bool,
+}
+
+impl NameSays {
+    /// What this name says.
+    pub fn of(name: &str) -> Self {
+        Self { is_named: is_named(name), is_bare_key: is_bare_key(name) }
     }
-    found(text)
+
+    /// Whether it says that a value is secret, unless the value is [ordinary](is_ordinary).
+    pub fn is_named(self) -> bool {
+        self.is_named
+    }
+
+    /// Whether a value is sensitive, and why.
+    pub fn why(self, text: &str) -> Option<Why> {
+        if (self.is_named && !is_ordinary(text)) || (self.is_bare_key && is_random(text)) {
+            return Some(Why::Name);
+        }
+        found(text)
+    }
 }
 
 /// What the key `key` says.
@@ -340,7 +364,11 @@ const SALTED: &[&str] = &["COOKIE", "ENCRYPTION", "HASH", "HASHIDS", "SESSION", 
 /// Whether a name says that its value is a secret, and nothing in it says that it is not: `TOKEN_URL` tells where
 /// tokens come from, `PASSWORD_MIN_LENGTH` is a number, a `SECRETARY` is a person and a `MONKEY` has no key.
 pub fn is_named(name: &str) -> bool {
-    // Nearly no name gets as far as being taken apart.
+    may_be_named(name) && is_named_in_words(name, false)
+}
+
+/// Whether a name is worth being taken apart: nearly none is.
+fn may_be_named(name: &str) -> bool {
     const PARTS: &[&str] = &[
         "AUTH",
         "BEARER",
@@ -357,7 +385,7 @@ pub fn is_named(name: &str) -> bool {
         "SEED",
         "TOKEN",
     ];
-    has_any(name, PARTS) && is_named_in_words(name, false)
+    has_any(name, PARTS)
 }
 
 fn is_named_in_words(name: &str, in_text: bool) -> bool {
@@ -392,6 +420,7 @@ fn is_named_in_words(name: &str, in_text: bool) -> bool {
             "KEY" | "KEYS" if before == "SESSION" => false,
             "KEY" | "KEYS" if LOCKS.contains(&before) => true,
             "KEY" | "KEYS" => !in_text && at > 0 && is_last && !OTHER_KEYS.contains(&before),
+            "TOKEN" | "TOKENS" if matches!(before, "PUBLIC" | "PUBLISHABLE") => false,
             "SECRET" | "SECRETS" if after == "MANAGER" => false,
             "PASSWORDLESS" | "NOPASSWORD" | "NOPASSWD" => false,
             _ => {
@@ -678,15 +707,17 @@ fn is_assigned_in(text: &str) -> bool {
     assignments(text).any(|given| {
         let is_key = given.sign == '=' && is_bare_key(given.name);
         // It is asked of every value that has one of the signs.
-        let has_name = is_named(given.name) && is_named_in_words(given.name, true);
-        if !is_key && !has_name {
+        if !is_key && !may_be_named(given.name) {
             return false;
         }
         let value = text.get(value_at(text, &given)..).unwrap_or_default();
         let whole = beginning(value, |c| is_end_of_value(c) || c == '\n').trim().trim_end_matches('\\');
-        let is_meant = !is_key || is_random(whole);
         let is_prose = given.sign == ':' && whole.contains(' ');
-        is_meant && !is_prose && !is_filled_in(value) && !is_ordinary(whole)
+        // To take the name apart takes longest.
+        !is_prose
+            && !is_ordinary(whole)
+            && !is_filled_in(value)
+            && ((is_key && is_random(whole)) || (is_named(given.name) && is_named_in_words(given.name, true)))
     })
 }
 
@@ -896,6 +927,7 @@ mod tests {
             "STRIPE_PUBLISHABLE_KEY",
             "RECAPTCHA_SITE_KEY",
             "SECRET_ARN",
+            "MAPBOX_PUBLIC_TOKEN",
             "TOKEN_URL_2",
             "PASS_",
             "",

@@ -27,11 +27,11 @@ fn key(dialect: Dialect, node: &Node) -> Option<Key<'_>> {
         Value::Int(Int::Small(value)) => Key::Int(*value),
         Value::Int(Int::Big(text)) => Key::Big(text.clone()),
         Value::Float(value) if python && value.is_finite() && value.fract() == 0.0 => {
-            // Exact: a float without a fraction is an integer.
-            match super::number::normal(format!("{value:.0}").replace("-0", "0")) {
-                _ if *value == 0.0 => Key::Int(0),
-                Int::Small(value) => Key::Int(value),
-                Int::Big(_) => Key::Big(format!("{value:.0}")),
+            // Exact: a float without a fraction is an integer. To write out the digits of a large one takes some microseconds.
+            const I64: f64 = 9_223_372_036_854_775_808.0;
+            match (-I64..I64).contains(value) {
+                true => Key::Int(*value as i64),
+                false => Key::Big(format!("{value:.0}")),
             }
         }
         // PyYAML has one NaN, which is the same key as itself; Ansible makes a new one each time.

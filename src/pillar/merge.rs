@@ -7,7 +7,7 @@ use super::tag::Tag;
 use super::{Dialect, MAX_DEPTH, Node, Pair, Style, Value};
 use crate::diagnostic::Diagnostic;
 use crate::rule;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 impl Builder<'_, '_> {
     /// Salt refuses a key that is there already; Ansible warns, and the last one wins.
@@ -149,7 +149,12 @@ impl Builder<'_, '_> {
             _ => None,
         };
         let own: HashSet<&str> = own.iter().filter_map(text).collect();
-        merged.retain(|entry| text(entry).is_none_or(|text| !own.contains(text)));
+        // The same long key may come by many aliases: it is compared once.
+        let mut known: HashMap<u32, bool> = HashMap::new();
+        merged.retain(|entry| {
+            let is_own = || text(entry).is_some_and(|text| own.contains(text));
+            !*known.entry(entry.key.node).or_insert_with(is_own)
+        });
     }
 
     /// YAML 1.2 has no merge key; whoever writes one expects it to merge.

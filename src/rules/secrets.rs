@@ -2,7 +2,7 @@
 
 use super::{Subject, finding};
 use crate::diagnostic::Diagnostic;
-use crate::model::secret::{Why, dotted, is_named, is_ordinary, is_secret_option, why};
+use crate::model::secret::{NameSays, Why, dotted, is_named, is_ordinary, is_secret_option, why};
 use crate::pillar::{Node, Pair, Value};
 use crate::rule;
 
@@ -12,7 +12,7 @@ pub(super) fn check(subject: &Subject<'_>, found: &mut Vec<Diagnostic>) {
         match &key.value {
             Value::Str(section) if section == "secrets" => secrets(value, found),
             Value::Str(section) if section == "environment" => variables(value, found),
-            Value::Str(section) => elsewhere(value, section, false, &mut vec![section], found),
+            Value::Str(section) => elsewhere(value, NameSays::of(section), false, &mut vec![section], found),
             _ => {}
         }
     }
@@ -109,7 +109,7 @@ fn is_template(text: &str) -> bool {
 /// What is sensitive in other sections, which nothing keeps from anybody.
 fn elsewhere<'a>(
     node: &'a Node,
-    name: &'a str,
+    name: NameSays,
     named: bool,
     steps: &mut Vec<&'a str>,
     found: &mut Vec<Diagnostic>,
@@ -119,7 +119,8 @@ fn elsewhere<'a>(
             for Pair { key, value } in pairs {
                 let Value::Str(key) = &key.value else { continue };
                 steps.push(key);
-                elsewhere(value, key, is_named(key), steps, found);
+                let name = NameSays::of(key);
+                elsewhere(value, name, name.is_named(), steps, found);
                 steps.pop();
             }
         }
@@ -133,7 +134,7 @@ fn elsewhere<'a>(
         }
         Value::Str(text) => {
             let by_name = (named && !is_ordinary(text)).then_some(Why::Name);
-            let Some(why) = by_name.or_else(|| why(name, text)) else { return };
+            let Some(why) = by_name.or_else(|| name.why(text)) else { return };
             let message = format!("`{}` {}", dotted(steps.iter().copied()), why.words());
             found.push(
                 finding(&rule::PLAIN_SECRET, message)

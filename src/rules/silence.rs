@@ -54,6 +54,8 @@ pub fn find(source: &Source, id: SourceId, documents: &[Node]) -> Vec<Silence> {
     let mut left = MOST_PRINTED;
     // A line of many `#` is looked for once, and so is the end of a block of comments.
     let mut line = 0..0;
+    // Where it begins behind byte order marks, of which there may be any number.
+    let mut code_from = 0;
     let mut block = Block::default();
     // Each of them ends with the line, and so has what follows it.
     let mut on_line = 0;
@@ -61,13 +63,14 @@ pub fn find(source: &Source, id: SourceId, documents: &[Node]) -> Vec<Silence> {
         if start >= line.end {
             let end = text[start..].find(['\n', '\r']).map_or(text.len(), |end| start + end);
             line = text[..start].rfind(['\n', '\r']).map_or(0, |end| end + 1)..end;
+            code_from = end - text[line.clone()].trim_start_matches('\u{feff}').len();
             on_line = 0;
         }
         if on_line >= MOST_ON_LINE {
             continue;
         }
         let end = line.end;
-        let code = text[line.start..start].trim_start_matches('\u{feff}');
+        let code = &text[code_from..start];
         if !code.is_empty() && !code.ends_with([' ', '\t']) {
             continue;
         }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crate::model::secret::{
-    Named, assigns, is_named, is_ordinary, is_secret_option, is_shouted, is_variable, named, parts, value_in,
+    NameSays, Named, assigns, is_named, is_ordinary, is_secret_option, is_shouted, is_variable, named, parts, value_in,
     why,
 };
 use crate::model::veil::{MASK, SHORTEST, Veil};
@@ -17,7 +17,7 @@ use crate::visible::is_invisible;
 /// recognises wherever it stands, and comments with any of these.
 pub fn secrets_in_document(document: &Node, text: &str) -> Vec<Span> {
     let mut found = Found::default();
-    found.collect(document, "", Below::Anything);
+    found.collect(document, NameSays::of(""), Below::Anything);
     let Found { mut spans, sections, without_value } = found;
     spans.extend(spelt_otherwise(document, text, &spans));
     spans.extend(behind_keys(text, document.span.source, without_value));
@@ -50,9 +50,18 @@ fn spelt_otherwise(document: &Node, text: &str, secrets: &[Span]) -> Vec<Span> {
         return vec![];
     }
     let places: HashSet<Span> = secrets.iter().copied().collect();
+    /// The same value comes by many aliases: so long a text is looked at once.
+    const LONG: u32 = 1 << 10;
     let mut read = vec![];
     let mut waiting = vec![document];
+    let mut seen = HashSet::new();
     while let Some(node) = waiting.pop() {
+        if node.span.end - node.span.start >= LONG
+            && !matches!(node.value, Value::Map(_) | Value::List(_))
+            && !seen.insert(node.span)
+        {
+            continue;
+        }
         match &node.value {
             // Keys are shown as they are.
             Value::Map(pairs) => waiting.extend(pairs.iter().map(|pair| &pair.value)),
@@ -188,7 +197,7 @@ pub fn secret_values(documents: &[Node], secrets: &[Span]) -> HashSet<String> {
 /// The values of an application that are secret by name or content, wherever they stand in it.
 pub(super) fn values_of(application: &Node) -> Vec<String> {
     let mut found = Found::default();
-    found.collect(application, "", Below::Anything);
+    found.collect(application, NameSays::of(""), Below::Anything);
     let places: HashSet<Span> = found.spans.into_iter().collect();
     let mut texts = vec![];
     if !places.is_empty() {
@@ -335,8 +344,8 @@ struct Found {
 }
 
 impl Found {
-    /// `name` is the key that the value has, or the list that it is in.
-    fn collect(&mut self, node: &Node, name: &str, below: Below) {
+    /// `name` is what the key says that the value has, or the list that it is in.
+    fn collect(&mut self, node: &Node, name: NameSays, below: Below) {
         let is_sensitive = match &node.value {
             Value::Map(pairs) => return self.map(pairs, below),
             Value::List(items) => {
@@ -354,7 +363,7 @@ impl Found {
             _ if node.ordinary => false,
             Value::Str(text) => {
                 (below == Below::Named && !is_ordinary(text))
-                    || why(name, text).is_some()
+                    || name.why(text).is_some()
                     || has_lost_its_colon(text)
             }
             Value::Bool(_) => false,
@@ -403,7 +412,7 @@ impl Found {
             }
             is_split = is_rest
                 || matches!(below, Below::Secret | Below::Named) && !matches!(pair.value.value, Value::Null);
-            self.collect(&pair.value, &key, below);
+            self.collect(&pair.value, NameSays::of(&key), below);
         }
     }
 }
@@ -880,7 +889,7 @@ mod tests {
         ] {
             let document = parsed(text);
             let mut found = Found::default();
-            found.collect(&document, "", Below::Anything);
+            found.collect(&document, NameSays::of(""), Below::Anything);
             let spans = behind_keys(text, SourceId(0), found.without_value);
             assert_eq!(spans.iter().map(|span| &text[span.range()]).collect::<Vec<_>>(), masked, "{text}");
         }
