@@ -857,7 +857,7 @@ fn a_template_that_fails_shows_no_secret() {
     let scratch = tempfile::tempdir().unwrap();
     std::fs::create_dir(scratch.path().join("templates")).unwrap();
     std::fs::write(scratch.path().join("p.yaml"), TWICE).unwrap();
-    let unknown = format!("{{{{ service[\"{SECRET}\"] }}}}");
+    let unknown = format!("{{{{ service[\"{SECRET}-value\"] }}}}");
     for (body, why) in [("{{ body | round }}", "cannot round value"), (&unknown, "the model does not have")] {
         let template = format!("#!/x\n# {{{{ managed }}}}\n{body}\n");
         std::fs::write(scratch.path().join("templates/run-native"), template).unwrap();
