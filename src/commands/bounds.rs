@@ -14,8 +14,8 @@ use crate::exit::Exit;
 /// So much private memory, in bytes.
 const MOST_MEMORY: u64 = 1 << 30;
 
-/// So much time of the processor, in seconds. 10,000 services take less than one with an optimised program, which is some twenty times as
-/// fast as another one.
+/// So much time of the processor, in seconds. A difference in each of 10,000 services takes five with an optimised program, which is some
+/// twenty times as fast as another one.
 const MOST_TIME: u64 = if cfg!(debug_assertions) { 120 } else { 10 };
 
 /// Whoever runs the command may allow another time: on a slow machine, for example.
