@@ -360,23 +360,36 @@ fn what_is_asked_gets_no_descriptors_and_leaves_nothing() {
 #[test]
 fn who_holds_its_output_holds_up_nobody_who_asks() {
     let scratch = Scratch::new();
+    // The pipe has room for more than is read at once (F_SETPIPE_SZ), and is never empty, so that somebody is about to read when the lock
+    // is taken.
     scratch.application(
-        "import os, socket\n\
+        "import fcntl, os, socket, time\n\
          ours, theirs = socket.socketpair()\n\
-         os.write(1, b'x' * 60000)\n\
+         fcntl.fcntl(1, 1031, 1 << 20)\n\
+         if os.fork() == 0:\n    while True: os.write(1, b'x' * (1 << 20))\n\
+         time.sleep(0.2)\n\
          os.splice(ours.fileno(), 1, 1)\n",
     );
-    // Once in a while the helper has read all before the lock is taken.
-    for _ in 0..3 {
+    let helper = || {
+        support::host::commands().into_iter().find(|(_, command)| command == &["/proc/self/exe", "run-apart"])
+    };
+    let mut was_held = false;
+    for _ in 0..10 {
         let begun = Instant::now();
         let output = scratch.output(&["app: wsgi:app", "handoff: {boot_timeout: 2}"]);
         assert!(begun.elapsed() < STOP, "{:?}", begun.elapsed());
-        assert!(!found(&output).is_empty(), "{output:?}");
+        let all = found(&output);
+        assert!(all.iter().any(|one| one.rule == "host-app" && one.text.contains("after 2 s")), "{all:#?}");
+        was_held |= helper().is_some();
         // The lock ends with its holder, and so does the helper.
         for process in scratch.user.processes() {
             kill(process.pid, Signal::KILL);
         }
+        if was_held {
+            break;
+        }
     }
+    assert!(was_held, "no helper was ever kept waiting");
 }
 
 /// A port or a socket that the service itself has is its own, before and after a hand-over; to

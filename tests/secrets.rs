@@ -473,6 +473,32 @@ fn a_secret_that_was_renamed_is_masked_in_a_difference() {
     }
 }
 
+/// What a comment makes ordinary is shown of the file on the disk, too, and the patch has it.
+#[test]
+fn an_ordinary_value_on_disk_is_shown_in_a_difference() {
+    let scratch = tempfile::tempdir().unwrap();
+    let write = |name: &str, channel: &str| {
+        let pillar = format!(
+            "application: shop\nuser: root\nvirtualenv_home: /h\nenvironment:\n  CHANNEL: {channel}\n  \
+             DSN: https://public1key@sentry/1 # runsmith: allow(plain-secret) because the key is public\n"
+        );
+        std::fs::write(scratch.path().join(name), pillar).unwrap();
+    };
+    write("old.yaml", "stable");
+    write("new.yaml", "next");
+    let output = runsmith(scratch.path(), &["render", "old.yaml", "--out", "full", "--allow", "all"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    for format in ["text", "patch"] {
+        let output =
+            runsmith(scratch.path(), &["render", "new.yaml", "--diff", "--root", "full", "--format", format]);
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            shown.contains("+  CHANNEL: next") && shown.contains("https://public1key@sentry/1"),
+            "{shown}"
+        );
+    }
+}
+
 /// Another part of the document has the secret, and the application a copy of it.
 #[test]
 fn a_secret_beside_the_applications_is_masked_in_what_is_rendered() {

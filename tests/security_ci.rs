@@ -835,8 +835,11 @@ fn ends(share: usize, commands: &[&[&str]]) {
             }
             for command in commands {
                 let ran = limited(&job, &[command, *dialect].concat());
+                let is_in_bounds = !["s of the processor", "MiB of memory, the most"]
+                    .iter()
+                    .any(|why| ran.errors.contains(why));
                 assert!(
-                    matches!(ran.code, Some(0..=2)),
+                    matches!(ran.code, Some(0..=2)) && is_in_bounds,
                     "{name}: {command:?} {dialect:?}: {:?} {:.1000}",
                     ran.code,
                     ran.errors

@@ -38,6 +38,7 @@ fn signals_that_whoever_started_runsv_ignores_arrive() {
     let status = fs::read_to_string(format!("/proc/{}/status", service.master())).unwrap();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
     assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & 0x6a07, 0, "{status}");
+    assert!(!service.log.text(0).contains("ignores signals"), "{}", service.log.text(0));
     let environment = fs::read(format!("/proc/{}/environ", service.master())).unwrap();
     assert!(!String::from_utf8_lossy(&environment).contains("RUNSMITH_RESET"));
     service.down();
@@ -64,6 +65,10 @@ fn server_gets_what_the_pillar_says() {
     // `sv start` has returned, so it serves: no waiting here.
     assert_eq!(service.version(), "1");
     service.assert_one_generation();
+    // bash ignores QUIT by itself, which is nothing to report.
+    let run = fs::read_to_string(service.directory.join("supervise/pid")).unwrap();
+    let run = fs::read(format!("/proc/{}/environ", run.trim())).unwrap();
+    assert!(!String::from_utf8_lossy(&run).contains("RUNSMITH_RESET"), "the script has started again");
     let master = service.master();
 
     let proc = |name: &str| fs::read(format!("/proc/{master}/{name}")).unwrap();

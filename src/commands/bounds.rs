@@ -10,12 +10,14 @@ use signal_hook::consts::SIGXCPU;
 use signal_hook::iterator::Signals;
 
 use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::visible::visible;
 
 /// So much private memory, in bytes.
 const MOST_MEMORY: u64 = 1 << 30;
 
 /// So much time of the processor, in seconds. A difference in each of 10,000 services takes five with an optimised program, which is some
-/// twenty times as fast as another one.
+/// twenty times as fast as one without optimisation.
 const MOST_TIME: u64 = if cfg!(debug_assertions) { 120 } else { 10 };
 
 /// Whoever runs the command may allow another time: on a slow machine, for example.
@@ -25,7 +27,21 @@ const TIME: &str = "RUNSMITH_SECONDS";
 static REFUSED: OnceLock<String> = OnceLock::new();
 
 /// Bounds this process, and what it starts.
-pub(super) fn set() {
+///
+/// # Errors
+/// The variable that allows another time is not a number of seconds.
+pub(super) fn set() -> Result<(), Failure> {
+    let time = match std::env::var_os(TIME) {
+        None => MOST_TIME,
+        Some(text) => {
+            text.to_str().and_then(|text| text.parse().ok()).filter(|time| *time > 0).ok_or_else(|| {
+                Failure::Usage(format!(
+                    "{TIME} is not a whole number of seconds: {}",
+                    visible(&text.to_string_lossy())
+                ))
+            })?
+        }
+    };
     let most = lower(Resource::Data, MOST_MEMORY);
     let _ = REFUSED.set(sentence(&format!("needs more than {} MiB of memory", most >> 20)));
     // The standard library panics where a thread has no room for its stack.
@@ -39,8 +55,7 @@ pub(super) fn set() {
     }));
     // Before the bound, since the signal ends who has no handler.
     if let Ok(mut signals) = Signals::new([SIGXCPU]) {
-        let allowed = std::env::var(TIME).ok().and_then(|text| text.parse().ok()).filter(|time| *time > 0);
-        let most = lower(Resource::Cpu, allowed.unwrap_or(MOST_TIME));
+        let most = lower(Resource::Cpu, time);
         let wait = move || {
             if signals.forever().next().is_some() {
                 let what = format!("takes more than {most} s of the processor ({TIME} allows another time)");
@@ -50,6 +65,7 @@ pub(super) fn set() {
         // Where no thread can be started, the process ends a little later, at the hard limit if there is one.
         let _ = std::thread::Builder::new().name("bounds".to_owned()).stack_size(64 << 10).spawn(wait);
     }
+    Ok(())
 }
 
 fn sentence(what: &str) -> String {

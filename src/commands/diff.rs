@@ -56,11 +56,12 @@ pub(super) fn diff(arguments: &cli::Render, terminal: &mut Terminal) -> Outcome 
             let found = on_root(arguments, &sets, &new, terminal)?;
             on_the_way(&mut new, &found.missing);
             without(&mut new, &found.used);
-            disk(found)
+            disk(found, &new)
         }
         Some(against) => match against.strip_prefix("git:") {
             Some(revision) => {
-                let found = git::read(revision, arguments)?;
+                let found = git::read(revision, arguments)
+                    .map_err(|failure| report::covered(failure, &texts.secrets, &texts.sources))?;
                 let mut reading = Reading::new(&arguments.inputs, std::mem::take(&mut texts.sources));
                 for text in found.texts {
                     reading.add(text.name, &text.path, text.bytes, text.size);
@@ -156,24 +157,37 @@ fn host(
 }
 
 /// What was read from a disk.
-fn disk(found: disk::Found) -> Old {
-    Old::Disk(Box::new(hidden(found)))
+fn disk(found: disk::Found, new: &Services) -> Old {
+    Old::Disk(Box::new(hidden(found, Some(&new.tree))))
 }
 
 /// Marks what may be secret of what was read from a disk: a file that its owner alone may read, or that is a variable of a service; and
-/// what is recognised in other files, since nothing is known of the pillars that made them.
-pub(super) fn hidden(mut found: disk::Found) -> disk::Found {
+/// what is recognised in other files, since nothing is known of the pillars that made them. What is shown of the `new` files is ordinary in
+/// the old ones, too: a comment in the pillar may say so.
+pub(super) fn hidden(mut found: disk::Found, new: Option<&Tree>) -> disk::Found {
     found.tree.hide(|entry| {
         matches!(entry.kind, Kind::File(_)) && (entry.mode & 0o077 == 0 || is_variable(&entry.path))
     });
-    let mut values = HashSet::new();
-    for entry in found.tree.entries().iter().filter(|entry| !entry.secret) {
-        if let Kind::File(content) = &entry.kind {
-            values.extend(services::secrets_in_file(&String::from_utf8_lossy(content)));
-        }
+    let mut values = recognised(&found.tree);
+    if let Some(new) = new
+        && !values.is_empty()
+    {
+        let veil = Veil::over(new.secrets());
+        recognised(new).iter().filter(|value| !veil.hides(value.as_bytes())).for_each(|value| {
+            values.remove(value);
+        });
     }
     found.tree = found.tree.hiding(values);
     found
+}
+
+/// What looks like a secret in files that are not secret.
+fn recognised(tree: &Tree) -> HashSet<String> {
+    let files = tree.entries().iter().filter(|entry| !entry.secret).filter_map(|entry| match &entry.kind {
+        Kind::File(content) => Some(content),
+        Kind::Directory | Kind::Link(_) => None,
+    });
+    files.flat_map(|content| services::secrets_in_file(&String::from_utf8_lossy(content))).collect()
 }
 
 /// What lies on ROOT of all that a run with these arguments would touch.
@@ -276,7 +290,7 @@ fn other(
         let entries = found.tree.entries();
         let rendered = entries.iter().any(|entry| entry.path.ends_with("/run") && ours(&entry.kind));
         if rendered || entries.is_empty() {
-            return Ok(Some(disk(wanted_only(found, &new.tree))));
+            return Ok(Some(disk(wanted_only(found, &new.tree), new)));
         }
     }
     let mut reading = Reading::new(&arguments.inputs, std::mem::take(&mut texts.sources));

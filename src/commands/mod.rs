@@ -152,7 +152,7 @@ fn only_reads(command: &Command) -> bool {
 
 fn run(command: Command, terminal: &mut Terminal) -> Outcome {
     if only_reads(&command) {
-        bounds::set();
+        bounds::set()?;
     }
     terminal.out.spell(spelling(&command));
     match command {

@@ -90,7 +90,8 @@ fn holds(service: &Service, path: &str, content: &[u8]) -> Option<bool> {
     }
 }
 
-/// How long it may take to find out where `current` leads; if it takes longer, it is not known, and not reported as newer.
+/// How long a program of the system may take to find out where `current` leads, besides the helper that runs it; if it takes longer, it is not
+/// known, and not reported as newer.
 const RESOLVED: Duration = Duration::from_secs(5);
 
 /// Whether `current` leads to another release, as the application's user sees it, whose link it is.

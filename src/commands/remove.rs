@@ -56,7 +56,7 @@ fn would_remove(recording: disk::Recording<'_>, arguments: &cli::Remove, termina
     for note in notes {
         terminal.say("note", &note.to_string());
     }
-    let found = super::diff::hidden(found);
+    let found = super::diff::hidden(found, None);
     let templates = Templates::built_in()?;
     let side = |tree, sites| Side { tree, host: None, sites, templates: &templates };
     let options = diff::Options {

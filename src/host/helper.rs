@@ -3,10 +3,10 @@
 //! A signal interrupts the most waits, but not each: whoever closes, or asks for, a file of a file system that a user has
 //! mounted waits until that user's program answers, or until it is killed (fuse(4)).
 
-use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -27,9 +27,11 @@ const LOOK: Duration = Duration::from_millis(100);
 /// are started.
 const MOST_HANGING: usize = 4;
 
-thread_local! {
-    /// Processes that were killed and have not ended yet, by their kind.
-    static HANGING: RefCell<Vec<(&'static str, Apart)>> = const { RefCell::new(vec![]) };
+/// Processes that were killed and have not ended yet, by their kind.
+static HANGING: Mutex<Vec<(&'static str, Apart)>> = Mutex::new(vec![]);
+
+fn hanging() -> MutexGuard<'static, Vec<(&'static str, Apart)>> {
+    HANGING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A process of this program that does something apart.
@@ -66,10 +68,9 @@ impl Apart {
 
 /// Whether another process of a kind may be started: not while too many of it hang. A kind is the hidden command that it is.
 pub fn is_room(kind: &'static str) -> bool {
-    HANGING.with_borrow_mut(|all| {
-        all.retain_mut(|(_, one)| !one.has_ended());
-        all.iter().filter(|(one, _)| *one == kind).count() < MOST_HANGING
-    })
+    let mut all = hanging();
+    all.retain_mut(|(_, one)| !one.has_ended());
+    all.iter().filter(|(one, _)| *one == kind).count() < MOST_HANGING
 }
 
 /// Kills a process of a kind, and does not wait for its end.
@@ -81,7 +82,7 @@ fn leave(kind: &'static str, mut apart: Apart) {
     // Also one that has answered: it may have been stopped since, or wait for what it closes.
     let _ = apart.child.kill();
     if !apart.has_ended() {
-        HANGING.with_borrow_mut(|all| all.push((kind, apart)));
+        hanging().push((kind, apart));
     }
 }
 
@@ -105,6 +106,9 @@ impl Helper {
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::from(theirs))
+            // Whoever reads the output of this program must not wait for a helper that is left behind.
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()?;
         Ok(Self { kind: command, apart: Some(Apart::of(child)), socket })
     }
@@ -216,7 +220,7 @@ mod tests {
     #[test]
     fn too_many_processes_that_hang_are_an_end_of_it() {
         let waits = || Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        let hang = |kind| HANGING.with_borrow_mut(|all| all.push((kind, Apart::of(waits()))));
+        let hang = |kind| hanging().push((kind, Apart::of(waits())));
         for _ in 0..MOST_HANGING {
             assert!(is_room("one"));
             hang("one");
@@ -224,7 +228,10 @@ mod tests {
         assert!(!is_room("one") && is_room("another"));
         let refused = Helper::start("one").err().map(|error| error.to_string());
         assert_eq!(refused.as_deref(), Some("earlier helper processes hang and cannot be killed"));
-        let children = HANGING.with_borrow_mut(std::mem::take);
+        let (children, others): (Vec<_>, Vec<_>) = std::mem::take(&mut *hanging())
+            .into_iter()
+            .partition(|(kind, _)| matches!(*kind, "one" | "another"));
+        hanging().extend(others);
         for (_, mut one) in children {
             one.child.kill().unwrap();
             one.child.wait().unwrap();

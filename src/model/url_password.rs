@@ -17,12 +17,13 @@ pub fn password_in_url(text: &str) -> Option<usize> {
 /// Where passwords and tokens are in URLs. Of a URL that can be read in two ways both are given.
 pub fn passwords_in_urls(text: &str) -> impl Iterator<Item = Range<usize>> {
     let flat = (text.contains("{{") && text.contains("://")).then(|| flat(text));
-    let plain = flat.is_none().then(|| in_plain(text));
-    let flat: Option<Vec<_>> = flat.map(|flat| in_plain(&flat).collect());
+    let plain = flat.is_none().then(|| in_plain(text, text));
+    let flat: Option<Vec<_>> = flat.map(|flat| in_plain(&flat, text).collect());
     flat.into_iter().flatten().chain(plain.into_iter().flatten())
 }
 
-/// A text in which the expressions of templates have nothing that ends a URL or a part of it, and the same places.
+/// A text in which the expressions of templates have nothing that ends a URL or a part of it, and the same places. An expression may
+/// hold a URL itself.
 fn flat(text: &str) -> String {
     /// Longer ones are left as they are.
     const LONGEST: usize = 200;
@@ -33,36 +34,38 @@ fn flat(text: &str) -> String {
         out.push_str(before);
         let length = up_to(expression, LONGEST).find("}}").map_or(2, |end| end + 2);
         let (expression, after) = expression.split_at(length);
-        out.extend(expression.chars().map(|c| match c {
-            // A string in it may be the password.
-            '"' => '\'',
-            ' ' | '/' | ':' | '@' | '?' | '#' | ',' | '(' | '[' | '\t' => '_',
-            other => other,
-        }));
+        if expression.contains("://") {
+            out.push_str(expression);
+        } else {
+            let is_end =
+                |c| matches!(c, ' ' | '/' | ':' | '@' | '?' | '#' | ',' | '"' | '\'' | '(' | '[' | '\t');
+            out.extend(expression.chars().map(|c| if is_end(c) { '_' } else { c }));
+        }
         rest = after;
     }
     out + rest
 }
 
-fn in_plain(text: &str) -> impl Iterator<Item = Range<usize>> {
-    text.match_indices("://").flat_map(|(at, sign)| {
-        let is_scheme = text[..at].chars().next_back().is_some_and(|c| c.is_ascii_alphanumeric());
+/// The same in a text whose parts are found in `flat`, which has the same places.
+fn in_plain(flat: &str, text: &str) -> impl Iterator<Item = Range<usize>> {
+    flat.match_indices("://").flat_map(move |(at, sign)| {
+        let is_scheme = flat[..at].chars().next_back().is_some_and(|c| c.is_ascii_alphanumeric() || c == '}');
         let begin = at + sign.len();
-        let rest = text.get(begin..).filter(|_| is_scheme).unwrap_or_default();
-        let found = in_rest(rest);
+        let rest = flat.get(begin..).filter(|_| is_scheme).unwrap_or_default();
+        let found = in_rest(rest, text.get(begin..).unwrap_or_default());
         found.into_iter().flatten().map(move |range| begin + range.start..begin + range.end)
     })
 }
 
 /// Where they are in what follows `://`: a token in the place of the user, the password as the standard has it, and the password
-/// with what should be written as `%2F` and the like.
-fn in_rest(rest: &str) -> [Option<Range<usize>>; 3] {
+/// with what should be written as `%2F` and the like. `written` has the same places.
+fn in_rest(rest: &str, written: &str) -> [Option<Range<usize>>; 3] {
     // What belongs to the next URL does not belong to this one.
     let rest = rest.get(..rest.find("://").unwrap_or(rest.len())).unwrap_or_default();
     let end = rest.find(['/', '?', '#', ' ', '\n']).unwrap_or(rest.len());
     let (authority, _) = rest.split_at(end);
     let meant = |range: Range<usize>| {
-        let password = rest.get(range.clone()).unwrap_or_default();
+        let password = written.get(range.clone()).unwrap_or_default();
         (!password.is_empty() && !is_placeholders(password)).then_some(range)
     };
     let Some((user, _)) = authority.rsplit_once('@') else {
@@ -77,7 +80,8 @@ fn in_rest(rest: &str) -> [Option<Range<usize>>; 3] {
     let last = word(rest).rfind('@').unwrap_or(0);
     let long = password.clone().filter(|short| last > short.end).map(|short| short.start..last);
     // `https://{{ token | default('…') }}@host`
-    let is_literal = name.starts_with("{{") && !is_placeholders(name);
+    let is_literal =
+        name.starts_with("{{") && written.get(..name.len()).is_some_and(|name| name.contains(['"', '\'']));
     [(is_token(name) || is_literal).then_some(0..name.len()), password.and_then(meant), long.and_then(meant)]
 }
 
@@ -164,6 +168,11 @@ mod tests {
             ("https://{{ t | default('hunter2') }}@h/x", vec!["{{ t | default('hunter2') }}"]),
             ("postgres://{{ user }}:{{ pw }}@{{ host }}/db", vec![]),
             ("http://{{ host }}:{{ port }}/a@b", vec![]),
+            ("postgres://{{ env }}_app:{{ pw }}@db/app", vec![]),
+            ("ssh://{{ env }}-deploy@git.example/x.git", vec![]),
+            ("postgres://u:{{ 123456 }}@h", vec!["{{ 123456 }}"]),
+            ("{{ scheme }}://u:hunter2@h", vec!["hunter2"]),
+            ("{{ pillar.get('db', 'postgres://app:hunter2@db/app') }}", vec!["hunter2"]),
             ("{{ a }} {{ b", vec![]),
             ("https://0123456789abcdefABCD@h/x", vec!["0123456789abcdefABCD"]),
             ("https://0123456789abcdefABCD:x-oauth-basic@h/x", vec!["0123456789abcdefABCD", "x-oauth-basic"]),

@@ -10,7 +10,7 @@ rules! { Secrets:
     }
     UNDECRYPTED = "undecrypted", Error, Free, yaml {
         "A secret that is still encrypted",
-        what: "A value of `secrets`, or a variable of `environment`, that stands for a secret and is none: a PGP, age, PKCS #7 or CMS message, Ansible's vault (`$ANSIBLE_VAULT;…`), eyaml or SOPS (`ENC[…]`), Vault's transit engine (`vault:v1:…`), an address of Salt's sdb (`sdb://…`), a mask (only asterisks, `REDACTED`, `<redacted>`), or an expression of a template (`{{ … }}`). Render the pillar where the key is, and look at what the renderer or `salt-call` reports.",
+        what: "A value of `secrets`, or a variable of `environment`, that stands for a secret and is none: a PGP, age, PKCS #7 or CMS message, Ansible's vault (`$ANSIBLE_VAULT;…`), eyaml or SOPS (`ENC[…]`), Vault's transit engine (`vault:v3:…`), an address of Salt's sdb (`sdb://…`), a mask (only asterisks, `REDACTED`, `<redacted>`), or an expression of a template (`{{ … }}`). Render the pillar where the key is, and look at what the renderer or `salt-call` reports.",
         why: "Salt without the key of a GPG renderer hands on the ciphertext and reports success. The application would start with it, and fail at the first use.",
     }
     CORE_DUMP = "core-dump", Warning, Free, yaml {

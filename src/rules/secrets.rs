@@ -76,11 +76,16 @@ fn undecrypted(text: &str) -> Option<&'static str> {
         ("-----BEGIN CMS-----", "a CMS message"),
         ("$ANSIBLE_VAULT;", "ciphertext of Ansible's vault"),
         ("ENC[", "ciphertext of eyaml or SOPS"),
-        ("vault:v1:", "ciphertext of Vault's transit engine"),
         ("sdb://", "an address of Salt's sdb"),
     ];
     let text = text.trim();
     let form = FORMS.iter().find(|(begin, _)| text.starts_with(begin)).map(|(_, what)| *what);
+    // The number is the version of the key.
+    let is_transit = || {
+        let version = text.strip_prefix("vault:v").and_then(|rest| rest.split_once(':'));
+        version.is_some_and(|(number, _)| number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let form = form.or_else(|| is_transit().then_some("ciphertext of Vault's transit engine"));
     form.or_else(|| is_masked(text).then_some("a mask, which stands for a secret"))
         .or_else(|| is_template(text).then_some("an expression of a template, which nothing has rendered"))
 }

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crate::model::secret::{
-    NameSays, Named, assigns, is_named, is_ordinary, is_secret_option, is_shouted, is_variable, named, parts, value_in,
-    why,
+    NameSays, Named, assigns, is_named, is_ordinary, is_secret_option, is_shouted, is_variable, named, parts,
+    value_in, why,
 };
 use crate::model::veil::{MASK, SHORTEST, Veil};
 use crate::pillar::{self, Dialect, Format, Node, Pair, Style, Value};
@@ -34,6 +34,9 @@ pub fn secrets_in_document(document: &Node, text: &str) -> Vec<Span> {
 /// The rest of a secret that has ` #` in it and no quotes: it is a comment that begins without a blank.
 fn cut_off(text: &str, secret: Span) -> Option<Span> {
     let end = secret.range().end;
+    if text.get(..end)?.ends_with(['"', '\'']) {
+        return None;
+    }
     let rest = text.get(end..)?;
     let comment = rest.trim_start_matches([' ', '\t']);
     let inside = comment.strip_prefix('#')?;
@@ -148,7 +151,9 @@ pub fn secrets_in_file(text: &str) -> Vec<String> {
             values.push(item.to_owned());
         }
         follows = is_secret_option(item);
-        has_names |= !line.starts_with("secrets:") && value_in(line).is_some();
+        // A bare `key` is a secret if its value is long and random.
+        has_names |= !line.starts_with("secrets:")
+            && (value_in(line).is_some() || ["key", "Key", "KEY"].iter().any(|key| line.contains(key)));
         // Where words of a shell are in quotes, a name and its value may be in two words. A quote in one of them stays one.
         let bare = line.replace("'\\''", "\"").replace(['\'', '\\'], "");
         for text in [line, bare.as_str()] {
@@ -479,7 +484,7 @@ pub fn secrets_in_text(text: &str, id: SourceId) -> Vec<Span> {
     named_in_text(text, id, true)
 }
 
-/// Where values of secret names stand in a text of which a part is not in its documents: the first value of a key that is given twice.
+/// Finds values of secret names in a text whose documents lack a part of it: the first value of a key that is given twice.
 pub fn secrets_in_dropped(text: &str, id: SourceId) -> Vec<Span> {
     named_in_text(text, id, false)
 }

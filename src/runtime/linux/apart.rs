@@ -44,6 +44,8 @@ pub fn poses(line: &[u8]) -> bool {
     let mut rest: &str = &text;
     let mut ours = OURS.chars();
     let mut wanted = ours.next();
+    // A word of another script alone looks like none of ours, but for letters that are made to: wide or mathematical ones, for example.
+    let mut is_alike = false;
     while let Some(first) = rest.chars().next() {
         if let Some(colour) = colour(rest.as_bytes()) {
             // What follows it may not be seen.
@@ -74,9 +76,10 @@ pub fn poses(line: &[u8]) -> bool {
         if wanted.is_none_or(|wanted| !is_like(wanted)) {
             return false;
         }
+        is_alike |= first.is_ascii_alphabetic() || first >= '\u{2000}';
         wanted = ours.next();
         if wanted.is_none() {
-            return true;
+            return is_alike;
         }
     }
     wanted != Some('r')
@@ -175,6 +178,7 @@ mod tests {
             assert!(poses(odd), "{odd:?}");
         }
         for other in [
+            "Внимание: диск",
             "",
             "  ",
             "\n",

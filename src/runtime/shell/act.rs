@@ -64,11 +64,15 @@ impl Shell {
             Action::KeepBefore(generation) => self.keep_before(generation),
             Action::Kill(generation) => {
                 let others = others(&self.generations, generation);
-                let lost = self.generations.get_mut(&generation).and_then(|live| {
+                if let Some(live) = self.generations.get_mut(&generation) {
                     let all = live.processes();
                     live.kill(clock::now(), &all, &others);
+                }
+                let is_all_killed = self.kill_shared_cgroup(generation);
+                let lost = self.generations.get_mut(&generation).and_then(|live| {
                     // It would never end by a signal that it does not get. A cgroup ends with whatever is in it.
-                    let is_out_of_reach = live.launcher.is_none() && live.own_cgroup().is_none();
+                    let is_out_of_reach =
+                        live.launcher.is_none() && live.own_cgroup().is_none() && !is_all_killed;
                     live.master.take_if(|master| is_out_of_reach && !master.is_users() && !master.has_ended())
                 });
                 if let Some(lost) = lost {
@@ -77,7 +81,6 @@ impl Shell {
                         lost.pid
                     ));
                 }
-                self.kill_shared_cgroup(generation);
                 self.tell_if_undying(generation);
                 self.tell_if_gone(generation);
             }

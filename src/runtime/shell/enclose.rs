@@ -168,16 +168,16 @@ impl Shell {
     }
 
     /// With `strategy: usr2` all generations are in one cgroup: it is killed once all of them are to end. What starts processes faster than
-    /// they are looked for would never end otherwise.
-    pub(super) fn kill_shared_cgroup(&self, generation: Generation) {
-        let Some(live) = self.generations.get(&generation).filter(|live| live.own_cgroup().is_none()) else {
-            return;
-        };
-        let Some(cgroup) = &live.cgroup else { return };
+    /// they are looked for would never end otherwise. Returns whether it was killed.
+    pub(super) fn kill_shared_cgroup(&self, generation: Generation) -> bool {
+        let live = self.generations.get(&generation).filter(|live| live.own_cgroup().is_none());
+        let Some(cgroup) = live.and_then(|live| live.cgroup.as_ref()) else { return false };
         let mut sharing = self.generations.values().filter(|other| other.cgroup.as_ref() == Some(cgroup));
-        if sharing.all(Live::is_killed) {
+        let are_all = sharing.all(Live::is_killed);
+        if are_all {
             cgroup.kill();
         }
+        are_all
     }
 
     /// Ends what is left in cgroups of generations that have gone. `is_last`: the service ends.
