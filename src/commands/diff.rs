@@ -168,12 +168,14 @@ pub(super) fn hidden(mut found: disk::Found, new: Option<&Tree>) -> disk::Found 
     found.tree.hide(|entry| {
         matches!(entry.kind, Kind::File(_)) && (entry.mode & 0o077 == 0 || is_variable(&entry.path))
     });
-    let mut values = recognised(&found.tree);
+    let nothing = Tree::default();
+    let wanted = new.unwrap_or(&nothing);
+    let mut values = recognised(&found.tree, wanted);
     if let Some(new) = new
         && !values.is_empty()
     {
         let veil = Veil::over(new.secrets());
-        recognised(new).iter().filter(|value| !veil.hides(value.as_bytes())).for_each(|value| {
+        recognised(new, &found.tree).iter().filter(|value| !veil.hides(value.as_bytes())).for_each(|value| {
             values.remove(value);
         });
     }
@@ -181,9 +183,11 @@ pub(super) fn hidden(mut found: disk::Found, new: Option<&Tree>) -> disk::Found 
     found
 }
 
-/// What looks like a secret in files that are not secret.
-fn recognised(tree: &Tree) -> HashSet<String> {
-    let files = tree.entries().iter().filter(|entry| !entry.secret).filter_map(|entry| match &entry.kind {
+/// What looks like a secret in files that are not secret. What is the same in the `other` tree is not shown.
+fn recognised(tree: &Tree, other: &Tree) -> HashSet<String> {
+    let differs = |entry: &&Entry| other.get(&entry.path).is_none_or(|other| other.kind != entry.kind);
+    let shown = tree.entries().iter().filter(|entry| !entry.secret).filter(differs);
+    let files = shown.filter_map(|entry| match &entry.kind {
         Kind::File(content) => Some(content),
         Kind::Directory | Kind::Link(_) => None,
     });
