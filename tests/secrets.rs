@@ -179,6 +179,7 @@ const WRONG: &[(&str, &str)] = &[
     ("what does not show in the name of the section", "\"secr\\u2060ets\": {A: hunter2}\n"),
     ("by an alias", "extra: &e hunter2\nsecrets: {A: *e, B: [*e]}\n"),
     ("by a merge key", "extra: &e {B: hunter2}\nsecrets: {<<: *e, C: [1]}\n"),
+    ("a set", "extra: !!set {a: {U: \"postgres://u:hunter2@h/x\"}}\n"),
     ("cut by a comma", "environment: {LANG: C, DB_PASS: Xk9,hunter2, N: 1}\n"),
     ("cut by a comma to what is no name", "environment: {LANG: C, DB_PASS: Xk9,2-hunter2, N: 1}\n"),
     ("cut by a comma below secrets", "secrets: {A: b, PEPPER: x,hunter2, Z: q}\n"),

@@ -458,6 +458,53 @@ fn templates_do_not_lead_out_of_their_directory() {
     });
 }
 
+/// The directory that is compared with, or rendered into, is the pull request's, too.
+#[test]
+fn rendered_directories_do_not_lead_out_of_the_checkout() {
+    const HEADER: &str = "c0ffeeC0FFEE1234";
+    for_each_user(|uid| {
+        let managed = "#!/x\n# Managed by runsmith from the pillar of web.\n";
+        let job = Job::new(uid, &[("pillar/web.yaml", BASE), ("etc/sv/web/run", managed)]);
+        job.git(&["config", "http.extraheader", &format!("Cookie: x={HEADER}")]);
+        let difference = ["render", "pillar", "--allow", "all", "--diff"];
+        let compared: [&[&str]; 4] = [
+            &["--against", "rend"],
+            &["--root", "rend"],
+            &["--root", "rend", "--adopt"],
+            &["--root", ".", "--adopt"],
+        ];
+        for target in [".", "../outside", ".git"] {
+            job.link("work/rend", target);
+            for more in compared {
+                for format in ["text", "json", "markdown", "patch"] {
+                    let ran = job.runsmith(&[&difference, more, &["--format", format]].concat());
+                    let shown = ran.all();
+                    assert!(
+                        !shown.contains(HEADER) && !shown.contains(TOKEN.trim()),
+                        "{target} {more:?}: {shown}"
+                    );
+                }
+            }
+        }
+        for target in ["../outside", ".git"] {
+            job.link("work/rend", target);
+            for more in [&["--diff", "--root", "rend"][..], &["--out", "rend"]] {
+                let ran = job.runsmith(&[&["render", "pillar", "--allow", "all"], more].concat());
+                assert!(
+                    ran.code == Some(2) && ran.errors.contains("a link leads"),
+                    "{target} {more:?}: {}",
+                    ran.all()
+                );
+            }
+            let ran = job.runsmith(&["remove", "web", "--root", "rend"]);
+            assert!(ran.code == Some(2) && ran.errors.contains("a link leads"), "{target}: {}", ran.all());
+        }
+        let outside: Vec<_> =
+            fs::read_dir(job.at("outside")).unwrap().flatten().map(|one| one.file_name()).collect();
+        assert_eq!(outside, ["token"]);
+    });
+}
+
 #[test]
 fn links_that_stay_inside_are_followed() {
     for_each_user(|uid| {

@@ -16,6 +16,7 @@ use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat, 
 use rustix::io::Errno;
 
 use super::file::regular;
+use crate::failure::Failure;
 
 /// So many links are followed in one path: the kernel's own number (`MAXSYMLINKS`).
 const MOST_LINKS: usize = 40;
@@ -213,6 +214,20 @@ pub(super) fn open(path: &Path, expect: Expect) -> io::Result<File> {
     let top = openat(CWD, tree, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let name = format!("the work tree {}", tree.display());
     open_below(top.as_fd(), &located.rest, expect, &name).map(File::from)
+}
+
+/// Looks whether a path of the command line may be the root that is compared with or written to.
+///
+/// # Errors
+/// It is something else than a directory, or a link in the work tree leads out of it, or into its `.git`.
+pub(super) fn check_root(path: &Path) -> Result<(), Failure> {
+    match open(path, Expect::Directory) {
+        // What the system refuses, it refuses later, with a better reason.
+        Err(error) if error.raw_os_error().is_none() => {
+            Err(Failure::path("open", path.to_string_lossy(), error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether a path of the command line is a directory, as [`open`] would open it.

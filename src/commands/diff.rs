@@ -208,6 +208,7 @@ fn on_root(
         prune: arguments.prune,
         only: None,
     };
+    beneath::check_root(&arguments.root)?;
     let (found, notes) = disk::read_recorded(&arguments.root, &new.tree, recording, arguments.adopt)?;
     for note in notes {
         terminal.say("note", &note.to_string());
@@ -256,7 +257,8 @@ fn without(new: &mut Services, used: &[String]) {
 }
 
 /// What was rendered into a directory, without what is there for its sake: runsmith's own records, and
-/// the directories on the way to what is wanted.
+/// the directories on the way to what is wanted. The content of a file that does not say that runsmith manages it is not shown:
+/// whoever wrote the directory, or put a link in its place, may be somebody who is not to read it.
 fn wanted_only(mut found: disk::Found, want: &Tree) -> disk::Found {
     let kept = |entry: &Entry| {
         let on_the_way = entry.kind == Kind::Directory && want.leads_to(&entry.path);
@@ -273,6 +275,12 @@ fn wanted_only(mut found: disk::Found, want: &Tree) -> disk::Found {
         _ => false,
     };
     found.sites = record::sites(&records.collect::<Vec<_>>(), &[], leads);
+    let is_unclaimed = |entry: &&Entry| {
+        matches!(&entry.kind, Kind::File(content) if !content.is_empty() && !record::is_marked(content))
+            && !is_variable(&entry.path)
+    };
+    found.unclaimed =
+        found.tree.entries().iter().filter(is_unclaimed).map(|entry| entry.path.clone()).collect();
     let entries = found.tree.entries().iter().filter(|entry| kept(entry)).cloned().collect();
     found.tree = found.tree.with(entries).unwrap_or_default();
     found

@@ -185,8 +185,10 @@ impl Reading {
                 if let Value::List(each) = whole.value {
                     parsed.documents = each;
                 }
-                // Of a key that is given twice, a document has one value only.
-                if !parsed.warnings.is_empty() {
+                // Of a key that is given twice, a document has one value only, and of a set none.
+                let text = source.text();
+                let has_set = text.contains("!!set") || text.contains("2002:set");
+                if !parsed.warnings.is_empty() || has_set {
                     secrets.extend(services::secrets_in_dropped(source.text(), id));
                 }
                 documents.extend(parsed.documents);

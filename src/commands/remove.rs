@@ -1,6 +1,6 @@
 //! `runsmith remove`: services stopped, unlinked, and what was made for them taken away.
 
-use super::{Outcome, Terminal, render, threads};
+use super::{Outcome, Terminal, beneath, render, threads};
 use crate::cli::{self, TableFormat};
 use crate::diff::{self, Side};
 use crate::disk;
@@ -20,6 +20,7 @@ pub(super) fn remove(arguments: &cli::Remove, terminal: &mut Terminal) -> Outcom
             return Err(Failure::Usage(sentence).into());
         }
     }
+    beneath::check_root(&arguments.root)?;
     // A typing error is to be seen; that nothing is left of a service is what was asked for.
     let known = disk::services(&arguments.root);
     for name in arguments.services.iter().filter(|name| !known.contains(*name)) {

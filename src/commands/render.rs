@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::beneath::Directory;
+use super::beneath::{self, Directory};
 use super::judge::levels;
 use super::{Outcome, Stop, Terminal, any_error, diff, file, inputs, nothing, threads};
 use crate::cli::{self, TreeFormat};
@@ -105,6 +105,7 @@ fn put(
     arguments: &cli::Render,
     terminal: &mut Terminal,
 ) -> Outcome {
+    beneath::check_root(root)?;
     let recording = disk::Recording {
         sets,
         records: &services.records,

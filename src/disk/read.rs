@@ -83,8 +83,7 @@ pub(super) fn read_for(root: &Path, want: &Tree, run: Option<&Run>) -> Result<Fo
     reader.found()
 }
 
-/// Reads everything below `root`, a directory that somebody rendered into. Links are read and not
-/// followed.
+/// Reads everything below `root`, a directory that somebody rendered into, but what git keeps there. Links are read and not followed.
 pub fn read_all(root: &Path) -> Result<Found, Failure> {
     let root = Directory::root(root)?;
     let mut reader = Reader { left: MAX_ALL, ..Reader::new() };
@@ -307,7 +306,7 @@ impl Reader<'_> {
         };
         for name in names {
             let name = name.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
+            if matches!(name.to_bytes(), b"." | b".." | b".git") {
                 continue;
             }
             let Ok(name) = name.to_str() else {

@@ -10,9 +10,6 @@ use crate::visible::is_invisible;
 /// How the runtime's lines begin.
 const OURS: &str = "runsmith:";
 
-/// What looks like a colon.
-const COLONS: &[char] = &['\u{2d0}', '\u{2236}', '\u{a789}', '\u{fe13}', '\u{fe55}', '\u{ff1a}'];
-
 /// What is put before a line of the server that begins like that.
 pub const MARK: &[u8] = b"output: ";
 
@@ -67,16 +64,13 @@ pub fn poses(line: &[u8]) -> bool {
         if is_unseen || (is_before && is_blank) {
             continue;
         }
-        let first = if COLONS.contains(&first) { ':' } else { first };
-        // Other scripts have letters that look the same. Which of them do depends on the font.
-        let is_foreign = !first.is_ascii() && first.is_alphabetic();
-        let is_like = |wanted: char| {
-            wanted.eq_ignore_ascii_case(&first) || (is_foreign && wanted.is_ascii_alphabetic())
-        };
+        // Other scripts have letters and signs that look the same. Which of them do depends on the font.
+        let is_foreign = !first.is_ascii() && !first.is_whitespace();
+        let is_like = |wanted: char| wanted.eq_ignore_ascii_case(&first) || is_foreign;
         if wanted.is_none_or(|wanted| !is_like(wanted)) {
             return false;
         }
-        is_alike |= first.is_ascii_alphabetic() || first >= '\u{2000}';
+        is_alike |= first.is_ascii_alphabetic() || (first >= '\u{2000}' && wanted != Some(':'));
         wanted = ours.next();
         if wanted.is_none() {
             return is_alike;
@@ -165,6 +159,9 @@ mod tests {
             "\u{2067}enod :htimsnur",
             "runsmith\u{ff1a} done",
             "runsmith\u{2236} done",
+            "runsmith\u{589} done",
+            "runsmith\u{fe30} done",
+            "runsm\u{2373}th: done",
             "run\u{455}mith: done",
             "runsm\u{456}t\u{4bb}: done",
             "\u{ff52}unsmith: done",
