@@ -101,7 +101,7 @@ fn host(
     texts: &mut Texts,
     terminal: &mut Terminal,
 ) -> Result<Option<Services>, Stop> {
-    let Pillars { documents, findings, sources, secrets, silences, dialect, sets } = pillars;
+    let Pillars { documents, findings, sources, secrets, silences, dialect, sets, .. } = pillars;
     let hidden = services::secret_values(&documents, &secrets);
     let sets = inputs::sets(arguments.set.as_deref(), &sets);
     texts.sources = sources;

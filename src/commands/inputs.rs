@@ -22,6 +22,8 @@ use crate::source::{MAX_BYTES, Source, Sources, Span};
 
 /// What the pillars say, with the texts their spans point into.
 pub(crate) struct Pillars {
+    /// Some values may be in none of the documents.
+    pub(crate) may_drop: bool,
     /// One node a document, in the order given.
     pub(crate) documents: Vec<Node>,
     /// What was found in reading: also what keeps a document from being among them.
@@ -127,6 +129,7 @@ impl Reading {
             DialectName::Yaml12 => Dialect::Yaml12,
         };
         let pillars = Pillars {
+            may_drop: false,
             documents: vec![],
             findings: vec![],
             sets: vec![UNNAMED_SET.to_owned(); sources.next_id().0 as usize],
@@ -147,8 +150,9 @@ impl Reading {
     /// One more text of `size` bytes (of which too many need not be there); findings call it `name`.
     pub(crate) fn add(&mut self, name: String, path: &Path, bytes: Vec<u8>, size: u64) {
         self.pillars.sets.push(set_of(path, &self.given));
-        let Pillars { documents, findings: found, sources, secrets, silences, dialect, .. } =
-            &mut self.pillars;
+        let Pillars {
+            may_drop: drops, documents, findings: found, sources, secrets, silences, dialect, ..
+        } = &mut self.pillars;
         let id = sources.next_id();
         self.total = self.total.saturating_add(size);
         if let Some(finding) =
@@ -185,10 +189,9 @@ impl Reading {
                 if let Value::List(each) = whole.value {
                     parsed.documents = each;
                 }
-                // Of a key that is given twice, a document has one value only, and of a set none.
-                let text = source.text();
-                let has_set = text.contains("!!set") || text.contains("2002:set");
-                if !parsed.warnings.is_empty() || has_set {
+                // Of a key that is given twice, a document has one value only.
+                if !parsed.warnings.is_empty() || may_drop(source.text()) {
+                    *drops = true;
                     secrets.extend(services::secrets_in_dropped(source.text(), id));
                 }
                 documents.extend(parsed.documents);
@@ -363,4 +366,18 @@ fn search(
         }
     }
     Ok(())
+}
+
+/// Whether a text may have values that are in none of its documents, or where nobody looks for them: those of a set, of pairs, and of a map
+/// that is merged and written there, some of which may be overridden.
+fn may_drop(text: &str) -> bool {
+    let has_tag = ["set", "pairs", "omap"]
+        .iter()
+        .any(|tag| text.contains(&format!("!!{tag}")) || text.contains(&format!("tag:yaml.org,2002:{tag}")));
+    let is_written_there = |(at, sign): (usize, &str)| {
+        let behind = text.get(at + sign.len()..).unwrap_or_default();
+        let value = behind.trim_start_matches([' ', '\t', '"', '\'', ':', '[']);
+        !value.starts_with('*')
+    };
+    has_tag || text.match_indices("<<").any(is_written_there)
 }

@@ -20,10 +20,9 @@ pub(super) fn read(arguments: &cli::Read, terminal: &mut Terminal) -> Outcome {
         pillars.documents
     } else {
         let secrets: HashSet<Span> = pillars.secrets.iter().copied().collect();
-        // What was read with a warning may have values that are in no document.
-        let written = match pillars.findings.is_empty() {
-            true => Veil::default(),
-            false => report::veil(&pillars.secrets, &pillars.sources),
+        let written = match pillars.may_drop {
+            true => report::veil(&pillars.secrets, &pillars.sources),
+            false => Veil::default(),
         };
         services::masked(&pillars.documents, &secrets, &written)
     };
